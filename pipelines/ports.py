@@ -1,0 +1,122 @@
+"""The four doors as the reconciler needs them. Each real door and its in-memory fake pass one contract suite.
+
+Doors raise `Retry` (away, busy, timed out), `Conflict` (a push that lost) and `Stalled` (a person must act), and nothing else
+of the outside's own errors. Looking never raises for an outside that is away where the type can say so: the
+observation carries `available=False` with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from policies.documents import Trigger
+from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tip:
+    """The config repo's branch as it was when it was fetched."""
+
+    commit: str
+    """Full hash of the branch's tip."""
+    files: Mapping[str, str]
+    """Text of every file below sluice.yaml, models/, policies/, environments/ and history/, by path."""
+    author: str
+    """`Name <email>` of the tip commit."""
+    subject: str
+
+
+class Repo(Protocol):
+    """The config repo: one branch."""
+
+    def read(self) -> Tip:
+        """Fetch and return the tip. Raises Retry when Git is away, Stalled when the branch does not exist."""
+
+    def commit(self, parent: str, changes: Mapping[str, str | None], message: str) -> str:
+        """Commit on top of `parent` and push: compare-and-swap.
+
+        `changes` maps paths to new text, None removes the file. Returns the new commit's hash. Raises Conflict when the
+        branch is no longer at `parent` (nothing is left behind), Retry when Git is away, Stalled when the server refuses
+        (a protected branch, a hook) with the server's words.
+        """
+
+    def applied(self, environment: str) -> str | None:
+        """The commit that was last applied there (`refs/sluice/applied/<environment>`)."""
+
+    def mark_applied(self, environment: str, commit: str) -> None:
+        """Move that ref. Raises Retry, Stalled."""
+
+    def descends(self, commit: str, ancestor: str) -> bool:
+        """Is `ancestor` in the history of `commit`, or the same? False for a commit that is unknown."""
+
+    def read_at(self, commit: str, paths: Collection[str]) -> Mapping[str, str]:
+        """Text of those files at an older commit; what did not exist there is left out."""
+
+
+class Registry(Protocol):
+    """The MLflow registry."""
+
+    def snapshot(self, models: Collection[str]) -> RegistrySnapshot:
+        """Every version of these models with stage, aliases and tags, in a few calls."""
+
+    def digest(self, model: str, version: int) -> str:
+        """`sha256:...` over the version's payload files (downloads them once). Raises Retry, Stalled."""
+
+    def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set these tags on the version. Raises Retry, Stalled."""
+
+    def restore(self, model: str, trigger: Trigger, candidate: int, stable: int | None) -> bool:
+        """Take `candidate` out of the trigger and put `stable` there (none: only out).
+
+        Reads again first; acts only while `candidate` is still at the trigger, moves nothing else. Returns False when a
+        person was faster. Raises Retry, Stalled.
+        """
+
+
+class Runtime(Protocol):
+    """Ray Serve's control door."""
+
+    def observe(self) -> RuntimeObservation:
+        """What runs, and what was submitted."""
+
+    def apply(self, config: Mapping[str, Any]) -> None:
+        """Submit the whole Serve config (`PUT`); returns at once. Raises Retry, Stalled (Serve refuses it: its words).
+
+        Never submits a config without applications: raises Stalled.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvidenceRequest:
+    """What the judge wants to know about one rollout."""
+
+    model: str
+    """The model's slug: the label `model` of the metrics."""
+    candidate: Application
+    stable: Application | None
+    objectives: tuple[Objective, ...]
+    since: datetime
+    """Bins from the first clock-aligned edge at or after this."""
+
+
+class Metrics(Protocol):
+    """Prometheus."""
+
+    def evidence(self, requests: Sequence[EvidenceRequest], now: datetime) -> Mapping[str, tuple[Evidence, ...]]:
+        """Evidence by the request's model, one for each objective in order; a few queries for all of them.
+
+        Never raises for a backend that is away: the evidence says so in its source.
+        """
+
+
+class Clock(Protocol):
+    """Time, so that a simulation can have its own."""
+
+    def now(self) -> datetime:
+        """UTC, aware."""
+
+    def wait(self, duration: timedelta) -> None:
+        """Sleep at most that long; a webhook or a signal may end it sooner."""

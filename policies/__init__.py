@@ -1,0 +1,1 @@
+"""Decides; touches nothing: no I/O, no clock, no randomness, no environment."""

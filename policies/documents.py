@@ -1,0 +1,246 @@
+"""The documents of a config repo that people write, as nouns: `sluice.yaml`, `models/*.yaml`, `policies/*.yaml`.
+
+Rules:
+- Strict: unknown keys, wrong kinds and values out of range are errors that name file, line, field and what would be right
+  (`strict_yaml.py` reads, `config_repo_documents.py` puts a whole repo together).
+- Each field's docstring is its description in the JSON Schema that `sluice schema` exports.
+- What is written here is only the shape and the defaults; what it means is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.dataclasses import dataclass as document
+
+from policies.model import Percent, Settings
+
+API_VERSION = "sluicegate/v1"
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_UNITS = ("days", "hours", "minutes", "seconds")
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read `90s`, `5m`, `1h30m`, `30d`. Raises ValueError with what would be right."""
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m, 1h30m or 30d")
+    return timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back: `90s` is `1m30s`."""
+    seconds = value.total_seconds()
+    parts = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            parts.append(f"{int(seconds // size)}{unit}")
+            seconds %= size
+    if seconds or not parts:
+        parts.append(f"{seconds:g}s")
+    return "".join(parts)
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9.]+s)?$", "examples": ["30s", "5m"]}
+    ),
+]
+
+# --- sluice.yaml ----------------------------------------------------------------------------------------------
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Trigger:
+    """What in the registry means "serve this here". Exactly one of the three."""
+
+    stage: Literal["Staging", "Production"] | None = None
+    """A model version stage."""
+    alias: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """An alias, without the @."""
+    tag: Annotated[str, Field(min_length=3, pattern=r"^[^=]+=.+$")] | None = None
+    """A tag on the version, written key=value."""
+
+    def __post_init__(self) -> None:
+        """Exactly one must be set. Raises ValueError."""
+        given = [name for name in ("stage", "alias", "tag") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a trigger is exactly one of stage, alias or tag; this one has {' and '.join(given) or 'none'}"
+            )
+
+    def __str__(self) -> str:
+        """As a person would write it: stage Production, alias @champion, tag key=value."""
+        if self.stage:
+            return f"stage {self.stage}"
+        return f"alias @{self.alias}" if self.alias else f"tag {self.tag}"
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class RayTarget:
+    """The Ray cluster of an environment."""
+
+    dashboard: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:8265"
+    """Address of the Ray dashboard, which answers /api/serve/applications/. Its token comes from RAY_AUTH_TOKEN."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class PrometheusTarget:
+    """The Prometheus that scrapes an environment's Ray cluster."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:9090"
+    scrape_interval: Duration = timedelta(seconds=15)
+    """How often it scrapes Ray; evidence is counted in bins of this width."""
+    labels: Mapping[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], str] = dataclasses.field(
+        default_factory=dict
+    )
+    """Labels that select this environment's series where one Prometheus sees several clusters."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class EnvironmentDocument:
+    """One Ray cluster with its own trigger."""
+
+    trigger: Trigger
+    ray: RayTarget = dataclasses.field(default_factory=RayTarget)
+    prometheus: PrometheusTarget = dataclasses.field(default_factory=PrometheusTarget)
+    on_rollback: Literal["restore", "annotate"] = "restore"
+    """What the registry is told after a rollback: move the trigger back to the stable version, or tags only."""
+    look_interval: Duration = timedelta(seconds=15)
+    """How often everything is looked at; at least 1s."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class RegistryTarget:
+    """The MLflow registry. Credentials come from MLflow's own environment variables."""
+
+    tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:5000"
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class SluiceDocument:
+    """`sluice.yaml`: the environments of this config repo."""
+
+    registry: RegistryTarget = dataclasses.field(default_factory=RegistryTarget)
+    environments: Annotated[Mapping[str, EnvironmentDocument], Field(min_length=1)]
+    """By name: lower-case letters, digits and dashes."""
+
+
+# --- models/<model>.yaml --------------------------------------------------------------------------------------
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Autoscaling:
+    """How many replicas; changes in place."""
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 2.0
+    """Requests in progress per replica that scaling aims for."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where there would be more replicas at least than at most."""
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ModelDocument:
+    """`models/<model>.yaml`: how one registered model is served."""
+
+    name: Annotated[str, Field(min_length=1, max_length=250)]
+    """The registered model's name in MLflow, as it is there."""
+    route: Annotated[str, Field(pattern=r"^/[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$", max_length=200)] | None = None
+    """Where it is reached; none means /models/<slug of the name>."""
+    environments: tuple[str, ...] | None = None
+    """The environments that serve it; none means all."""
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    """What restarts replicas when it changes: a change is rolled out like a new version."""
+    autoscaling: Autoscaling = dataclasses.field(default_factory=Autoscaling)
+    max_ongoing_requests: Annotated[int, Field(ge=1, le=10000)] = 32
+    """Requests in progress that one replica takes at most."""
+    request_timeout: Duration = timedelta(seconds=30)
+    """After this an answer is a failure."""
+    candidate_timeout: Duration | None = None
+    """After this the host answers in the candidate's place; none means request_timeout / 2."""
+    candidate_max_ongoing: Annotated[int, Field(ge=1, le=10000)] = 16
+    """Requests in progress at the candidate per host replica; above, stable answers."""
+    graceful_shutdown: Duration = timedelta(seconds=40)
+    """How long a replica that is going away may finish its requests; must be above request_timeout."""
+    rollout: str = "default"
+    """The RolloutPolicy, by name."""
+    slos: tuple[str, ...] = ("errors", "latency")
+    """The SLOs a candidate is judged by, by name."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where requests would be cut off by a shutdown, or nothing would be judged."""
+        if self.graceful_shutdown <= self.request_timeout:
+            raise ValueError("graceful_shutdown must be longer than request_timeout, or a rollout would lose requests")
+        if not self.slos:
+            raise ValueError("slos is empty: a candidate that is not judged could never pass")
+
+
+# --- policies/*.yaml ------------------------------------------------------------------------------------------
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Bake:
+    """How long one step lasts and how much it must see."""
+
+    min_duration: Duration = timedelta(minutes=5)
+    max_duration: Duration = timedelta(minutes=30)
+    """Then the step is inconclusive."""
+    min_requests: Annotated[int, Field(ge=0)] = 0
+    """Requests that the candidate must have answered in this step."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a step could only ever be inconclusive."""
+        if self.min_duration > self.max_duration:
+            raise ValueError("min_duration is longer than max_duration: the step could never pass")
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class RolloutPolicy:
+    """`kind: RolloutPolicy`: how a candidate becomes stable."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+    shadow: Bake | None = dataclasses.field(default_factory=lambda: Bake(max_duration=timedelta(hours=6)))
+    """The step in which copies go to the candidate and stable answers; null leaves it out."""
+    steps: tuple[Annotated[Percent, Field(ge=1, le=99)], ...] = (5, 10, 25, 50)
+    """Shares of requests, percent, rising; 100 follows by itself as SETTLING."""
+    step: Bake = dataclasses.field(default_factory=Bake)
+    """Every step of the canary."""
+    settle: Bake = dataclasses.field(default_factory=Bake)
+    """The time at 100 % in which the old version can still answer."""
+    ready_deadline: Duration = timedelta(minutes=10)
+    """A candidate that is not ready by then is rolled back."""
+    metrics_deadline: Duration = timedelta(minutes=10)
+    """Evidence that is unavailable for longer pauses the rollout."""
+    max_duration: Duration = timedelta(hours=8)
+    """The whole rollout; then it is inconclusive."""
+    registry_deadline: Duration = timedelta(minutes=10)
+    """How long a rollback waits for the registry to be told before it ends without."""
+    on_inconclusive: Literal["pause", "rollback"] = "pause"
+    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    """Chance at most that a healthy version is rolled back, over the whole rollout."""
+    beta: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    """Chance at most that a version outside its SLO is proved healthy, per SLO."""
+    min_effect: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    """A rate of bad answers must be above what is allowed by this much before it is called harm."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the steps do not rise."""
+        if list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps must rise: {list(self.steps)}")

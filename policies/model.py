@@ -1,0 +1,417 @@
+"""The nouns. Frozen values that the rest of Sluicegate speaks in; the glossary is in ARCHITECTURE.md.
+
+Rules:
+- Every value is immutable and holds its invariants from construction on; nothing checks it again.
+- What is stored in Git (`Release`, `Rollout`, ...) is a strict pydantic dataclass: unknown keys are an error.
+- Times are timezone-aware UTC datetimes, durations are timedeltas, shares are percent where the name says so
+  and fractions in [0, 1] otherwise.
+
+This module must not do I/O, read a clock or hold a rule about what follows what: that is `rollout.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic.dataclasses import dataclass as document
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Phase(StrEnum):
+    """Where a release is. What follows what is the TRANSITIONS table of `rollout.py`."""
+
+    STEADY = "STEADY"
+    WARMING = "WARMING"
+    SHADOW = "SHADOW"
+    CANARY = "CANARY"
+    PAUSED = "PAUSED"
+    SETTLING = "SETTLING"
+    ROLLING_BACK = "ROLLING_BACK"
+
+
+class Outcome(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+
+
+# --- what serves ----------------------------------------------------------------------------------------------
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Settings:
+    """The part of a model document whose change restarts replicas; frozen into an application when it starts."""
+
+    cpus: Annotated[float, Field(gt=0, le=512)] = 1.0
+    """CPUs each replica reserves."""
+    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+    """GPUs each replica reserves; fractions share one."""
+    memory_mib: Annotated[int, Field(ge=64)] | None = None
+    """Memory each replica reserves, MiB; none reserves nothing."""
+    custom: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Custom Ray resources each replica reserves."""
+    packages: tuple[str, ...] = ()
+    """pip requirements installed for the replicas by Ray's runtime_env; empty: those of the cluster."""
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Environment variables of the replicas. Never secrets: this lies in Git."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Application:
+    """One version with the settings whose change would restart it. It never changes after it starts."""
+
+    version: Annotated[int, Field(ge=1)]
+    digest: Digest
+    """Digest of the artifact's payload files (`artifact_digest.py`)."""
+    settings: Settings = dataclasses.field(default_factory=Settings)
+
+    @property
+    def build(self) -> str:
+        """Eight hex digits over every field of this application: two that differ never share a name."""
+        fields = {"version": self.version, "digest": self.digest, "settings": dataclasses.asdict(self.settings)}
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+    def name(self, slug: str) -> str:
+        """The Serve application's name, `<slug>--v<version>-<build>`."""
+        return f"{slug}--v{self.version}-{self.build}"
+
+
+# --- evidence and verdicts ------------------------------------------------------------------------------------
+
+
+class Sli(StrEnum):
+    """What is counted."""
+
+    ERRORS = "errors"
+    LATENCY = "latency"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One SLO as the judge needs it: of all events, at least `target` are good.
+
+    For `Sli.LATENCY` an event is good when it was answered within `threshold_ms`, which is a bucket edge.
+    """
+
+    name: str
+    sli: Sli
+    target: float
+    threshold_ms: float | None = None
+
+    @property
+    def allowed_bad_rate(self) -> float:
+        """Share of bad events the SLO allows, in (0, 1)."""
+        return 1.0 - self.target
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Events of one version in one bin. `0 <= bad <= total`."""
+
+    total: float = 0.0
+    bad: float = 0.0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.total + other.total, self.bad + other.bad)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Counts of both versions in `[start, start + Evidence.width)`."""
+
+    start: datetime
+    candidate: Counts
+    stable: Counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where evidence comes from and whether it may be believed. `reason` is empty only when available."""
+
+    available: bool
+    query: str
+    reason: str = ""
+    age: timedelta | None = None
+    """Age of the newest sample when it was read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Counts of good and total events per version for one objective, in clock-aligned bins, oldest first."""
+
+    objective: Objective
+    width: timedelta
+    bins: tuple[Bin, ...]
+    source: Source
+
+    def since(self, moment: datetime) -> Evidence:
+        """The same evidence without the bins that start before `moment`."""
+        return dataclasses.replace(self, bins=tuple(b for b in self.bins if b.start >= moment))
+
+    @property
+    def candidate(self) -> Counts:
+        """All of the candidate's counts."""
+        return sum((b.candidate for b in self.bins), Counts())
+
+    @property
+    def stable(self) -> Counts:
+        """All of the stable version's counts."""
+        return sum((b.stable for b in self.bins), Counts())
+
+
+class VerdictKind(StrEnum):
+    """What the evidence says."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INSUFFICIENT = "INSUFFICIENT"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Verdict:
+    """What the evidence says, with its arithmetic in words: one reason per objective at least."""
+
+    kind: VerdictKind
+    reasons: tuple[str, ...]
+
+
+# --- the release ----------------------------------------------------------------------------------------------
+
+
+class CauseKind(StrEnum):
+    """Why a rollout stopped on its way up."""
+
+    FAILED = "failed"
+    """The evidence said FAIL."""
+    NOT_READY = "not ready"
+    """The candidate could not start, or not before its deadline."""
+    INCONCLUSIVE = "inconclusive"
+    """The time of a step passed without a PASS."""
+    NO_METRICS = "no metrics"
+    """The evidence was unavailable for longer than the policy waits."""
+    WITHDRAWN = "withdrawn"
+    """A person took the candidate out of the trigger."""
+    REVERTED = "reverted"
+    """A person's commit took the release back."""
+    ASKED = "asked"
+    """A person asked for it."""
+    REMOVED = "removed"
+    """The model's document was removed."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Cause:
+    """Why a release is PAUSED or ROLLING_BACK."""
+
+    kind: CauseKind
+    reasons: tuple[str, ...]
+
+    @property
+    def quarantines(self) -> bool:
+        """True where the version itself is to blame; a person's change of mind blames nobody."""
+        return self.kind in (CauseKind.FAILED, CauseKind.NOT_READY, CauseKind.INCONCLUSIVE)
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class PhaseRecord:
+    """One phase or step of a rollout, as it was. `until` and `verdict` are none while it lasts."""
+
+    phase: Phase
+    weight_percent: Percent
+    since: AwareDatetime
+    live_since: AwareDatetime | None = None
+    """When every replica was seen to have this phase's weights: evidence counts from here."""
+    until: AwareDatetime | None = None
+    verdict: VerdictKind | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Rollout:
+    """One attempt of a candidate to become stable."""
+
+    id: str
+    started_at: AwareDatetime
+    step: Annotated[int, Field(ge=0)] = 0
+    """Index into the policy's steps; counts in CANARY, and in PAUSED when paused from there."""
+    records: tuple[PhaseRecord, ...]
+    """Every phase so far, the current one last."""
+    paused_from: Phase | None = None
+    cause: Cause | None = None
+    """Why it is PAUSED or ROLLING_BACK."""
+
+    @property
+    def current(self) -> PhaseRecord:
+        """The phase that lasts now."""
+        return self.records[-1]
+
+    @property
+    def traffic_since(self) -> datetime | None:
+        """When the candidate first saw requests, copies included: the judge's start."""
+        seen = [
+            r.live_since
+            for r in self.records
+            if r.live_since and r.phase in (Phase.SHADOW, Phase.CANARY, Phase.SETTLING)
+        ]
+        return seen[0] if seen else None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Quarantined:
+    """A version that was rolled back; neither it nor its digest under another number is tried again by itself."""
+
+    version: int
+    digest: Digest
+    rollout: str
+    since: AwareDatetime
+    reasons: tuple[str, ...]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Refused:
+    """A version that entered the trigger and was not tried, with the reason."""
+
+    version: int
+    reason: str
+
+
+class Wish(StrEnum):
+    """What a person can ask of a running rollout."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Ask:
+    """A person's wish, committed to a release; the next look carries it out and removes it."""
+
+    wish: Wish
+    by: str
+    why: str
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Release:
+    """The desired state of one model in one environment. It lives in Git and nowhere else."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The registered model's name in MLflow."""
+    environment: Annotated[str, Field(min_length=1)]
+    revision: Annotated[int, Field(ge=0)] = 0
+    """Grows with every change; hosts ignore a lower one."""
+    phase: Phase = Phase.STEADY
+    stable: Application | None = None
+    candidate: Application | None = None
+    weight_percent: Percent = 0
+    """Share of requests that the candidate answers."""
+    rollout: Rollout | None = None
+    seen: tuple[int, ...] = ()
+    """Versions seen at the trigger, ascending: only what is new there is wanted."""
+    queued: int | None = None
+    """The version that entered the trigger last while a rollout was running."""
+    quarantine: tuple[Quarantined, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    ask: Ask | None = None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class HistoryRecord:
+    """A finished rollout: `history/<env>/<model>/<rollout>.json`."""
+
+    model: str
+    environment: str
+    rollout: str
+    version: int
+    digest: Digest
+    stable_version: int | None
+    outcome: Outcome
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    cause: Cause | None
+    phases: tuple[PhaseRecord, ...]
+
+
+# --- observations: what was seen of the world; may be stale or partial, and says so ----------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegisteredVersion:
+    """One version as the registry shows it."""
+
+    number: int
+    stage: str
+    aliases: frozenset[str] = frozenset()
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ready: bool = True
+    """False while MLflow still registers it, or when that failed."""
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegistrySnapshot:
+    """What one look at the registry showed. A model that is absent from `models` is unknown there."""
+
+    available: bool
+    models: Mapping[str, Mapping[int, RegisteredVersion]] = dataclasses.field(default_factory=dict)
+    reason: str = ""
+
+
+class ApplicationStatus(StrEnum):
+    """Serve's own words (ray.serve.schema.ApplicationStatus)."""
+
+    NOT_STARTED = "NOT_STARTED"
+    DEPLOYING = "DEPLOYING"
+    DEPLOY_FAILED = "DEPLOY_FAILED"
+    RUNNING = "RUNNING"
+    UNHEALTHY = "UNHEALTHY"
+    DELETING = "DELETING"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObservedDeployment:
+    """One deployment as Serve shows it; `status` and `trigger` are Serve's words (HEALTHY, CONFIG_UPDATE_COMPLETED)."""
+
+    name: str
+    status: str
+    trigger: str = ""
+    message: str = ""
+    user_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    replicas_running: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObservedApplication:
+    """One Serve application as Ray shows it."""
+
+    name: str
+    status: ApplicationStatus
+    submitted: Mapping[str, Any]
+    """`deployed_app_config`: exactly what was submitted."""
+    message: str = ""
+    deployments: tuple[ObservedDeployment, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RuntimeObservation:
+    """What one look at Ray Serve showed."""
+
+    available: bool
+    applications: Mapping[str, ObservedApplication] = dataclasses.field(default_factory=dict)
+    reason: str = ""

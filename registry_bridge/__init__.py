@@ -1,0 +1,1 @@
+"""The doors to the two registries of truth: MLflow and Git."""

@@ -1,0 +1,1 @@
+"""What serves, and the doors to it: Ray Serve and Prometheus."""
