@@ -13,20 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.documents import Trigger
-from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Tip:
-    """The config repo's branch as it was when it was fetched."""
-
-    commit: str
-    """Full hash of the branch's tip."""
-    files: Mapping[str, str]
-    """Text of every file below sluice.yaml, models/, policies/, environments/ and history/, by path."""
-    author: str
-    """`Name <email>` of the tip commit."""
-    subject: str
+from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip
 
 
 class Repo(Protocol):

@@ -352,6 +352,19 @@ class HistoryRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Tip:
+    """The config repo's branch as it was when it was fetched."""
+
+    commit: str
+    """Full hash of the branch's tip."""
+    files: Mapping[str, str]
+    """Text of every file below sluice.yaml, models/, policies/, environments/ and history/, by path."""
+    author: str
+    """`Name <email>` of the tip commit."""
+    subject: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RegisteredVersion:
     """One version as the registry shows it."""
 
