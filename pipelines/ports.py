@@ -1,7 +1,7 @@
 """The four doors as the reconciler needs them. Each real door and its in-memory fake pass one contract suite.
 
-Doors raise `Retry` (away, busy, timed out), `Conflict` (a push that lost) and `Stalled` (a person must act), and nothing else
-of the outside's own errors. Looking never raises for an outside that is away where the type can say so: the
+Doors raise `Retry` (away, busy, timed out), `Conflict` (a push that lost) and `Stalled` (a person must act), and
+nothing else of the outside's own errors. Looking never raises for an outside that is away where the type can say so: the
 observation carries `available=False` with a reason.
 """
 
@@ -26,8 +26,8 @@ class Repo(Protocol):
         """Commit on top of `parent` and push: compare-and-swap.
 
         `changes` maps paths to new text, None removes the file. Returns the new commit's hash. Raises Conflict when the
-        branch is no longer at `parent` (nothing is left behind), Retry when Git is away, Stalled when the server refuses
-        (a protected branch, a hook) with the server's words.
+        branch is no longer at `parent` (nothing is left behind), Retry when Git is away, Stalled when the server
+        refuses (a protected branch, a hook) with the server's words.
         """
 
     def applied(self, environment: str) -> str | None:

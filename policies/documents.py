@@ -1,8 +1,8 @@
 """The documents of a config repo that people write, as nouns: `sluice.yaml`, `models/*.yaml`, `policies/*.yaml`.
 
 Rules:
-- Strict: unknown keys, wrong kinds and values out of range are errors that name file, line, field and what would be right
-  (`strict_yaml.py` reads, `config_repo_documents.py` puts a whole repo together).
+- Strict: unknown keys, wrong kinds and values out of range are errors that name file, line, field and what would be
+  right (`strict_yaml.py` reads, `config_repo_documents.py` puts a whole repo together).
 - Each field's docstring is its description in the JSON Schema that `sluice schema` exports.
 - What is written here is only the shape and the defaults; what it means is decided elsewhere.
 """

@@ -6,8 +6,8 @@
     ├── Stalled      a person has to act; trying again changes nothing
     └── BadInput     a document, a name or an argument is wrong: names file, line, field and what would be right
 
-What the programmer did wrong is none of these and crashes. Only the tick (`pipelines/reconciler.py`) and the command line
-catch them.
+What the programmer did wrong is none of these and crashes. Only the tick (`pipelines/reconciler.py`) and the command
+line catch them.
 """
 
 from __future__ import annotations

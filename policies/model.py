@@ -255,6 +255,11 @@ class Rollout:
     cause: Cause | None = None
     """Why it is PAUSED or ROLLING_BACK."""
 
+    def __post_init__(self) -> None:
+        """A rollout is in some phase. Raises ValueError."""
+        if not self.records:
+            raise ValueError("a rollout has at least one phase record")
+
     @property
     def current(self) -> PhaseRecord:
         """The phase that lasts now."""
@@ -277,6 +282,8 @@ class Quarantined:
 
     version: int
     digest: Digest
+    build: str
+    """The application that was rolled back: where only the settings were new, only they are quarantined."""
     rollout: str
     since: AwareDatetime
     reasons: tuple[str, ...]

@@ -1,0 +1,69 @@
+"""What can be decided: a closed union of frozen values.
+
+Printed they are `sluice plan`; `pipelines/reconciler.py` executes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+
+from policies.model import HistoryRecord, Release
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteRelease:
+    """Commit this release; `subject` says in words what happened, `reasons` why."""
+
+    release: Release
+    subject: str
+    reasons: tuple[str, ...] = ()
+    verdict: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemoveRelease:
+    """Commit that this model is served here no longer."""
+
+    release: Release
+    subject: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteHistory:
+    """Commit the record of a finished rollout."""
+
+    record: HistoryRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotate:
+    """Set tags on a version in the registry."""
+
+    model: str
+    version: int
+    tags: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restore:
+    """Take the candidate out of the trigger and put stable back, unless a person was faster."""
+
+    model: str
+    environment: str
+    candidate: int
+    stable: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Nothing moves, and why; `until` is when patience ends, none where only an event can end it."""
+
+    model: str
+    environment: str
+    reason: str
+    until: datetime | None = None
+
+
+Action = WriteRelease | RemoveRelease | WriteHistory | Annotate | Restore | Wait

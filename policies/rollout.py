@@ -1,0 +1,321 @@
+"""The state machine of a release: facts in, actions out.
+
+Everything that decides what follows what lives in this file. The rules, each with a test that carries its number:
+
+ 1. FAIL acts at once, in every phase that has traffic, also while paused, also while Ray does not match Git yet.
+ 2. A step passes only with PASS, its minimum time since its weight was live, and its minimum of requests.
+ 3. At its maximum time without PASS a step is inconclusive: PAUSED or ROLLING_BACK, as the policy says.
+ 4. UNAVAILABLE freezes the weight. Past its deadline it pauses. It never counts as bad and never as good.
+ 5. First the world matches Git, only then Git moves on; a move toward safety never waits.
+ 6. Every wait has a deadline, or names the event that ends it.
+ 7. A newer version that enters during a rollout queues; stable never changes meanwhile.
+ 8. A person who takes the candidate out of the trigger aborts the rollout, without quarantine.
+ 9. A rollback is never rolled back. Without a stable version to return to, the candidate stops at 0 %.
+10. A rollout that is paused for want of metrics, or because its weights were not in place, goes on when that has ended;
+    one that is paused as inconclusive goes on when the evidence says PASS; all others wait for a person.
+11. A person's commit that takes a release back is obeyed: a promotion that is taken back ends the rollout, a step that
+    is taken back pauses it.
+12. An empty trigger, an empty or failing registry: stable stays.
+
+The diagram in the docs is generated from TRANSITIONS. This module must not do I/O, read a clock or make up ids that its
+arguments do not determine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.documents import RolloutPolicy
+from policies.model import (
+    Application,
+    HistoryRecord,
+    Outcome,
+    Phase,
+    PhaseRecord,
+    Quarantined,
+    Refused,
+    Release,
+    Rollout,
+)
+from policies.noticing import Idle, Noticed, Observed, Rules, Signal, candidate_of, notice, restores, rollout_of
+from policies.promotion import at_trigger, keep_books, lift, tags_wanted
+
+# --- the table ------------------------------------------------------------------------------------------------
+
+TRANSITIONS: Mapping[tuple[Phase, Signal], Phase] = {
+    (Phase.STEADY, Signal.STARTED): Phase.WARMING,
+    (Phase.WARMING, Signal.READY_FOR_SHADOW): Phase.SHADOW,
+    (Phase.WARMING, Signal.READY_FOR_CANARY): Phase.CANARY,
+    (Phase.WARMING, Signal.READY_TO_SETTLE): Phase.SETTLING,
+    (Phase.WARMING, Signal.STOPPED): Phase.ROLLING_BACK,
+    (Phase.WARMING, Signal.HALTED): Phase.PAUSED,
+    (Phase.SHADOW, Signal.LIVE): Phase.SHADOW,
+    (Phase.SHADOW, Signal.PASSED): Phase.CANARY,
+    (Phase.SHADOW, Signal.PASSED_LAST): Phase.SETTLING,
+    (Phase.SHADOW, Signal.STOPPED): Phase.ROLLING_BACK,
+    (Phase.SHADOW, Signal.HALTED): Phase.PAUSED,
+    (Phase.CANARY, Signal.LIVE): Phase.CANARY,
+    (Phase.CANARY, Signal.PASSED): Phase.CANARY,
+    (Phase.CANARY, Signal.PASSED_LAST): Phase.SETTLING,
+    (Phase.CANARY, Signal.STOPPED): Phase.ROLLING_BACK,
+    (Phase.CANARY, Signal.HALTED): Phase.PAUSED,
+    (Phase.PAUSED, Signal.RESUMED_WARMING): Phase.WARMING,
+    (Phase.PAUSED, Signal.RESUMED_SHADOW): Phase.SHADOW,
+    (Phase.PAUSED, Signal.RESUMED_CANARY): Phase.CANARY,
+    (Phase.PAUSED, Signal.RESUMED_SETTLING): Phase.SETTLING,
+    (Phase.PAUSED, Signal.STOPPED): Phase.ROLLING_BACK,
+    (Phase.SETTLING, Signal.LIVE): Phase.SETTLING,
+    (Phase.SETTLING, Signal.SETTLED): Phase.STEADY,
+    (Phase.SETTLING, Signal.STOPPED): Phase.ROLLING_BACK,
+    (Phase.SETTLING, Signal.HALTED): Phase.PAUSED,
+    (Phase.ROLLING_BACK, Signal.LIVE): Phase.ROLLING_BACK,
+    (Phase.ROLLING_BACK, Signal.ENDED): Phase.STEADY,
+}
+
+JUDGED = frozenset({Phase.SHADOW, Phase.CANARY, Phase.SETTLING, Phase.PAUSED})
+"""Phases in which evidence is looked at."""
+
+
+# --- deciding -------------------------------------------------------------------------------------------------
+
+
+def decide(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
+    """What to do about one release now. Pure; the same facts give the same actions.
+
+    Returns writes first, then what the registry is told, then the reason for waiting, if any.
+    """
+    kept = _obey(release, observed)
+    if observed.versions is not None:
+        kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
+    if kept.phase is Phase.STEADY and rules.settings is None:
+        return (RemoveRelease(release=kept, subject="is served no longer: its model document was removed"),)
+    noticed = notice(kept, observed, rules, now)
+    if isinstance(noticed, Idle | Refused):
+        return (*_bookkeeping(release, kept, noticed), *_tell(kept, observed, rules), *_wait(kept, noticed))
+    following = _move(kept, noticed, rules, now)
+    written = _written(release, kept, following, noticed)
+    record = (WriteHistory(record=_history(kept, noticed, now)),) if kept.rollout and not following.rollout else ()
+    return (written, *record, *_tell(written.release, observed, rules))
+
+
+# --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
+
+
+def _obey(release: Release, observed: Observed) -> Release:
+    """A release that a person's commit changed: what was learnt since is kept, its revision is the highest."""
+    before = observed.taken_back_from
+    if before is None:
+        return release
+    known = {(q.version, q.build): q for q in (*before.quarantine, *release.quarantine)}
+    return dataclasses.replace(
+        release,
+        revision=max(release.revision, before.revision),
+        seen=tuple(sorted({*release.seen, *before.seen})),
+        quarantine=tuple(known.values()),
+    )
+
+
+def _bookkeeping(release: Release, kept: Release, noticed: Idle | Refused) -> tuple[Action, ...]:
+    subject = _books_in_words(release, kept)
+    if isinstance(noticed, Refused):
+        others = tuple(r for r in kept.refused if r.version != noticed.version)
+        seen = tuple(sorted({*kept.seen, noticed.version}))
+        kept = dataclasses.replace(kept, refused=(*others, noticed), seen=seen, queued=None)
+        subject = f"v{noticed.version} refused"
+    if kept == release:
+        return ()
+    reasons = (noticed.reason,)
+    return (
+        WriteRelease(release=dataclasses.replace(kept, revision=kept.revision + 1), subject=subject, reasons=reasons),
+    )
+
+
+def _books_in_words(release: Release, kept: Release) -> str:
+    if kept.queued != release.queued and kept.queued is not None:
+        return f"v{kept.queued} queued behind the running rollout"
+    left = sorted(set(release.seen) - set(kept.seen))
+    came = sorted(set(kept.seen) - set(release.seen))
+    words = [f"v{n} left the trigger" for n in left] + [f"v{n} is at the trigger again" for n in came]
+    return ", ".join(words) or "a person's commit taken up"
+
+
+def _wait(release: Release, noticed: Idle | Refused) -> tuple[Action, ...]:
+    until = noticed.until if isinstance(noticed, Idle) else None
+    return (Wait(model=release.model, environment=release.environment, reason=noticed.reason, until=until),)
+
+
+def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, ...]:
+    """What the registry should show by now and does not: tags, and after a rollback its trigger."""
+    if observed.versions is None:
+        return ()
+    differing = tags_wanted(release, observed.versions)
+    tags = tuple(Annotate(model=release.model, version=n, tags=said) for n, said in sorted(differing.items()))
+    if release.phase is not Phase.ROLLING_BACK or not restores(release, rules):
+        return tags
+    candidate = candidate_of(release).version
+    if candidate not in at_trigger(rules.trigger, observed.versions):
+        return tags
+    stable = release.stable.version if release.stable else None
+    move = Restore(model=release.model, environment=release.environment, candidate=candidate, stable=stable)
+    return (*tags, move)
+
+
+# --- moving ---------------------------------------------------------------------------------------------------
+
+
+def _move(release: Release, noticed: Noticed, rules: Rules, now: datetime) -> Release:
+    """The release after this signal. Raises KeyError where the table has no row: that is a bug."""
+    phase = TRANSITIONS[release.phase, noticed.signal]
+    release = dataclasses.replace(release, revision=release.revision + 1, ask=None)
+    if noticed.signal is Signal.STARTED and noticed.candidate:
+        return _start(release, noticed.candidate, noticed, now)
+    if noticed.signal is Signal.LIVE:
+        return _with_current(release, live_since=now)
+    if phase is Phase.STEADY:
+        return _end(release, noticed)
+    if noticed.signal is Signal.STOPPED:
+        release = _quarantine(release, noticed, now)
+    return _enter(release, phase, noticed, rules.policy, now)
+
+
+def _start(release: Release, candidate: Application, noticed: Noticed, now: datetime) -> Release:
+    version = candidate.version
+    known = {*release.seen, version} if not _serves(release, version) else {*release.seen}
+    return dataclasses.replace(
+        release,
+        phase=Phase.WARMING,
+        candidate=candidate,
+        weight_percent=0,
+        seen=tuple(sorted(known)),
+        queued=None,
+        quarantine=lift(release.quarantine, version) if not _serves(release, version) else release.quarantine,
+        refused=tuple(r for r in release.refused if r.version != version),
+        rollout=Rollout(
+            id=f"{now:%Y%m%d-%H%M%S}-v{version}-{candidate.build}",
+            started_at=now,
+            records=(PhaseRecord(phase=Phase.WARMING, weight_percent=0, since=now, reasons=noticed.reasons),),
+        ),
+    )
+
+
+def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPolicy, now: datetime) -> Release:
+    rollout = rollout_of(release)
+    step = rollout.step
+    if phase is Phase.CANARY and noticed.signal is Signal.PASSED:
+        step = step + 1 if release.phase is Phase.CANARY else 0
+    weight = _weight(release, phase, step, policy)
+    unmoved = weight == release.weight_percent and Phase.PAUSED in (phase, release.phase)
+    entered = PhaseRecord(
+        phase=phase,
+        weight_percent=weight,
+        since=now,
+        live_since=now if unmoved and rollout.current.live_since else None,
+    )
+    return dataclasses.replace(
+        release,
+        phase=phase,
+        weight_percent=weight,
+        rollout=dataclasses.replace(
+            rollout,
+            step=step,
+            records=(*rollout.records[:-1], _closed(rollout.current, noticed, now), entered),
+            paused_from=release.phase if phase is Phase.PAUSED else None,
+            cause=noticed.cause,
+        ),
+    )
+
+
+def _weight(release: Release, phase: Phase, step: int, policy: RolloutPolicy) -> int:
+    if phase is Phase.PAUSED:
+        return release.weight_percent
+    if phase is Phase.SETTLING:
+        return 100
+    if phase is not Phase.CANARY:
+        return 0
+    return policy.steps[min(step, len(policy.steps) - 1)] if policy.steps else release.weight_percent
+
+
+def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
+    if noticed.cause is None or not noticed.cause.quarantines:
+        return release
+    candidate = candidate_of(release)
+    entry = Quarantined(
+        version=candidate.version,
+        digest=candidate.digest,
+        build=candidate.build,
+        rollout=rollout_of(release).id,
+        since=now,
+        reasons=noticed.cause.reasons,
+    )
+    others = tuple(q for q in release.quarantine if q.build != candidate.build)
+    return dataclasses.replace(release, quarantine=(*others, entry))
+
+
+def _end(release: Release, noticed: Noticed) -> Release:
+    stable = release.candidate if noticed.signal is Signal.SETTLED else release.stable
+    return dataclasses.replace(
+        release, phase=Phase.STEADY, stable=stable, candidate=None, weight_percent=0, rollout=None
+    )
+
+
+def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord:
+    rollout, candidate = rollout_of(release), candidate_of(release)
+    if noticed.signal is Signal.SETTLED:
+        outcome = Outcome.PROMOTED
+    else:
+        outcome = Outcome.ROLLED_BACK if rollout.cause and rollout.cause.quarantines else Outcome.ABORTED
+    return HistoryRecord(
+        model=release.model,
+        environment=release.environment,
+        rollout=rollout.id,
+        version=candidate.version,
+        digest=candidate.digest,
+        stable_version=release.stable.version if release.stable else None,
+        outcome=outcome,
+        started_at=rollout.started_at,
+        ended_at=now,
+        cause=rollout.cause,
+        phases=(*rollout.records[:-1], _closed(rollout.current, noticed, now)),
+    )
+
+
+def _written(release: Release, kept: Release, following: Release, noticed: Noticed) -> WriteRelease:
+    candidate = following.candidate or kept.candidate or following.stable
+    version = f"v{candidate.version}" if candidate else ""
+    return WriteRelease(
+        release=dataclasses.replace(following, revision=max(following.revision, release.revision + 1)),
+        subject=f"{version} {_in_words(kept, following, noticed)}",
+        reasons=noticed.reasons,
+        verdict=noticed.verdict or "",
+    )
+
+
+def _in_words(before: Release, after: Release, noticed: Noticed) -> str:
+    phase = f"{after.phase} {after.weight_percent} %" if after.phase is Phase.CANARY else str(after.phase)
+    if noticed.signal is Signal.LIVE:
+        return f"{phase}: live"
+    if noticed.signal is Signal.SETTLED:
+        return "promoted: SETTLING -> STEADY"
+    if noticed.signal is Signal.ENDED:
+        return "is out: ROLLING_BACK -> STEADY"
+    return f"{before.phase} -> {phase}"
+
+
+# --- small readings --------------------------------------------------------------------------------------------
+
+
+def _with_current(release: Release, *, live_since: datetime) -> Release:
+    rollout = rollout_of(release)
+    current = dataclasses.replace(rollout.current, live_since=live_since)
+    return dataclasses.replace(release, rollout=dataclasses.replace(rollout, records=(*rollout.records[:-1], current)))
+
+
+def _closed(record: PhaseRecord, noticed: Noticed, now: datetime) -> PhaseRecord:
+    return dataclasses.replace(record, until=now, verdict=noticed.verdict, reasons=(*record.reasons, *noticed.reasons))
+
+
+def _serves(release: Release, version: int) -> bool:
+    return release.stable is not None and release.stable.version == version
