@@ -118,7 +118,7 @@ def application_in_place(desired_app: Config, observed: RuntimeObservation) -> s
         case Starting(reason) | Failed(reason):
             return f"{name}: {reason}"
         case Ready():
-            return _revisions_in_place(desired_app, application)
+            return _user_configs_in_place(desired_app, application)
 
 
 def readiness(name: str, observed: RuntimeObservation) -> Readiness:
@@ -143,13 +143,16 @@ def _deployments_ready(deployments: tuple[ObservedDeployment, ...]) -> Readiness
     return Ready()
 
 
-def _revisions_in_place(desired_app: Config, application: ObservedApplication) -> str:
+def _user_configs_in_place(desired_app: Config, application: ObservedApplication) -> str:
+    """Empty when Serve has taken over every user_config: after a PUT it shows RUNNING of the old one for a moment."""
     shown = {deployment.name: deployment.user_config for deployment in application.deployments}
     for deployment in desired_app.get("deployments") or ():
-        wanted = (deployment.get("user_config") or {}).get("revision")
-        has = shown.get(deployment["name"], {}).get("revision")
-        if wanted != has:
-            return f"{application.name}: Serve shows revision {has} of {deployment['name']}, not {wanted}"
+        wanted, has = deployment.get("user_config") or {}, shown.get(deployment["name"]) or {}
+        if wanted.get("revision") != has.get("revision"):
+            told = f"revision {has.get('revision')}, not {wanted.get('revision')}"
+            return f"{application.name}: Serve shows {told}, of {deployment['name']}"
+        if _plain(wanted) != _plain(has):
+            return f"{application.name}: Serve shows an older user_config of {deployment['name']}"
     return ""
 
 
@@ -202,7 +205,7 @@ class _Look:
         current = self.live.get(name)
         if current is None or not self.ready(name) or not all(d.replicas_running for d in current.deployments):
             return False
-        return not (_differing(current.submitted, config) - {"route_prefix"} or _revisions_in_place(config, current))
+        return not (_differing(current.submitted, config) - {"route_prefix"} or _user_configs_in_place(config, current))
 
 
 def _next_applications(look: _Look) -> dict[str, Config]:
@@ -340,7 +343,7 @@ def _may_drop(drained: Config, look: _Look) -> bool:
     if _differing(application.submitted, drained) or not _successors_in_place(drained, look):
         return False
     updating = any(d.replicas_running and d.trigger == "CONFIG_UPDATE_STARTED" for d in application.deployments)
-    behind = application.status is ApplicationStatus.RUNNING and bool(_revisions_in_place(drained, application))
+    behind = application.status is ApplicationStatus.RUNNING and bool(_user_configs_in_place(drained, application))
     return not (updating or behind)
 
 
