@@ -1,0 +1,316 @@
+"""A whole config repo as one frozen noun.
+
+Rules:
+- All problems are collected, not only the first; a repo with an error is not read at all, so a broken document is never
+  taken for one that was removed.
+- A file's name says what it holds: `models/<slug of the name>.yaml`. Names that meet after all (slugs, routes,
+  policies) are errors.
+- A built-in policy or SLO counts only where the repo has no document of that kind and name.
+
+This module must not read files: it takes the text of every file, by path.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from policies.document_errors import note, unknown_key
+from policies.document_reading import READ, Document, read_document
+from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
+from policies.errors import BadInput
+from policies.layout import SLUICE, Located, Place, locate, model_path
+from policies.model import Objective, Release
+from policies.names import check_environment_name, slug
+from policies.notes import Note, Severity, errors, in_order
+from policies.slo import SloProblem, objective
+from policies.strict_yaml import Parsed, Path, dotted
+
+BUILT_IN = "//built-in/"
+"""Where `with_defaults` puts the built-in documents: no path in Git has an empty part, so nobody's file is there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfigRepo:
+    """What a config repo says, all of it checked."""
+
+    sluice: SluiceDocument
+    models: Mapping[str, ModelDocument]
+    """By slug."""
+    policies: Mapping[str, RolloutPolicy]
+    slos: Mapping[str, Objective]
+    releases: Mapping[tuple[str, str], Release]
+    """By environment and slug."""
+    serve: Mapping[str, Mapping[str, Any] | None]
+    """The Ray Serve config of each environment; none where there is no file."""
+    sources: Mapping[tuple[str, str], tuple[str, Parsed]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """File and positions by section (`sluice`, `models`, `policies`, `slos`, `releases`) and name: for messages."""
+
+    def serves(self, environment: str) -> Mapping[str, ModelDocument]:
+        """The models that one environment serves, by slug."""
+        return {key: model for key, model in self.models.items() if environment in environments_of(model, self.sluice)}
+
+    def note(self, section: str, name: str, path: Path, message: str, severity: Severity = Severity.ERROR) -> Note:
+        """A finding about a field of one of the documents, with its file and line where they are known."""
+        if (section, name) not in self.sources:
+            return Note(severity=severity, file=f"{section}/{name}", line=None, field=dotted(path), message=message)
+        file, parsed = self.sources[(section, name)]
+        return note(parsed, file, path, message, severity)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RepoReading:
+    """A repo and what is odd about it; `repo` is none exactly where a note is an error."""
+
+    repo: ConfigRepo | None
+    notes: tuple[Note, ...]
+
+
+def read_repo(files: Mapping[str, str]) -> RepoReading:
+    """Read every document; `files` is the text of every file below the layout's folders, by path."""
+    reader = _Reader()
+    for path in sorted(files):
+        reader.take(path, files[path])
+    return reader.finish()
+
+
+def parse_repo(files: Mapping[str, str]) -> ConfigRepo:
+    """The same where warnings are of no interest. Raises BadInput with every error, one a line."""
+    reading = read_repo(files)
+    if reading.repo is None:
+        raise BadInput("\n".join(str(n) for n in errors(reading.notes)))
+    return reading.repo
+
+
+def with_defaults(files: Mapping[str, str], defaults: Mapping[str, str]) -> Mapping[str, str]:
+    """The files with the built-in documents (text by file name), which give way to the repo's own of the same name."""
+    return {**files, **{f"{BUILT_IN}{name}": text for name, text in defaults.items()}}
+
+
+def route_of(model: ModelDocument) -> str:
+    """Where a model is reached: its route, or `/models/<slug>`. Raises BadInput for a name without a slug."""
+    return model.route or f"/models/{slug(model.name)}"
+
+
+def environments_of(model: ModelDocument, sluice: SluiceDocument) -> frozenset[str]:
+    """The environments that serve a model."""
+    return frozenset(sluice.environments if model.environments is None else model.environments)
+
+
+# --- the whole repo -------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Collects documents one by one; `finish` compares them with each other."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+        self.sluice: SluiceDocument | None = None
+        self.models: dict[str, ModelDocument] = {}
+        self.policies: dict[str, RolloutPolicy] = {}
+        self.slos: dict[str, Objective] = {}
+        self.releases: dict[tuple[str, str], Release] = {}
+        self.serve: dict[str, Mapping[str, Any] | None] = {}
+        self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
+        self._built_in: list[Document] = []
+
+    def take(self, path: str, text: str) -> None:
+        """Read the file at `path`."""
+        if path.startswith(BUILT_IN):
+            self._built_in.append(read_document(path, text, Place.POLICY))
+            return
+        located = locate(path)
+        if located is None:
+            self.notes.append(_stray(path))
+        elif located.place in READ:
+            read = read_document(path, text, located.place)
+            self.notes += read.notes
+            if read.value is not None:
+                self._keep(located, read)
+
+    def finish(self) -> RepoReading:
+        """Fill in the built-in documents and compare everything with everything."""
+        for read in self._built_in:
+            self._fill_in(read)
+        if self.sluice is None:
+            if not any(n.file == SLUICE for n in self.notes):
+                self._error(SLUICE, "is missing: it names the environments; `sluice init` writes one")
+            return RepoReading(repo=None, notes=in_order(self.notes))
+        known = self.sluice.environments
+        repo = ConfigRepo(
+            sluice=self.sluice,
+            models=self.models,
+            policies=self.policies,
+            slos=self.slos,
+            releases={key: release for key, release in self.releases.items() if key[0] in known},
+            serve={environment: self.serve.get(environment) for environment in known},
+            sources=self.sources,
+        )
+        self.notes += _cross_check(repo)
+        self.notes += _strangers(known, {*self.serve, *(environment for environment, _ in self.releases)})
+        notes = in_order(self.notes)
+        return RepoReading(repo=None if errors(notes) else repo, notes=notes)
+
+    def _keep(self, located: Located, read: Document) -> None:
+        match located.place:
+            case Place.SLUICE:
+                self.sluice = read.value
+                self.sources[("sluice", "")] = (read.file, read.parsed)
+            case Place.MODEL:
+                self._keep_model(read)
+            case Place.POLICY:
+                self._keep_policy(read)
+            case Place.RELEASE:
+                self._keep_release(located, read)
+            case _:
+                self.serve[located.environment] = copy.deepcopy(read.value)
+
+    def _keep_model(self, read: Document) -> None:
+        model: ModelDocument = read.value
+        try:
+            key = slug(model.name)
+        except BadInput as error:
+            self.notes.append(note(read.parsed, read.file, ("name",), str(error)))
+            return
+        if read.file != model_path(key):
+            message = f"the model {model.name!r} belongs into the file {model_path(key)}: rename this one"
+            self.notes.append(note(read.parsed, read.file, ("name",), message))
+        if ("models", key) in self.sources:
+            first, other = self.sources[("models", key)][0], self.models[key].name
+            message = f"has the same safe name, {key}, as the model {other!r} in {first}: one of the two must go"
+            self.notes.append(note(read.parsed, read.file, ("name",), message))
+            return
+        self.models[key] = model
+        self.sources[("models", key)] = (read.file, read.parsed)
+
+    def _keep_policy(self, read: Document) -> None:
+        section, path, name, value = self._policy(read)
+        if value is None:
+            return
+        if (section, name) in self.sources:
+            first = self.sources[(section, name)][0]
+            message = f"a {read.kind} named {name} is already in {first}: give one of the two another name"
+            self.notes.append(note(read.parsed, read.file, path, message))
+            return
+        self.sources[(section, name)] = (read.file, read.parsed)
+        if isinstance(value, RolloutPolicy):
+            self.policies[name] = value
+        else:
+            self.slos[name] = value
+
+    def _fill_in(self, read: Document) -> None:
+        """Use a built-in document where the repo has none of its name."""
+        self.notes += read.notes
+        if read.value is not None:
+            section, _, name, _ = self._policy(read)
+            if (section, name) not in self.sources:
+                self._keep_policy(read)
+
+    def _policy(self, read: Document) -> tuple[str, Path, str, RolloutPolicy | Objective | None]:
+        """Section, path of the name, name, and the noun: none where an SLO cannot be judged."""
+        if isinstance(read.value, RolloutPolicy):
+            return "policies", ("name",), read.value.name, read.value
+        found = objective(read.value)
+        name = read.value.metadata.name
+        if isinstance(found, SloProblem):
+            self.notes.append(note(read.parsed, read.file, found.path, found.message))
+            return "slos", ("metadata", "name"), name, None
+        return "slos", ("metadata", "name"), name, found
+
+    def _keep_release(self, located: Located, read: Document) -> None:
+        release: Release = read.value
+        where = (located.environment, located.slug)
+        try:
+            belongs = (release.environment, slug(release.model))
+        except BadInput as error:
+            self.notes.append(note(read.parsed, read.file, ("model",), str(error)))
+            return
+        if where != belongs:
+            message = f"the release of {release.model!r} in {release.environment!r} does not belong into this file"
+            self.notes.append(note(read.parsed, read.file, ("model",), message))
+            return
+        self.releases[where] = release
+        self.sources[("releases", "/".join(where))] = (read.file, read.parsed)
+
+    def _error(self, file: str, message: str) -> None:
+        self.notes.append(Note(severity=Severity.ERROR, file=file, line=None, field="", message=message))
+
+
+def _stray(path: str) -> Note:
+    if path.endswith(".yml"):
+        message = f"is not read: rename it to {path.removesuffix('.yml')}.yaml"
+    else:
+        message = "is not read: the layout has no such place"
+    return Note(severity=Severity.WARNING, file=path, line=None, field="", message=message)
+
+
+def _strangers(known: Iterable[str], seen: Iterable[str]) -> Iterator[Note]:
+    for environment in sorted(set(seen) - set(known)):
+        message = "is not read: sluice.yaml names no such environment"
+        folder = f"environments/{environment}"
+        yield Note(severity=Severity.WARNING, file=folder, line=None, field="", message=message)
+
+
+# --- documents against each other -----------------------------------------------------------------------------
+
+
+def _cross_check(repo: ConfigRepo) -> Iterator[Note]:
+    for environment in repo.sluice.environments:
+        try:
+            check_environment_name(environment)
+        except BadInput as error:
+            yield repo.note("sluice", "", ("environments", environment), str(error))
+    for key, model in repo.models.items():
+        yield from _references(repo, key, model)
+    yield from _routes(repo)
+
+
+def _references(repo: ConfigRepo, key: str, model: ModelDocument) -> Iterator[Note]:
+    """What a model names and the repo does not have."""
+    for i, environment in enumerate(model.environments or ()):
+        if environment not in repo.sluice.environments:
+            yield repo.note("models", key, ("environments", i), _absent(environment, repo.sluice.environments))
+    if model.rollout not in repo.policies:
+        yield repo.note("models", key, ("rollout",), _absent(model.rollout, repo.policies))
+    for i, name in enumerate(model.slos):
+        if name not in repo.slos:
+            yield repo.note("models", key, ("slos", i), _absent(name, repo.slos))
+        if name in model.slos[:i]:
+            yield repo.note("models", key, ("slos", i), f"{name} is named twice: once is enough")
+
+
+def _absent(name: str, there: Iterable[str]) -> str:
+    return f"{name[:80]!r} " + unknown_key(name, sorted(there))
+
+
+def _routes(repo: ConfigRepo) -> Iterator[Note]:
+    """A route that is another's, or begins with another's, in an environment that serves both."""
+    routes = {key: route_of(model) for key, model in repo.models.items()}
+    for key, route in routes.items():
+        if any(part in ("", ".", "..") for part in route.removeprefix("/").split("/")):
+            yield repo.note("models", key, ("route",), f"{route} has an empty part, . or ..: write it without")
+    taken = {route: key for key, route in sorted(routes.items(), reverse=True)}
+    for key, route in routes.items():
+        for prefix in _prefixes(route):
+            other = taken.get(prefix, key)
+            if other != key and _meet(repo, key, other):
+                what = "is the route" if prefix == route else f"lies below the route {prefix}"
+                message = f"{route} {what} of the model {repo.models[other].name!r} too: choose another"
+                yield repo.note("models", key, ("route",), message)
+
+
+def _prefixes(route: str) -> Iterator[str]:
+    """The route itself and every route above it."""
+    while route:
+        yield route
+        route = route.rpartition("/")[0]
+
+
+def _meet(repo: ConfigRepo, one: str, other: str) -> bool:
+    """Is there an environment that serves both?"""
+    first, second = (environments_of(repo.models[key], repo.sluice) for key in (one, other))
+    return not first.isdisjoint(second)

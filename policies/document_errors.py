@@ -1,0 +1,160 @@
+"""A document as a noun, or everything that is wrong with it as notes with file, line, field and what would be right.
+
+Rules:
+- Kinds are strict: the text "2" is no number, 1 is no truth value. What is missing, unknown or out of range is named.
+- An unknown key comes with the nearest right one.
+- What a note repeats of a document is short, and nothing of `env`: that is where secrets end up by mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from policies.notes import Note, Severity
+from policies.strict_yaml import Parsed, Path, dotted
+
+T = TypeVar("T")
+
+_SHOWN = 60  # characters of a wrong value: enough to find it, no page of it
+_SECRET_FIELDS = frozenset({"env"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading(Generic[T]):
+    """What one document says, or why it cannot be read: `value` is none exactly where a note is an error."""
+
+    value: T | None
+    notes: tuple[Note, ...]
+
+
+@functools.cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """The validator of a document kind; building one takes a millisecond, so each is built once."""
+    return TypeAdapter(kind)
+
+
+@functools.cache
+def schema(kind: Any) -> Mapping[str, Any]:
+    """The JSON Schema of a document kind as pydantic makes it, by the names that people write."""
+    return adapter(kind).json_schema(by_alias=True, mode="validation")
+
+
+def read_noun(
+    kind: Any, parsed: Parsed, file: str, header: Sequence[str] = (), instead: Mapping[str, str] | None = None
+) -> Reading[Any]:
+    """Make `kind`, a pydantic dataclass, of parsed YAML without the `header` keys, which were checked before.
+
+    `instead` says for keys that are known elsewhere and not here what to write in their place.
+    """
+    data = parsed.data
+    if not isinstance(data, Mapping):
+        return Reading(None, (note(parsed, file, (), "the document must be a mapping of keys and values"),))
+    body = {key: value for key, value in data.items() if key not in header}
+    try:
+        # Through JSON, for only there strict means: lists are tuples, text is a time or a phase, and nothing else is.
+        return Reading(adapter(kind).validate_json(json.dumps(body), strict=True), ())
+    except ValidationError as error:
+        explaining = _Explaining(kind, parsed, file, tuple(header), instead or {})
+        return Reading(None, tuple(explaining.note(item) for item in error.errors(include_url=False)))
+
+
+def note(parsed: Parsed, file: str, path: Path, message: str, severity: Severity = Severity.ERROR) -> Note:
+    """A finding about the value at `path`."""
+    line = parsed.position(path).line
+    return Note(severity=severity, file=file, line=line, field=dotted(path), message=message)
+
+
+def unknown_key(key: str, known: Sequence[str]) -> str:
+    """Why a key is refused, with the nearest right name, or all of them."""
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    if near:
+        return f"is not known here; did you mean {near[0]}?"
+    return f"is not known here; known are {', '.join(known)}" if known else "is not known here"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explaining:
+    """One document that was refused, and what is known about what it should be."""
+
+    kind: Any
+    parsed: Parsed
+    file: str
+    header: tuple[str, ...]
+    instead: Mapping[str, str]
+
+    def note(self, item: Any) -> Note:
+        """One of pydantic's findings, in our words."""
+        path = _path_in(self.parsed.data, item["loc"])
+        match item["type"]:
+            case "unexpected_keyword_argument" | "extra_forbidden":
+                message = self._unknown(path)
+            case "missing":
+                about = _properties(self.kind, path[:-1]).get(str(path[-1]), {}).get("description", "")
+                message = f"is missing{f': {about}' if about else ''}"
+            case _:
+                message = _in_words(item, path)
+        return note(self.parsed, self.file, path, message)
+
+    def _unknown(self, path: Path) -> str:
+        key = str(path[-1])
+        if key in self.instead:
+            return f"is not read here: {self.instead[key]}"
+        known = [*_properties(self.kind, path[:-1]), *(self.header if len(path) == 1 else ())]
+        return unknown_key(key, known)
+
+
+def _path_in(data: Any, location: Sequence[str | int]) -> Path:
+    """The part of pydantic's location that is in the document: it adds names of its own for keys and unions."""
+    path: list[str | int] = []
+    for depth, part in enumerate(location):
+        is_index = isinstance(part, int) and isinstance(data, Sequence) and not isinstance(data, str)
+        if isinstance(data, Mapping) and part in data:
+            data = data[str(part)]
+        elif is_index and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif depth < len(location) - 1 or part == "[key]":
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _in_words(item: Any, path: Path) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if item["type"] == "value_error" or _SECRET_FIELDS & set(path):
+        return message
+    return f"{message}, not {_shown(item['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _properties(kind: Any, path: Path) -> Mapping[str, Any]:
+    """The keys that are known in the mapping at `path`, with their schema."""
+    root = schema(kind)
+    here: Mapping[str, Any] = _followed(root, root)
+    for part in path:
+        step = here.get("items") if isinstance(part, int) else here.get("properties", {}).get(part)
+        here = _followed(root, step or here.get("additionalProperties") or {})
+    properties: Mapping[str, Any] = here.get("properties", {})
+    return properties
+
+
+def _followed(root: Mapping[str, Any], node: Any) -> Mapping[str, Any]:
+    """The schema itself, behind references and behind "or null"."""
+    while isinstance(node, Mapping):
+        if "$ref" in node:
+            node = root["$defs"][node["$ref"].rpartition("/")[2]]
+        elif "anyOf" in node:
+            node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
+        else:
+            return node
+    return {}
