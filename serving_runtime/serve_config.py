@@ -1,0 +1,306 @@
+"""Releases and model documents as the Ray Serve config that is committed as `serve.yaml` and applied as it stands.
+
+Rules:
+- Deterministic: the same releases are the same bytes, models by slug, stable before its candidate.
+- One application per live version. What restarts replicas (`args`, `runtime_env`, `ray_actor_options`) comes from the
+  release's frozen `Application` only; what changes in place comes from the model document.
+- An `autoscaling_config` block is there from the first day: adding one later would restart every replica.
+- The public route is stable's; a first version, which has no host, gets it in SETTLING.
+- A stop is written at both ends: the host's split is gone and the candidate drains.
+- `parse` reads only what `render` can write: a key that Serve would ignore in silence is an error.
+
+This module must not know what runs now: `policies/convergence.py` orders the changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as document
+
+from policies.document_errors import read_noun
+from policies.documents import ModelDocument
+from policies.errors import BadInput
+from policies.model import Application, Digest, Percent, Phase, Release, Settings
+from policies.names import slug as slug_of
+from policies.strict_yaml import dump
+from policies.strict_yaml import parse as parse_yaml
+
+IMPORT_PATH = "serving_runtime.app:build"
+DEPLOYMENT = "Model"
+
+QUEUED_PER_ONGOING = 8
+"""Requests that wait per one in progress: the last of them waits eight answers' time, and more would only time out."""
+HEALTH_CHECK_PERIOD_S = 10.0
+"""Serve's default: a replica that hangs is noticed within a minute, at no cost that can be measured."""
+HEALTH_CHECK_TIMEOUT_S = 30.0
+"""Serve's default: three periods, so that a replica that pauses for garbage collection or swap is not killed."""
+MAX_SURGE_PERCENT = 100
+"""A replica that restarts has its successor first: with Serve's 0 a single replica stalls for its whole load time."""
+CANDIDATE_SHARE_OF_TIMEOUT = 0.5
+"""Of the request's time a candidate may use half: the other half is left for stable's answer."""
+
+_MIB = 1024 * 1024
+_COMMENT = "# Written by Sluicegate: the Ray Serve config, exactly what is applied. Do not edit; revert a commit.\n"
+_STRICT = ConfigDict(extra="forbid")
+
+
+def render(releases_and_models: Sequence[tuple[Release, ModelDocument]], *, tracking_uri: str) -> dict[str, Any]:
+    """The Serve config of one environment: plain data, ready for `text` and for `PUT`.
+
+    `tracking_uri` is where the replicas find MLflow. Raises BadInput for a model name that has no slug.
+    """
+    by_slug = {slug_of(release.model): (release, model) for release, model in releases_and_models}
+    return {
+        "applications": [
+            application
+            for slug, (release, model) in sorted(by_slug.items())
+            for application in _applications(slug, release, model, tracking_uri)
+        ]
+    }
+
+
+def text(config: Mapping[str, Any]) -> str:
+    """The text of `environments/<environment>/serve.yaml`."""
+    return _COMMENT + dump(config)
+
+
+def parse(text: str, file: str = "serve.yaml") -> dict[str, Any]:
+    """The config from its text. Raises BadInput with file, line, field and what is wrong: unknown keys too."""
+    parsed = parse_yaml(text, file)
+    if parsed.data is None:
+        return {"applications": []}
+    notes = read_noun(ServeConfig, parsed, file).notes
+    if notes:
+        raise BadInput("\n".join(str(note) for note in notes))
+    return dict(parsed.data)
+
+
+# --- one release ------------------------------------------------------------------------------------------------
+
+
+def _applications(slug: str, release: Release, model: ModelDocument, tracking_uri: str) -> Iterator[dict[str, Any]]:
+    phase = phase_in_force(release)
+    route = model.route or f"/models/{slug}"
+    if release.stable is not None:
+        own = _user_config(slug, release.stable, release, model)
+        own["split"] = _split(slug, release, model)
+        yield _application(slug, release.stable, model, own, route, tracking_uri)
+    if release.candidate is not None and phase is not Phase.STEADY:
+        own = _user_config(slug, release.candidate, release, model)
+        own["drain"] = phase is Phase.ROLLING_BACK
+        alone = release.stable is None and phase is Phase.SETTLING
+        yield _application(slug, release.candidate, model, own, route if alone else None, tracking_uri)
+
+
+def phase_in_force(release: Release) -> Phase:
+    """The phase whose traffic is served: a paused release keeps what it was paused from."""
+    if release.phase is Phase.PAUSED and release.rollout and release.rollout.paused_from:
+        return release.rollout.paused_from
+    return release.phase
+
+
+def _split(slug: str, release: Release, model: ModelDocument) -> dict[str, Any] | None:
+    """What the host gives its candidate; none where it gets nothing."""
+    candidate, phase = release.candidate, phase_in_force(release)
+    if candidate is None or phase not in (Phase.SHADOW, Phase.CANARY, Phase.PAUSED, Phase.SETTLING):
+        return None
+    timeout_s = model.request_timeout.total_seconds()
+    limit_s = model.candidate_timeout.total_seconds() if model.candidate_timeout else None
+    return {
+        "application": candidate.name(slug),
+        "version": candidate.version,
+        "build": candidate.build,
+        "weight_percent": _weight_percent(release, phase),
+        "shadow": phase is Phase.SHADOW,
+        "timeout_s": min(limit_s or timeout_s * CANDIDATE_SHARE_OF_TIMEOUT, timeout_s),
+        "max_ongoing": model.candidate_max_ongoing,
+    }
+
+
+def _weight_percent(release: Release, phase: Phase) -> int:
+    if phase is Phase.SHADOW:
+        return 0
+    return 100 if phase is Phase.SETTLING else release.weight_percent
+
+
+def _user_config(slug: str, application: Application, release: Release, model: ModelDocument) -> dict[str, Any]:
+    return {
+        "revision": release.traffic_revision,
+        "drain": False,
+        "hold": False,
+        "model": slug,
+        "version": application.version,
+        "build": application.build,
+        "request_timeout_s": model.request_timeout.total_seconds(),
+        "split": None,
+    }
+
+
+def _application(
+    slug: str,
+    application: Application,
+    model: ModelDocument,
+    user_config: Mapping[str, Any],
+    route: str | None,
+    tracking_uri: str,
+) -> dict[str, Any]:
+    runtime_env = _runtime_env(application.settings)
+    return {
+        "name": application.name(slug),
+        "route_prefix": route,
+        "import_path": IMPORT_PATH,
+        **({"runtime_env": runtime_env} if runtime_env else {}),
+        "args": {
+            "model": model.name,
+            "slug": slug,
+            "version": application.version,
+            "digest": application.digest,
+            "build": application.build,
+            "tracking_uri": tracking_uri,
+        },
+        "deployments": [_deployment(application.settings, model, user_config)],
+    }
+
+
+def _deployment(settings: Settings, model: ModelDocument, user_config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": DEPLOYMENT,
+        "user_config": dict(user_config),
+        "autoscaling_config": dataclasses.asdict(model.autoscaling),
+        "max_ongoing_requests": model.max_ongoing_requests,
+        "max_queued_requests": model.max_ongoing_requests * QUEUED_PER_ONGOING,
+        "max_surge_percent": MAX_SURGE_PERCENT,
+        "graceful_shutdown_timeout_s": model.graceful_shutdown.total_seconds(),
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+        "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
+        "ray_actor_options": _actor_options(settings),
+    }
+
+
+def _actor_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"num_cpus": settings.cpus}
+    if settings.gpus:
+        options["num_gpus"] = settings.gpus
+    if settings.memory_mib is not None:
+        options["memory"] = settings.memory_mib * _MIB
+    if settings.custom:
+        options["resources"] = dict(sorted(settings.custom.items()))
+    return options
+
+
+def _runtime_env(settings: Settings) -> dict[str, Any]:
+    """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
+    environment: dict[str, Any] = {}
+    if settings.packages:
+        environment["pip"] = list(settings.packages)
+    if settings.env:
+        environment["env_vars"] = dict(sorted(settings.env.items()))
+    return environment
+
+
+# --- what may be read back --------------------------------------------------------------------------------------
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeSplit:
+    """`split` of a user_config; its meaning is in `user_config.py`."""
+
+    application: str
+    version: int
+    build: str
+    weight_percent: Percent
+    shadow: bool
+    timeout_s: Annotated[float, Field(gt=0)]
+    max_ongoing: Annotated[int, Field(ge=1)]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeUserConfig:
+    """What an application is told while it runs."""
+
+    revision: Annotated[int, Field(ge=0)]
+    drain: bool
+    hold: bool
+    model: str
+    version: int
+    build: str
+    request_timeout_s: Annotated[float, Field(gt=0)]
+    split: ServeSplit | None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeAutoscaling:
+    """How many replicas."""
+
+    min_replicas: Annotated[int, Field(ge=1)]
+    max_replicas: Annotated[int, Field(ge=1)]
+    target_ongoing_requests: Annotated[float, Field(gt=0)]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeActorOptions:
+    """What a replica reserves."""
+
+    num_cpus: float
+    num_gpus: float | None = None
+    memory: int | None = None
+    resources: Mapping[str, float] | None = None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeDeployment:
+    """The one deployment of an application."""
+
+    name: Literal["Model"]
+    user_config: ServeUserConfig
+    autoscaling_config: ServeAutoscaling
+    max_ongoing_requests: int
+    max_queued_requests: int
+    max_surge_percent: Percent
+    graceful_shutdown_timeout_s: float
+    health_check_period_s: float
+    health_check_timeout_s: float
+    ray_actor_options: ServeActorOptions
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeArgs:
+    """What the builder gets; a change restarts."""
+
+    model: str
+    slug: str
+    version: int
+    digest: Digest
+    build: str
+    tracking_uri: str
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeRuntimeEnv:
+    """What Ray prepares for the replicas."""
+
+    pip: tuple[str, ...] | None = None
+    env_vars: Mapping[str, str] | None = None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeApplication:
+    """One live version."""
+
+    name: str
+    route_prefix: str | None
+    import_path: Literal["serving_runtime.app:build"]
+    runtime_env: ServeRuntimeEnv | None = None
+    args: ServeArgs
+    deployments: Annotated[tuple[ServeDeployment, ...], Field(min_length=1, max_length=1)]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeConfig:
+    """The whole file."""
+
+    applications: tuple[ServeApplication, ...]

@@ -1,0 +1,199 @@
+"""The Serve config that is committed: what each phase serves, and that it is read as strictly as it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from policies.documents import Autoscaling, ModelDocument
+from policies.errors import BadInput
+from policies.model import Phase, Release
+from policies.strict_yaml import parse as parse_yaml
+from serving_runtime.serve_config import parse, render, text
+from serving_runtime.user_config import parse_user_config
+from tests.unit.releases import application, rolling, steady
+
+MODEL = ModelDocument(name="fraud")
+URI = "http://127.0.0.1:5000"
+STABLE, CANDIDATE = application(1).name("fraud"), application(2).name("fraud")
+
+
+def served(release: Release, model: ModelDocument = MODEL) -> dict[str, dict[str, Any]]:
+    return {app["name"]: app for app in render([(release, model)], tracking_uri=URI)["applications"]}
+
+
+def told(app: dict[str, Any]) -> dict[str, Any]:
+    user_config: dict[str, Any] = app["deployments"][0]["user_config"]
+    return user_config
+
+
+def split_of(release: Release, model: ModelDocument = MODEL) -> Any:
+    return told(served(release, model)[STABLE])["split"]
+
+
+def test_a_steady_release_serves_its_stable_version_on_the_route() -> None:
+    apps = served(steady(1))
+    assert list(apps) == [STABLE]
+    assert apps[STABLE]["route_prefix"] == "/models/fraud"
+    assert told(apps[STABLE])["split"] is None
+
+
+def test_a_warming_candidate_runs_without_route_and_without_share() -> None:
+    apps = served(rolling(Phase.WARMING))
+    assert list(apps) == [STABLE, CANDIDATE]
+    assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == ("/models/fraud", None)
+    assert split_of(rolling(Phase.WARMING)) is None
+
+
+def test_shadow_sends_copies_and_no_share() -> None:
+    split = split_of(rolling(Phase.SHADOW))
+    assert (split["application"], split["weight_percent"], split["shadow"]) == (CANDIDATE, 0, True)
+
+
+def test_a_canary_has_the_committed_weight() -> None:
+    split = split_of(rolling(Phase.CANARY, weight=25))
+    assert (split["weight_percent"], split["shadow"]) == (25, False)
+
+
+@pytest.mark.parametrize(("paused_from", "weight", "shadow"), [(Phase.CANARY, 25, False), (Phase.SHADOW, 0, True)])
+def test_a_paused_release_keeps_what_it_was_paused_from(paused_from: Phase, weight: int, shadow: bool) -> None:
+    split = split_of(rolling(Phase.PAUSED, weight=weight, paused_from=paused_from))
+    assert (split["weight_percent"], split["shadow"]) == (weight, shadow)
+
+
+def test_in_settling_the_candidate_answers_all_and_stable_still_has_the_route() -> None:
+    apps = served(rolling(Phase.SETTLING, weight=100))
+    assert told(apps[STABLE])["split"]["weight_percent"] == 100
+    assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == ("/models/fraud", None)
+
+
+def test_a_rollback_stops_at_both_ends() -> None:
+    apps = served(rolling(Phase.ROLLING_BACK))
+    assert told(apps[STABLE])["split"] is None
+    assert told(apps[CANDIDATE])["drain"] is True
+    assert told(apps[STABLE])["drain"] is False
+
+
+@pytest.mark.parametrize(
+    ("phase", "route"), [(Phase.WARMING, None), (Phase.SETTLING, "/models/fraud"), (Phase.ROLLING_BACK, None)]
+)
+def test_a_first_version_gets_the_route_once_it_is_warm(phase: Phase, route: str | None) -> None:
+    apps = served(rolling(phase, stable=None))
+    assert {name: app["route_prefix"] for name, app in apps.items()} == {CANDIDATE: route}
+
+
+def test_a_first_version_that_is_paused_in_settling_keeps_the_route() -> None:
+    apps = served(rolling(Phase.PAUSED, stable=None, paused_from=Phase.SETTLING))
+    assert apps[CANDIDATE]["route_prefix"] == "/models/fraud"
+
+
+def test_a_release_without_versions_serves_nothing() -> None:
+    assert render([(steady(None), MODEL)], tracking_uri=URI) == {"applications": []}
+
+
+def test_every_application_carries_the_releases_revision() -> None:
+    assert {told(app)["revision"] for app in served(rolling(Phase.CANARY, weight=5)).values()} == {7}
+
+
+def test_a_candidate_has_half_of_the_requests_time_unless_the_document_says_otherwise() -> None:
+    release = rolling(Phase.CANARY, weight=5)
+    assert split_of(release)["timeout_s"] == 15.0
+    longer = ModelDocument(name="fraud", candidate_timeout=timedelta(seconds=90), candidate_max_ongoing=3)
+    assert (split_of(release, longer)["timeout_s"], split_of(release, longer)["max_ongoing"]) == (30.0, 3)
+
+
+def test_settings_come_from_the_frozen_application_and_not_from_the_document() -> None:
+    release = steady(1, stable=application(1, cpus=2.0, gpus=0.5, memory_mib=512, custom={"tpu": 1.0}))
+    (app,) = served(release).values()
+    assert app["deployments"][0]["ray_actor_options"] == {
+        "num_cpus": 2.0,
+        "num_gpus": 0.5,
+        "memory": 512 * 1024 * 1024,
+        "resources": {"tpu": 1.0},
+    }
+    assert "runtime_env" not in app
+
+
+def test_packages_and_variables_are_the_runtime_environment() -> None:
+    release = steady(1, stable=application(1, packages=("xgboost==3.0",), env={"B": "2", "A": "1"}))
+    (app,) = served(release).values()
+    assert app["runtime_env"] == {"pip": ["xgboost==3.0"], "env_vars": {"A": "1", "B": "2"}}
+
+
+def test_the_order_of_models_does_not_matter() -> None:
+    other = dataclasses.replace(steady(1), model="churn")
+    pair, twin = (steady(1), MODEL), (other, ModelDocument(name="churn"))
+    assert text(render([pair, twin], tracking_uri=URI)) == text(render([twin, pair], tracking_uri=URI))
+
+
+EVERY_RELEASE = [
+    steady(1),
+    rolling(Phase.CANARY, weight=50),
+    rolling(Phase.ROLLING_BACK, stable=None),
+    steady(1, stable=application(1, packages=("torch",), env={"NO": "no"}, gpus=1, custom={"x": 0.5})),
+]
+WIDE = ModelDocument(name="fraud", route="/fraud/v1", autoscaling=Autoscaling(min_replicas=2, max_replicas=9))
+
+
+@pytest.mark.parametrize("release", EVERY_RELEASE)
+def test_what_is_written_is_read_back_the_same(release: Release) -> None:
+    config = render([(release, WIDE)], tracking_uri=URI)
+    assert parse(text(config)) == config
+    assert text(parse(text(config))) == text(config)
+
+
+@pytest.mark.parametrize("release", EVERY_RELEASE)
+def test_serve_accepts_it_and_knows_every_key(release: Release) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    config = render([(release, WIDE)], tracking_uri=URI)
+    for app in ServeDeploySchema.model_validate(config).applications:
+        known = app.model_dump(exclude_unset=True)
+        (given,) = (a for a in config["applications"] if a["name"] == app.name)
+        assert unknown_keys(given, known) == []
+
+
+def unknown_keys(given: Any, known: Any, path: str = "") -> list[str]:
+    """Keys that Serve's own schema dropped, at any depth."""
+    if isinstance(given, dict):
+        lost = [f"{path}.{key}" for key in given if key not in known]
+        return lost + [
+            k for key in given if key in known for k in unknown_keys(given[key], known[key], f"{path}.{key}")
+        ]
+    pairs = zip(given, known, strict=True) if isinstance(given, list) else ()
+    return [k for one, other in pairs for k in unknown_keys(one, other, path)]
+
+
+@pytest.mark.parametrize("release", EVERY_RELEASE)
+def test_replicas_understand_their_user_config(release: Release) -> None:
+    for app in served(release, WIDE).values():
+        assert parse_user_config(told(app)).revision == release.revision
+
+
+def test_yaml_readers_of_others_read_the_same() -> None:
+    import yaml
+
+    written = text(render([(EVERY_RELEASE[3], WIDE)], tracking_uri=URI))
+    assert yaml.safe_load(written) == parse_yaml(written, "serve.yaml").data
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("max_surge_percent", "max_surge_percentage", "max_surge_percent"),
+        ("import_path: serving_runtime.app:build", "import_path: os:system", "import_path"),
+        ("route_prefix", "route", "route"),
+        ("name: Model", "name: Other", "name"),
+    ],
+)
+def test_what_nobody_wrote_is_refused_with_its_line(old: str, new: str, word: str) -> None:
+    written = text(render([(steady(1), MODEL)], tracking_uri=URI)).replace(old, new, 1)
+    with pytest.raises(BadInput, match=rf"environments/e/serve.yaml:\d+.*{word}"):
+        parse(written, "environments/e/serve.yaml")
+
+
+def test_an_empty_file_names_no_application() -> None:
+    assert parse("") == {"applications": []}
