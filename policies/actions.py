@@ -28,6 +28,7 @@ class RemoveRelease:
 
     release: Release
     subject: str
+    reasons: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Annotate:
     """Set tags on a version in the registry."""
 
     model: str
+    environment: str
     version: int
     tags: Mapping[str, str]
 

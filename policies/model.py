@@ -322,7 +322,9 @@ class Release:
     """The registered model's name in MLflow."""
     environment: Annotated[str, Field(min_length=1)]
     revision: Annotated[int, Field(ge=0)] = 0
-    """Grows with every change; hosts ignore a lower one."""
+    """Grows with every change."""
+    traffic_revision: Annotated[int, Field(ge=0)] = 0
+    """The revision that last changed what serves; hosts ignore a lower one."""
     phase: Phase = Phase.STEADY
     stable: Application | None = None
     candidate: Application | None = None

@@ -165,8 +165,6 @@ def _notice_person(release: Release, observed: Observed, rules: Rules) -> Notice
     """What people did: their commits, their wishes, their moves in the registry."""
     if observed.taken_back_from is not None:
         return _notice_taken_back(release, observed.taken_back_from, observed.taken_back_by)
-    if rules.settings is None:
-        return _stop(CauseKind.REMOVED, "its model document was removed")
     ask = release.ask
     if ask and ask.wish is Wish.ABORT:
         return _stop(CauseKind.ASKED, f"{ask.by} asked to abort: {ask.why}")
@@ -344,7 +342,7 @@ def _notice_restored(release: Release, observed: Observed, rules: Rules, now: da
 def restores(release: Release, rules: Rules) -> bool:
     """Is the registry's trigger to be moved back? Not when a person moved it, nor for new settings of one version."""
     cause = rollout_of(release).cause
-    by_registry = cause is not None and cause.kind in (CauseKind.WITHDRAWN, CauseKind.REMOVED)
+    by_registry = cause is not None and cause.kind is CauseKind.WITHDRAWN
     same_version = release.stable is not None and release.stable.version == candidate_of(release).version
     return rules.on_rollback == "restore" and not by_registry and not same_version
 

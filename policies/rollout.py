@@ -31,6 +31,8 @@ from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, Wri
 from policies.documents import RolloutPolicy
 from policies.model import (
     Application,
+    Cause,
+    CauseKind,
     HistoryRecord,
     Outcome,
     Phase,
@@ -90,8 +92,8 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     kept = _obey(release, observed)
     if observed.versions is not None:
         kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
-    if kept.phase is Phase.STEADY and rules.settings is None:
-        return (RemoveRelease(release=kept, subject="is served no longer: its model document was removed"),)
+    if rules.settings is None:
+        return _remove(kept, now)
     noticed = notice(kept, observed, rules, now)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed), *_tell(kept, observed, rules), *_wait(kept, noticed))
@@ -99,6 +101,18 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     written = _written(release, kept, following, noticed)
     record = (WriteHistory(record=_history(kept, noticed, now)),) if kept.rollout and not following.rollout else ()
     return (written, *record, *_tell(written.release, observed, rules))
+
+
+def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
+    """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
+    why = "its model document was removed"
+    gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
+    if release.rollout is None:
+        return (gone,)
+    cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
+    ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
+    noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
+    return (gone, WriteHistory(record=_history(ended, noticed, now)))
 
 
 # --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
@@ -128,9 +142,7 @@ def _bookkeeping(release: Release, kept: Release, noticed: Idle | Refused) -> tu
     if kept == release:
         return ()
     reasons = (noticed.reason,)
-    return (
-        WriteRelease(release=dataclasses.replace(kept, revision=kept.revision + 1), subject=subject, reasons=reasons),
-    )
+    return (WriteRelease(release=_revised(release, kept), subject=subject, reasons=reasons),)
 
 
 def _books_in_words(release: Release, kept: Release) -> str:
@@ -152,7 +164,10 @@ def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, .
     if observed.versions is None:
         return ()
     differing = tags_wanted(release, observed.versions)
-    tags = tuple(Annotate(model=release.model, version=n, tags=said) for n, said in sorted(differing.items()))
+    tags = tuple(
+        Annotate(model=release.model, environment=release.environment, version=n, tags=said)
+        for n, said in sorted(differing.items())
+    )
     if release.phase is not Phase.ROLLING_BACK or not restores(release, rules):
         return tags
     candidate = candidate_of(release).version
@@ -169,7 +184,7 @@ def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, .
 def _move(release: Release, noticed: Noticed, rules: Rules, now: datetime) -> Release:
     """The release after this signal. Raises KeyError where the table has no row: that is a bug."""
     phase = TRANSITIONS[release.phase, noticed.signal]
-    release = dataclasses.replace(release, revision=release.revision + 1, ask=None)
+    release = dataclasses.replace(release, ask=None)
     if noticed.signal is Signal.STARTED and noticed.candidate:
         return _start(release, noticed.candidate, noticed, now)
     if noticed.signal is Signal.LIVE:
@@ -238,6 +253,25 @@ def _weight(release: Release, phase: Phase, step: int, policy: RolloutPolicy) ->
     return policy.steps[min(step, len(policy.steps) - 1)] if policy.steps else release.weight_percent
 
 
+def _revised(before: Release, after: Release) -> Release:
+    """`after` with the next revision; `traffic_revision` follows only where something else serves than before.
+
+    `before` is the release in Git. Where a person's commit took it back, the hosts already know higher revisions.
+    """
+    revision = after.revision + 1
+    moved = _serving(before) != _serving(after) or after.revision != before.revision
+    return dataclasses.replace(
+        after, revision=revision, traffic_revision=revision if moved else before.traffic_revision
+    )
+
+
+def _serving(release: Release) -> tuple[object, ...]:
+    """Everything of a release that a replica or a route can tell."""
+    paused_from = release.rollout.paused_from if release.rollout else None
+    phase = paused_from if release.phase is Phase.PAUSED else release.phase
+    return (phase, release.stable, release.candidate, release.weight_percent)
+
+
 def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
     if noticed.cause is None or not noticed.cause.quarantines:
         return release
@@ -286,7 +320,7 @@ def _written(release: Release, kept: Release, following: Release, noticed: Notic
     candidate = following.candidate or kept.candidate or following.stable
     version = f"v{candidate.version}" if candidate else ""
     return WriteRelease(
-        release=dataclasses.replace(following, revision=max(following.revision, release.revision + 1)),
+        release=_revised(release, following),
         subject=f"{version} {_in_words(kept, following, noticed)}",
         reasons=noticed.reasons,
         verdict=noticed.verdict or "",

@@ -1,0 +1,320 @@
+"""Look, decide, act: the loop that carries releases.
+
+Rules:
+- One tick is one attempt. It is safe to stop anywhere and to run again: what was decided is in Git before anything else
+  happens, and everything after that is derived from Git again at the next tick.
+- One commit for all that changed in a look, on the tip that was looked at. If somebody else was faster, the decision is
+  void and nothing of it is carried out.
+- Then Ray (traffic), then the registry (words): in that order, so that safety never waits for a record.
+- The tip is read again immediately before anything is submitted to Ray, which has no compare-and-swap of its own.
+
+This module must not have opinions about what follows what: they are in `policies`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from pipelines.look import Doors, EnvironmentLook, Look, Looker
+from pipelines.ports import Clock, Registry
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.commit_message import message
+from policies.convergence import InPlace, Refused, Submit, Waiting, converge
+from policies.errors import Conflict, Retry, SluiceError, Stalled
+from policies.layout import history_path, release_path, serve_path
+from policies.model import Phase, Release
+from policies.names import slug
+from policies.promotion import TAG_PREFIX
+from policies.rollout import decide
+from policies.stored_documents import history_text, release_text
+from serving_runtime.serve_config import render
+from serving_runtime.serve_config import text as serve_text
+
+_LOG = logging.getLogger(__name__)
+
+# While something is on its way (a PUT, a warm-up, a rollback), Ray is asked again soon: its statuses change in 0.2-1 s.
+_SOON = timedelta(seconds=1)
+# A person has to act; looking again costs little and sees that they did.
+_STALLED = timedelta(seconds=15)
+_ON_THE_WAY = frozenset({Phase.WARMING, Phase.ROLLING_BACK})
+# A decision that lost the race is void; the next look is due at once, but not in a busy loop.
+_AT_ONCE = timedelta(milliseconds=100)
+
+Config = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one look led to, before anything is done."""
+
+    look: Look
+    actions: Mapping[str, tuple[Action, ...]]
+    """By environment."""
+    changes: Mapping[str, str | None]
+    """Files of the commit, by path; none removes."""
+    message: str
+    submits: Mapping[str, str]
+    """What Ray would be told, by environment, in words; environments that are in place are left out."""
+
+    @property
+    def waits(self) -> tuple[Wait, ...]:
+        """Why nothing moves, by model."""
+        return tuple(a for actions in self.actions.values() for a in actions if isinstance(a, Wait))
+
+    @property
+    def moves(self) -> bool:
+        """Would the next tick change anything?"""
+        others = any(not isinstance(a, Wait) for actions in self.actions.values() for a in actions)
+        return bool(others or self.changes or self.submits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tick:
+    """What one attempt did."""
+
+    at: datetime
+    plan: Plan | None
+    commit: str | None = None
+    submitted: tuple[str, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What went wrong, in words; the next tick tries again."""
+    again_after: timedelta = _SOON
+
+
+class Reconciler:
+    """Carries every release of one config repo. Two of them on one repo are harmless."""
+
+    def __init__(self, doors: Doors, clock: Clock, defaults: Mapping[str, str]) -> None:
+        self._doors = doors
+        self._clock = clock
+        self._looker = Looker(doors, defaults)
+
+    def plan(self) -> Plan:
+        """Look and decide. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        look = self._looker.look(self._clock.now())
+        now = self._clock.now()  # later than everything that was seen
+        actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
+        changes = _changes(look, actions)
+        submits = {n: words for n, environment in look.environments.items() if (words := _submit_in_words(environment))}
+        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes), submits=submits)
+
+    def tick(self) -> Tick:
+        """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
+        try:
+            plan = self.plan()
+        except SluiceError as error:
+            return Tick(at=self._clock.now(), plan=None, problems=(str(error),), again_after=_patience(error))
+        try:
+            commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
+        except Conflict as error:
+            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_AT_ONCE)
+        except (Retry, Stalled) as error:
+            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_patience(error))
+        return self._act(plan, commit)
+
+    def run(self, stop: Callable[[], bool], report: Callable[[Tick], None]) -> None:
+        """Tick until `stop`; `report` gets every tick."""
+        while not stop():
+            tick = self.tick()
+            report(tick)
+            self._clock.wait(tick.again_after)
+
+    # --- acting ---------------------------------------------------------------------------------------------------
+
+    def _act(self, plan: Plan, commit: str | None) -> Tick:
+        tip = commit or plan.look.tip.commit
+        problems = [str(n) for n in plan.look.notes]
+        submitted, busy = [], False
+        for name, environment in plan.look.environments.items():
+            step = self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
+            match step:
+                case Submit():
+                    submitted.append(name)
+                case Refused(reason):
+                    problems.append(f"{name}: {reason}")
+                case Waiting() | InPlace():
+                    pass
+                case str():
+                    problems.append(f"{name}: {step}")
+                case _:
+                    assert_never(step)
+            busy = busy or not isinstance(step, InPlace | Refused)
+        for actions in plan.actions.values():
+            problems += self._tell(actions, plan.look, tip)
+        return Tick(
+            at=self._clock.now(),
+            plan=plan,
+            commit=commit,
+            submitted=tuple(submitted),
+            waits=plan.waits,
+            problems=tuple(problems),
+            again_after=_pace(plan, busy=busy or commit is not None),
+        )
+
+    def _converge(
+        self, look: Look, environment: EnvironmentLook, releases: Mapping[str, Release], tip: str
+    ) -> Submit | InPlace | Waiting | Refused | str:
+        """One step of Ray toward the tip; a text is what went wrong."""
+        if environment.refused:
+            return Refused(environment.refused)
+        desired = _config(environment, releases, look)
+        step = converge(desired, environment.runtime, expected_empty=not desired["applications"])
+        try:
+            if isinstance(step, Submit):
+                if self._doors.repo.read().commit != tip:
+                    return Waiting("the branch moved; the next look decides anew")
+                self._doors.runtime(environment.document.ray).apply(step.config)
+                _LOG.info("%s: submitted: %s", environment.name, step.reason)
+            if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
+                self._doors.repo.mark_applied(environment.name, tip)
+        except SluiceError as error:
+            return str(error)
+        return step
+
+    def _tell(self, actions: Sequence[Action], look: Look, commit: str) -> Iterator[str]:
+        """Carry out what is said to the registry; yields what went wrong."""
+        for action in actions:
+            try:
+                self._execute(action, look, commit)
+            except SluiceError as error:
+                yield str(error)
+
+    def _execute(self, action: Action, look: Look, commit: str) -> None:
+        match action:
+            case Annotate():
+                tags = {**action.tags, f"{TAG_PREFIX}{action.environment}.commit": commit}
+                self._registry(look).annotate(action.model, action.version, tags)
+            case Restore():
+                trigger = look.environments[action.environment].document.trigger
+                moved = self._registry(look).restore(action.model, trigger, action.candidate, action.stable)
+                _LOG.info("%s: v%s left %s: %s", action.model, action.candidate, trigger, moved)
+            case WriteRelease() | WriteHistory() | RemoveRelease() | Wait():
+                pass  # the commit carried them, or there is nothing to do
+            case _:
+                assert_never(action)
+
+    def _registry(self, look: Look) -> Registry:
+        return self._doors.registry(look.registry)
+
+
+# --- deciding for an environment ---------------------------------------------------------------------------------
+
+
+def _decide(environment: EnvironmentLook, now: datetime) -> Iterator[Action]:
+    for model in environment.models.values():
+        if environment.refused:
+            release = model.release
+            yield Wait(model=release.model, environment=release.environment, reason=environment.refused)
+        else:
+            yield from decide(model.release, model.observed, model.rules, now)
+
+
+def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str, Release]:
+    """The environment's releases as the actions leave them, by slug."""
+    releases = {key: model.release for key, model in environment.models.items()}
+    for action in actions:
+        if isinstance(action, WriteRelease):
+            releases[slug(action.release.model)] = action.release
+        if isinstance(action, RemoveRelease):
+            del releases[slug(action.release.model)]
+    return releases
+
+
+def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
+    documents = {key: model.document for key, model in environment.models.items()}
+    pairs = [(release, document) for key, release in releases.items() if (document := documents[key]) is not None]
+    return render(pairs, tracking_uri=look.registry.tracking_uri)
+
+
+# --- the commit --------------------------------------------------------------------------------------------------
+
+
+def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str, str | None]:
+    """Every file that the actions change, the Serve configs included."""
+    changes: dict[str, str | None] = {}
+    for name, environment in look.environments.items():
+        if environment.refused:
+            continue
+        for action in actions[name]:
+            changes.update(_written(name, action))
+        config = _config(environment, _after(environment, actions[name]), look)
+        text = serve_text(config)
+        if text != look.tip.files.get(serve_path(name)) and (config["applications"] or environment.desired):
+            changes[serve_path(name)] = text
+    return changes
+
+
+def _written(environment: str, action: Action) -> dict[str, str | None]:
+    match action:
+        case WriteRelease(release=release):
+            return {release_path(environment, slug(release.model)): release_text(release)}
+        case RemoveRelease(release=release):
+            return {release_path(environment, slug(release.model)): None}
+        case WriteHistory(record=record):
+            return {history_path(environment, slug(record.model), record.rollout): history_text(record)}
+        case Annotate() | Restore() | Wait():
+            return {}
+        case _:
+            assert_never(action)
+
+
+def _message(actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, str | None]) -> str:
+    """`fraud (production): v2 CANARY 10 % -> CANARY 25 %`, the reasons, and trailers for `git log`."""
+    moves = [a for each in actions.values() for a in each if isinstance(a, WriteRelease | RemoveRelease)]
+    if not moves:
+        return message(f"{', '.join(sorted(changes))} follows its documents") if changes else ""
+    first = moves[0].release
+    subject = f"{first.model} ({first.environment}): {moves[0].subject}"
+    if len(moves) > 1:
+        subject += f", and {len(moves) - 1} more"
+    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves))
+
+
+def _paragraph(move: WriteRelease | RemoveRelease) -> str:
+    release = move.release
+    return "\n".join([f"{release.model} ({release.environment}): {move.subject}", *(f"  {r}" for r in move.reasons)])
+
+
+def _trailers(moves: Sequence[WriteRelease | RemoveRelease]) -> dict[str, str]:
+    releases = [move.release for move in moves]
+    values = {
+        "Sluice-Environment": [r.environment for r in releases],
+        "Sluice-Model": [slug(r.model) for r in releases],
+        "Sluice-Phase": [r.phase.value for r in releases],
+        "Sluice-Step": [str(r.weight_percent) for r in releases],
+        "Sluice-Rollout": [r.rollout.id for r in releases if r.rollout],
+        "Sluice-Verdict": [m.verdict for m in moves if isinstance(m, WriteRelease) and m.verdict],
+    }
+    return {key: ", ".join(dict.fromkeys(found)) for key, found in values.items() if found}
+
+
+# --- Ray ---------------------------------------------------------------------------------------------------------
+
+
+def _submit_in_words(environment: EnvironmentLook) -> str:
+    """What the next tick would submit for the tip as it is; empty for nothing."""
+    if environment.refused:
+        return ""
+    step = converge(environment.desired, environment.runtime, expected_empty=not _serving(environment))
+    return step.reason if isinstance(step, Submit) else ""
+
+
+def _serving(environment: EnvironmentLook) -> bool:
+    return any(m.release.stable or m.release.candidate for m in environment.models.values())
+
+
+def _patience(error: SluiceError) -> timedelta:
+    return error.after if isinstance(error, Retry) else _STALLED
+
+
+def _pace(plan: Plan, *, busy: bool) -> timedelta:
+    """How long until the next look: soon while something is on its way, else the shortest interval there is."""
+    environments = plan.look.environments.values()
+    shortest = min((e.document.look_interval for e in environments), default=_STALLED)
+    warming = any(m.release.phase in _ON_THE_WAY for e in environments for m in e.models.values())
+    return min(shortest, _SOON) if busy or warming else shortest
