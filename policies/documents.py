@@ -23,7 +23,7 @@ from policies.model import Percent, Settings
 API_VERSION = "sluicegate/v1"
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]{1,6})?)s)?")
 _UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -34,19 +34,22 @@ def parse_duration(text: object) -> timedelta:
     match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m, 1h30m or 30d")
-    return timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
+    try:
+        return timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
+    except OverflowError as error:
+        raise ValueError(f"{str(text)[:20]}... is longer than any duration can be") from error
 
 
 def format_duration(value: timedelta) -> str:
     """The shortest text that `parse_duration` reads back: `90s` is `1m30s`."""
-    seconds = value.total_seconds()
-    parts = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            parts.append(f"{int(seconds // size)}{unit}")
-            seconds %= size
-    if seconds or not parts:
-        parts.append(f"{seconds:g}s")
+    parts, rest = [], value
+    for size, unit in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "m")):
+        if rest >= size:
+            parts.append(f"{rest // size}{unit}")
+            rest %= size
+    if rest or not parts:
+        seconds = f"{rest.seconds}.{rest.microseconds:06d}".rstrip("0").rstrip(".")
+        parts.append(f"{seconds}s")
     return "".join(parts)
 
 
@@ -55,7 +58,12 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9.]+s)?$", "examples": ["30s", "5m"]}
+        {
+            "type": "string",
+            "minLength": 2,
+            "pattern": r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]{1,6})?s)?$",
+            "examples": ["30s", "5m"],
+        }
     ),
 ]
 

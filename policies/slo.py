@@ -162,7 +162,9 @@ class ObjectiveSpec:
     """Share of good events, at least: 0.99."""
     op: Literal["lte"] | None = None
     """With a thresholdMetric: lte."""
-    value: Annotated[float, Field(gt=0)] | None = None
+    value: Annotated[
+        float | None, Field(gt=0, json_schema_extra=lambda schema: schema.update(enum=[*LATENCY_BUCKETS_MS, None]))
+    ] = None
     """With a thresholdMetric: milliseconds, an edge of the latency buckets."""
 
 

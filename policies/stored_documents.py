@@ -68,12 +68,12 @@ def parse_history(text: str, file: str = "history.json") -> HistoryRecord:
 
 def _fields(noun: Any, *, terse: bool) -> dict[str, Any]:
     """A noun as plain data, in the order of its fields; terse leaves out what is nothing and is so by default."""
-    plain = {}
+    data = {}
     for field in dataclasses.fields(noun):
         value = getattr(noun, field.name)
         if not (terse and _is_nothing(value) and _has_default(field)):
-            plain[field.name] = _plain(value, terse=terse)
-    return plain
+            data[field.name] = plain(value, terse=terse)
+    return data
 
 
 def _is_nothing(value: Any) -> bool:
@@ -85,13 +85,14 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
-def _plain(value: Any, *, terse: bool) -> Any:
+def plain(value: Any, *, terse: bool = False) -> Any:
+    """Any noun, or part of one, as plain data the way people write it: `5m`, lists, mappings in order of their keys."""
     if dataclasses.is_dataclass(value):
         return _fields(value, terse=terse)
     if isinstance(value, Mapping):
-        return {key: _plain(value[key], terse=terse) for key in sorted(value)}
+        return {key: plain(value[key], terse=terse) for key in sorted(value)}
     if isinstance(value, tuple):
-        return [_plain(inner, terse=terse) for inner in value]
+        return [plain(inner, terse=terse) for inner in value]
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):

@@ -1,0 +1,257 @@
+"""Lint of a whole config repo: documents that are right one by one and wrong together.
+
+Rules:
+- Each check is a small function from the repo to notes; `CHECKS` lists them all.
+- An error is what would lose requests, mix up evidence, make two writers fight, or publish a secret. What is only
+  unwise is a warning.
+- A value that may be a secret is never repeated.
+
+What a document alone can get wrong is `documents.py`; what does not exist at all is `config_repo_documents.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from policies.config_repo_documents import BUILT_IN, ConfigRepo
+from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy, format_duration
+from policies.notes import Note, Severity, in_order
+from policies.strict_yaml import Path, dotted
+
+# A first scrape has the series, a second a difference; two more and one lost scrape is no gap. Flagger and Argo wait
+# about as long.
+MIN_SCRAPES = 4
+# One look is a Git fetch, a registry page, a Ray status and a few queries: half a second when all is near.
+LOOK_FLOOR = timedelta(seconds=1)
+# Below this four services are asked more often than any of them changes.
+LOOK_ADVISED = timedelta(seconds=5)
+
+
+def check(repo: ConfigRepo) -> tuple[Note, ...]:
+    """Everything that the documents of one repo get wrong together, in order."""
+    return in_order(note for one in CHECKS for note in one(repo))
+
+
+def candidate_timeout(model: ModelDocument) -> timedelta:
+    """When the host answers in the candidate's place: half of the request's time where nothing is written."""
+    return model.candidate_timeout or model.request_timeout / 2
+
+
+# --- environments ---------------------------------------------------------------------------------------------
+
+
+def _pairs(repo: ConfigRepo) -> Iterator[tuple[tuple[str, EnvironmentDocument], tuple[str, EnvironmentDocument]]]:
+    return itertools.combinations(repo.sluice.environments.items(), 2)
+
+
+def _one_writer_per_trigger(repo: ConfigRepo) -> Iterator[Note]:
+    """Two environments that both move the trigger back would undo each other's decisions."""
+    for (first, one), (second, other) in _pairs(repo):
+        if one.trigger == other.trigger and one.on_rollback == other.on_rollback == "restore":
+            message = (
+                f"{first} watches {other.trigger} too, and both would restore it after a rollback; "
+                "only one may write to the registry: write on_rollback: annotate here"
+            )
+            yield repo.note("sluice", "", ("environments", second, "on_rollback"), message)
+
+
+def _one_environment_per_cluster(repo: ConfigRepo) -> Iterator[Note]:
+    """Serve's config is submitted whole: what it leaves out is deleted."""
+    for (first, one), (second, other) in _pairs(repo):
+        if _address(one.ray.dashboard) == _address(other.ray.dashboard):
+            message = f"{first} has this Ray cluster already; the two would delete each other's applications"
+            yield repo.note("sluice", "", ("environments", second, "ray", "dashboard"), message)
+
+
+def _evidence_apart(repo: ConfigRepo) -> Iterator[Note]:
+    """The metrics of two clusters differ in the labels of Prometheus only."""
+    for (first, one), (second, other) in _pairs(repo):
+        same = _address(one.prometheus.url) == _address(other.prometheus.url)
+        if same and one.prometheus.labels == other.prometheus.labels:
+            message = (
+                f"{first} reads the same series from this Prometheus, so each would count the other's answers: "
+                "give both labels that tell them apart"
+            )
+            yield repo.note("sluice", "", ("environments", second, "prometheus", "labels"), message)
+
+
+def _address(url: str) -> str:
+    return url.rstrip("/").lower()
+
+
+def _look_interval(repo: ConfigRepo) -> Iterator[Note]:
+    for name, environment in repo.sluice.environments.items():
+        path: Path = ("environments", name, "look_interval")
+        interval = format_duration(environment.look_interval)
+        if environment.look_interval < LOOK_FLOOR:
+            yield repo.note("sluice", "", path, f"{interval} is shorter than a look takes: write at least 1s")
+        elif environment.look_interval < LOOK_ADVISED:
+            message = f"{interval} asks four services more often than they change: 5s or more is enough"
+            yield repo.note("sluice", "", path, message, Severity.WARNING)
+
+
+def _scrape_interval(repo: ConfigRepo) -> Iterator[Note]:
+    for name, environment in repo.sluice.environments.items():
+        if environment.prometheus.scrape_interval < LOOK_FLOOR:
+            path: Path = ("environments", name, "prometheus", "scrape_interval")
+            yield repo.note("sluice", "", path, "is shorter than Ray exports its metrics: write at least 1s")
+
+
+# --- models ---------------------------------------------------------------------------------------------------
+
+
+def _time_for_stable(repo: ConfigRepo) -> Iterator[Note]:
+    """When the candidate does not answer, the host needs time to do it."""
+    for key, model in repo.models.items():
+        limit = candidate_timeout(model)
+        if limit >= model.request_timeout:
+            message = (
+                f"{format_duration(limit)} leaves stable no time to answer in its place: "
+                f"must be shorter than request_timeout, {format_duration(model.request_timeout)}"
+            )
+            yield repo.note("models", key, ("candidate_timeout",), message)
+
+
+def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
+    """A candidate that is cut off at the SLO's threshold is never seen to be slow."""
+    for key, model in repo.models.items():
+        limit = candidate_timeout(model)
+        field = "request_timeout" if model.candidate_timeout is None else "candidate_timeout"
+        for name in model.slos:
+            threshold = repo.slos[name].threshold_ms
+            if threshold is not None and limit <= timedelta(milliseconds=threshold):
+                message = (
+                    f"the candidate is given {format_duration(limit)}, but the SLO {name} allows {threshold:g} ms: "
+                    "a slow answer would be cut off before it could be called slow"
+                )
+                yield repo.note("models", key, (field,), message)
+
+
+def _served_somewhere(repo: ConfigRepo) -> Iterator[Note]:
+    for key, model in repo.models.items():
+        if model.environments == ():
+            message = "is empty: no environment serves this model; leave the line out for all"
+            yield repo.note("models", key, ("environments",), message, Severity.WARNING)
+
+
+# --- policies -------------------------------------------------------------------------------------------------
+
+
+def _bakes(policy: RolloutPolicy) -> Iterator[tuple[str, Bake]]:
+    if policy.shadow is not None:
+        yield "shadow", policy.shadow
+    yield "step", policy.step
+    yield "settle", policy.settle
+
+
+def _long_enough_to_measure(repo: ConfigRepo) -> Iterator[Note]:
+    """Where a policy is used, its steps last for some scrapes."""
+    for environment in repo.sluice.environments:
+        for name in sorted({model.rollout for model in repo.serves(environment).values()}):
+            for part, bake in _bakes(repo.policies[name]):
+                yield from _bake_in(repo, environment, name, part, bake)
+
+
+def _bake_in(repo: ConfigRepo, environment: str, name: str, part: str, bake: Bake) -> Iterator[Note]:
+    needed = MIN_SCRAPES * repo.sluice.environments[environment].prometheus.scrape_interval
+    scrapes = f"is shorter than {MIN_SCRAPES} scrapes in {environment}, {format_duration(needed)}"
+    if bake.max_duration < needed:
+        message = f"{format_duration(bake.max_duration)} {scrapes}: nothing could ever pass"
+        yield _about_policy(repo, name, (part, "max_duration"), environment, message, Severity.ERROR)
+    elif bake.min_duration < needed:
+        message = f"{format_duration(bake.min_duration)} {scrapes}: it would pass on hardly any evidence"
+        yield _about_policy(repo, name, (part, "min_duration"), environment, message, Severity.WARNING)
+
+
+def _about_policy(repo: ConfigRepo, name: str, path: Path, environment: str, message: str, severity: Severity) -> Note:
+    """At the policy, or at the scrape interval where the policy is a built-in one that nobody can edit."""
+    source = repo.sources.get(("policies", name))
+    if source is None or not source[0].startswith(BUILT_IN):
+        return repo.note("policies", name, path, message, severity)
+    at: Path = ("environments", environment, "prometheus", "scrape_interval")
+    return repo.note("sluice", "", at, f"in the built-in policy {name}, {dotted(path)}: {message}", severity)
+
+
+def _room_for_every_step(repo: ConfigRepo) -> Iterator[Note]:
+    for name, policy in repo.policies.items():
+        shadow = policy.shadow.min_duration if policy.shadow is not None else timedelta()
+        least = shadow + len(policy.steps) * policy.step.min_duration + policy.settle.min_duration
+        if least > policy.max_duration:
+            message = (
+                f"{format_duration(policy.max_duration)} is shorter than its steps together, {format_duration(least)}: "
+                "no rollout could end"
+            )
+            yield repo.note("policies", name, ("max_duration",), message)
+
+
+# --- secrets --------------------------------------------------------------------------------------------------
+
+_SECRET_WORDS = frozenset({"secret", "token", "password", "passwd", "pwd", "credential", "credentials", "apikey"})
+_SECRET_PAIRS = frozenset({("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key"), ("auth", "key")})
+# Names that say where a secret is, or something about it, and not what it is.
+_ABOUT = frozenset({"path", "file", "dir", "url", "uri", "name", "ttl", "type", "id", "length", "limit", "count"})
+_HARMLESS = re.compile(r"|true|false|yes|no|on|off|none|null|[0-9.]{1,9}", re.IGNORECASE)
+# Shapes that providers give their keys so that they can be found: AWS, GitHub, GitLab, Slack, OpenAI and Hugging Face,
+# Google; a private key; an address with a password; a signed token.
+_SECRET_SHAPES = re.compile(
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[abprs]-"
+    r"[\w-]{10,}|\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]*:[^/\s@]+@"
+    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\."
+)
+_ONE_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
+# Bits per character: English words and identifiers stay below 3.8 at such lengths, random base64 is above 4.2.
+_RANDOM_BITS = 4.1
+
+
+def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
+    """What is in Git is read by many and stays for ever."""
+    for key, model in repo.models.items():
+        for name, value in model.settings.env.items():
+            path: Path = ("settings", "env", name)
+            if _is_secret(name, value):
+                message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
+                yield repo.note("models", key, path, message)
+            elif _is_random(value):
+                message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
+                yield repo.note("models", key, path, message, Severity.WARNING)
+        for i, package in enumerate(model.settings.packages):
+            if _SECRET_SHAPES.search(package):
+                message = "holds a password or token: configure pip on the Ray nodes instead"
+                yield repo.note("models", key, ("settings", "packages", i), message)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if _SECRET_SHAPES.search(value):
+        return True
+    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+    if not words or words[-1] in _ABOUT or _HARMLESS.fullmatch(value):
+        return False
+    return bool(_SECRET_WORDS & set(words)) or any(pair in _SECRET_PAIRS for pair in itertools.pairwise(words))
+
+
+def _is_random(value: str) -> bool:
+    """One long token of letters and digits in which hardly anything repeats (Shannon's entropy of its characters)."""
+    if not _ONE_TOKEN.fullmatch(value) or value.isalpha() or value.startswith("/"):
+        return False
+    counts = Counter(value).values()
+    return -sum(n / len(value) * math.log2(n / len(value)) for n in counts) >= _RANDOM_BITS
+
+
+CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
+    _one_writer_per_trigger,
+    _one_environment_per_cluster,
+    _evidence_apart,
+    _look_interval,
+    _scrape_interval,
+    _time_for_stable,
+    _time_to_be_slow,
+    _served_somewhere,
+    _long_enough_to_measure,
+    _room_for_every_step,
+    _no_secrets,
+)
