@@ -1,0 +1,74 @@
+"""Says what the evidence says: counts and a policy in, a verdict with its arithmetic out.
+
+It may be asked after every bin for as long as a rollout lasts: the chance that a healthy version gets a FAIL is at most
+alpha over the whole rollout, and that a version outside an SLO is proved to be inside is at most beta, where errors are
+independent given the moment's rate (`bets.py` says why).
+
+Rules; the first that holds decides:
+ 1. No objective at all is INSUFFICIENT: what nobody judges is never good.
+ 2. FAIL: the mean of the harm e-values, over objectives and tests with weights fixed beforehand, is at least 1/alpha.
+    A mean of e-values is an e-value, so alpha is not split. Where the bad rate is not `min_effect` above what it is
+    compared with, E counts as 1 at most and can carry no FAIL. A source that cannot be believed counts as E = 0: it
+    helps to no FAIL, and it does not hide the harm that another shows (harm seen is harm).
+ 3. UNAVAILABLE: a source is away or stale, or its counts are impossible. What the others say helps to no PASS.
+ 4. PASS: every objective was proved healthy (E >= 1/beta after some bin since the candidate's first request; a proof
+    is kept for the rollout), and in this step every objective has requests and E < 1 in every harm test. E of no
+    requests is 1, so a step that was not measured never passes; nor does one whose weights are not live yet.
+ 5. INSUFFICIENT otherwise, with what is lacking.
+
+This module must not keep anything between calls, nor know phases: minimum times and requests are `rollout.py`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from policies.bets import log_mean_exp
+from policies.documents import RolloutPolicy
+from policies.findings import HARM_TESTS, Finding, find
+from policies.model import Evidence, Verdict, VerdictKind
+from policies.verdict_words import Words
+
+
+def judge(
+    evidence: Sequence[Evidence], policy: RolloutPolicy, *, step_since: datetime | None, now: datetime
+) -> Verdict:
+    """Judge a candidate by all that was counted since its first request. The rules are the module's.
+
+    `evidence` has one element per objective, every one of them needed, with the bins of the whole rollout.
+    `step_since` is when this step's weights were live, none while they are not. Bins that start at or after `now` are
+    left out, so that an older look can be judged again. Raises ValueError where an objective's target is not between
+    0 and 1.
+    """
+    if not evidence:
+        return Verdict(kind=VerdictKind.INSUFFICIENT, reasons=("no objective is judged: nothing can be proved",))
+    findings = [find(e, policy, step_since=step_since, now=now) for e in evidence]
+    harm = mean_harm(findings)
+    kind = _kind(findings, harm, policy)
+    words = Words(kind=kind, policy=policy, findings=findings, mean_harm=harm, step_since=step_since, now=now)
+    return Verdict(kind=kind, reasons=words.reasons())
+
+
+def mean_harm(findings: Sequence[Finding]) -> float:
+    """Logarithm of the mean harm e-value over objectives and tests, as rule 2 counts them.
+
+    The weights are the same whichever sources are available: a mean over those alone would let an outage choose the
+    test.
+    """
+    counted = [h.counted for f in findings for h in f.harms]
+    unavailable = [-math.inf] * (len(findings) * len(HARM_TESTS) - len(counted))
+    return float(log_mean_exp(np.array(counted + unavailable)))
+
+
+def _kind(findings: Sequence[Finding], harm: float, policy: RolloutPolicy) -> VerdictKind:
+    if harm >= -math.log(policy.alpha):
+        return VerdictKind.FAIL
+    if any(f.trouble for f in findings):
+        return VerdictKind.UNAVAILABLE
+    if all(f.proved_at and f.step_is_clean for f in findings):
+        return VerdictKind.PASS
+    return VerdictKind.INSUFFICIENT
