@@ -1,0 +1,54 @@
+# Sluicegate: what can be run here. `make` lists it.
+# Everything installs into .venv by constraints.txt; nothing outside this folder is touched but Prometheus (apt).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.sluicegate
+
+.DEFAULT_GOAL := help
+.PHONY: help setup prometheus check test test-unit demo bench-host lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+setup: $(STAMP) prometheus ## install everything that the rest needs (2-5 minutes the first time)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sluicegate needs Python 3.11 or newer; say which with PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+prometheus: # the distribution's binary; apt needs root, so anybody else is told what to do
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; \
+	  else \
+	    echo "Prometheus is missing. Install it and run this again: sudo apt-get install --no-install-recommends prometheus" >&2; \
+	    echo "(or put the binaries prometheus and promtool of another build on PATH)" >&2; exit 1; \
+	  fi; }
+
+check: setup ## style, types, import contracts (under a minute)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## everything that guards main (about 4 minutes on 2 cores)
+	$(BIN)/pytest
+
+test-unit: setup ## without real parts (about half a minute)
+	$(BIN)/pytest -m "not real and not e2e"
+
+demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
+	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)
+
+bench-host: setup ## requests/s at the host beside plain Ray Serve (about 3 minutes; needs wrk)
+	$(BIN)/python benchmarks/host_throughput.py
+
+lock: $(STAMP) ## write constraints.txt anew from what is installed
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//; /@ file:/d' > constraints.txt
+
+clean: ## remove what was built; stop a stack first
+	rm -rf $(VENV) .sluice build *.egg-info
