@@ -1,0 +1,250 @@
+"""The Serve application of one version: the builder that a Serve config names by import_path, and its only deployment.
+
+`serving_runtime.app:build`, with args `{"model", "slug", "version", "digest", "build", "tracking_uri"}`.
+
+Rules:
+- `reconfigure` is async, returns at once and never raises: Serve kills a replica whose reconfigure raises.
+- Handles are made in the request path: in Serve's throughput mode they need the running loop.
+- The constructor is async and loads in threads, so that the replica's actor answers Serve's questions while a large
+  model loads; Serve routes nothing to it before the constructor and the first reconfigure have ended.
+- This is the only module of the package that imports Ray's Serve, besides `telemetry.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policies.errors import BadInput
+from serving_runtime import model_server
+from serving_runtime.artifact_cache import ArtifactCache, registry_download
+from serving_runtime.host import Host, Served
+from serving_runtime.outcomes import UserOutcome
+from serving_runtime.protocol import (
+    BODY_LIMIT_BYTES,
+    DRAINING,
+    JSON,
+    Answer,
+    Call,
+    Endpoint,
+    allowed_methods,
+    find_endpoint,
+    too_large,
+)
+from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.user_config import parse_user_config
+
+if TYPE_CHECKING:
+    from ray.serve import Application
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+_log = logging.getLogger(__name__)
+
+DEPLOYMENT = "Model"  # the one deployment of every application
+VERSION_HEADER = "x-sluice-version"
+CACHE_VARIABLE = (
+    "SLUICE_CACHE"  # the folder for artifacts on each node; without it, one below the system's temporary folder
+)
+METHOD_NOT_ALLOWED = 405
+REQUEST_ID_LIMIT_CHARS = 128  # it goes to logs and error bodies; every id in use is shorter
+CLIENT_GONE = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class AppArguments:
+    """What an application is, for as long as it runs."""
+
+    model: str
+    slug: str
+    version: int
+    digest: str
+    build: str
+    tracking_uri: str
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> AppArguments:
+        """From a Serve config's `args`. Raises BadInput for a missing, unknown or ill-typed one."""
+        fields = {f.name: int if f.name == "version" else str for f in dataclasses.fields(cls)}
+        if set(raw) != set(fields):
+            raise BadInput(f"args of {__name__}:build are {sorted(fields)}, not {sorted(raw)}")
+        for name, kind in fields.items():
+            if type(raw[name]) is not kind:
+                raise BadInput(f"args.{name} of {__name__}:build must be {kind.__name__}, not {raw[name]!r:.100}")
+        return cls(**raw)
+
+
+def build(args: dict[str, Any]) -> Application:
+    """The Serve application of one version. Raises BadInput for wrong args, before anything starts."""
+    from ray import serve
+
+    return serve.deployment(name=DEPLOYMENT)(Model).bind(dataclasses.asdict(AppArguments.parse(args)))
+
+
+class Model:
+    """One replica: the door (HTTP and handle), the host and the model server of its version."""
+
+    async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
+        """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
+        _log_with_serve()
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
+        about = AppArguments.parse(args)
+        served = Served(about.version, about.build)
+        self._version = str(about.version)
+        self._drains = False
+        self._telemetry = RayTelemetry(about.slug, served)
+        self._server = await model_server.start(partial(_fetch, about), self._telemetry.took)
+        self._host = Host(
+            served,
+            self._server,
+            connect=ServeConnection,
+            tally=self._telemetry,
+            draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
+            clock=time.monotonic,
+        )
+        self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
+
+    # --- configuring -------------------------------------------------------------------------------------------
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Take a new `user_config`. What is wrong with it is logged, and the replica keeps what it has."""
+        try:
+            config = parse_user_config(user_config)
+        except BadInput as error:
+            _log.error("%s; this replica keeps revision %s", error, self._revision)
+            return
+        before = self._revision
+        if not self._host.configure(config):
+            _log.warning("ignored revision %d: this replica has %s already", config.revision, before)
+            return
+        self._drains = config.drain
+        _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
+
+    @property
+    def _revision(self) -> int | None:
+        return None if self._host.config is None else self._host.config.revision
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            self._telemetry.flush(self._revision or 0)
+            await asyncio.sleep(FLUSH_EVERY_S)
+
+    # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
+
+    async def answer(self, body: bytes, content_type: str | None, request_id: str) -> tuple[int, bytes, str]:
+        """Answer for a host; `(status, body, content type)`, status `DRAINING` when this version is on its way out."""
+        if self._drains:
+            return (DRAINING, b"", JSON)
+        answer = await self._server.answer(Call(body, content_type, request_id))
+        return (answer.status, answer.body, answer.content_type)
+
+    # --- the door: HTTP ------------------------------------------------------------------------------------------
+
+    async def __call__(self, request: Request) -> Response:
+        """One HTTP request."""
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        endpoint = find_endpoint(request.method, path)
+        match endpoint:
+            case Answer():
+                allow = {"allow": allowed_methods(path)} if endpoint.status == METHOD_NOT_ALLOWED else {}
+                return self._refuse(endpoint, allow)
+            case Endpoint.PING | Endpoint.HEALTH:
+                return self._respond(Answer(200, b"\n"), self._version)
+            case Endpoint.VERSION:
+                from mlflow.version import VERSION
+
+                return self._respond(Answer(200, VERSION.encode()), self._version)
+            case Endpoint.INVOCATIONS:
+                return await self._invoke(request)
+
+    async def _invoke(self, request: Request) -> Response:
+        from starlette.requests import ClientDisconnect
+
+        try:
+            body = await _read(request)
+        except ClientDisconnect:
+            return self._refuse(Answer(CLIENT_GONE, b""))
+        if body is None:
+            return self._refuse(too_large())
+        # Serve has put one there where the client sent none, and echoes it on every answer.
+        request_id = request.headers.get("x-request-id", "")[:REQUEST_ID_LIMIT_CHARS]
+        reply = await self._host.answer(Call(body, request.headers.get("content-type"), request_id))
+        return self._respond(reply.answer, str(reply.version))
+
+    def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+        self._telemetry.answered(UserOutcome.REFUSED)
+        return self._respond(answer, self._version, headers)
+
+    def _respond(self, answer: Answer, version: str, headers: Mapping[str, str] | None = None) -> Response:
+        from starlette.responses import Response
+
+        return Response(
+            answer.body, answer.status, {VERSION_HEADER: version, **(headers or {})}, media_type=answer.content_type
+        )
+
+
+class ServeConnection:
+    """The way to another application's deployment, by handle."""
+
+    def __init__(self, application: str) -> None:
+        self._application = application
+        self._handle: Any = None
+
+    async def answer(self, call: Call) -> Answer:
+        """Ask. May hang or raise when the application is gone; cancelling it cancels the call over there."""
+        response = self._connect().answer.remote(call.body, call.content_type, call.request_id)
+        try:
+            return Answer(*await response)
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+
+    def _connect(self) -> Any:
+        if self._handle is None:
+            from ray import serve
+
+            # Not get_app_handle: it asks the controller and blocks the event loop meanwhile, for as long as a
+            # controller that died needs to come back. The deployment's name is known, and whether it exists shows when
+            # it is asked.
+            self._handle = serve.get_deployment_handle(
+                DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
+            )
+        return self._handle
+
+
+async def _read(request: Request) -> bytes | None:
+    """The body, or None as soon as it is above the limit."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
+        return None
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_LIMIT_BYTES:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _fetch(about: AppArguments) -> Path:
+    folder = Path(os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}")
+    cache = ArtifactCache(folder / "artifacts")
+    return cache.fetch(about.digest, registry_download(about.model, about.version, about.tracking_uri))
+
+
+def _log_with_serve() -> None:
+    """Let this package's log go where Serve's own goes: the replica's log file."""
+    serve_log = logging.getLogger("ray.serve")
+    own = logging.getLogger(__package__)
+    own.handlers = serve_log.handlers
+    own.setLevel(logging.INFO)
+    own.propagate = False

@@ -1,0 +1,138 @@
+"""What an answer counts as, and counting in the order in which requests started. Pure: no clock, no I/O.
+
+Why in start order: failures are often the slowest answers. Counted as they end, a version that hangs looks healthy
+until its timeouts arrive, and younger fast answers outnumber older slow ones. Here an event is released only when
+every request that started before its own has ended, so that what is counted is at any moment a prefix of the requests
+in start order, for both versions of a host alike: an outage that both share cannot reach one version's counts sooner
+than the other's.
+
+Rules:
+- Nothing is lost: every event given to `finish` is released once, at the latest when all older requests have ended.
+- Bounded: memory grows with requests in progress (each ends by its timeout) and kinds of events, not with requests.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Hashable, Iterable
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+E = TypeVar("E", bound=Hashable)
+
+
+class Outcome(StrEnum):
+    """One request as evidence about the version that answered it or should have."""
+
+    GOOD = "good"
+    BAD = "bad"
+    CLIENT_ERROR = "client_error"
+    """The request was wrong; no evidence about a version."""
+
+
+class Joint(StrEnum):
+    """Both versions on one request in shadow; the candidate's outcome first."""
+
+    GOOD_GOOD = "good_good"
+    GOOD_BAD = "good_bad"
+    BAD_GOOD = "bad_good"
+    BAD_BAD = "bad_bad"
+    DROPPED = "dropped"
+    """The copy was not sent: no room, or the candidate takes none."""
+
+
+class UserOutcome(StrEnum):
+    """What the user got."""
+
+    OK = "ok"
+    FALLBACK = "fallback"
+    """Stable answered well what the candidate should have answered."""
+    CLIENT_ERROR = "client_error"
+    ERROR = "error"
+    REFUSED = "refused"
+    """Turned away at the door, before any version saw it: unknown path, wrong method, body too large."""
+
+
+def outcome_of(status: int) -> Outcome:
+    """The outcome of an answer by its HTTP status."""
+    if status < 400:  # noqa: PLR2004 the first status that is an error
+        return Outcome.GOOD
+    return Outcome.CLIENT_ERROR if status < 500 else Outcome.BAD  # noqa: PLR2004 the first that is the server's
+
+
+def candidate_outcome(candidate: Outcome, stable: Outcome) -> Outcome:
+    """A candidate that calls a request wrong which stable answers well is the one that is wrong."""
+    if candidate is Outcome.CLIENT_ERROR and stable is Outcome.GOOD:
+        return Outcome.BAD
+    return candidate
+
+
+def joint_outcome(candidate: Outcome, stable: Outcome) -> Joint | None:
+    """The pair in shadow, or None where the request itself was wrong. `candidate` is after `candidate_outcome`."""
+    if Outcome.CLIENT_ERROR in (candidate, stable):
+        return None
+    return Joint(f"{candidate}_{stable}")
+
+
+class Ticket(Generic[E]):
+    """A request in progress.
+
+    `waiting` holds the events of finished requests that started between it and the next one in progress.
+    """
+
+    __slots__ = ("finished", "newer", "older", "waiting")
+
+    def __init__(self, older: Ticket[E] | None) -> None:
+        self.older = older
+        self.newer: Ticket[E] | None = None
+        self.waiting: collections.Counter[E] | None = None  # made when needed: most requests never hold anything back
+        self.finished = False
+
+
+class StartOrder(Generic[E]):
+    """Releases events in the order in which their requests started.
+
+    `release(event, count)` is called from `finish`. Not thread-safe: one event loop owns it.
+    """
+
+    def __init__(self, release: Callable[[E, int], None]) -> None:
+        self._release = release
+        self._oldest: Ticket[E] | None = None
+        self._newest: Ticket[E] | None = None
+
+    def start(self) -> Ticket[E]:
+        """Take a place in the order; `finish` must follow, whatever happens to the request."""
+        ticket: Ticket[E] = Ticket(self._newest)
+        if self._newest is None:
+            self._oldest = ticket
+        else:
+            self._newest.newer = ticket
+        self._newest = ticket
+        return ticket
+
+    def finish(self, ticket: Ticket[E], events: Iterable[E] = ()) -> None:
+        """Give the place back with what it counts as (nothing: it never happened). A second time changes nothing."""
+        if ticket.finished:
+            return
+        ticket.finished = True
+        counts = collections.Counter(events)
+        if ticket.waiting is not None:
+            counts.update(ticket.waiting)
+        self._unlink(ticket)
+        if ticket.older is None:
+            for event, count in counts.items():
+                self._release(event, count)
+        elif ticket.older.waiting is None:
+            ticket.older.waiting = counts
+        else:
+            ticket.older.waiting.update(counts)
+
+    def _unlink(self, ticket: Ticket[E]) -> None:
+        if ticket.older is None:
+            self._oldest = ticket.newer
+        else:
+            ticket.older.newer = ticket.newer
+        if ticket.newer is None:
+            self._newest = ticket.older
+        else:
+            ticket.newer.older = ticket.older

@@ -1,0 +1,207 @@
+"""MLflow's scoring protocol, in and out: bytes of a request -> bytes of an answer, by MLflow's own parser.
+
+Rules:
+- The answer to a good request is byte for byte that of `mlflow models serve`.
+- A request that cannot be parsed, or does not fit the signature, is 400 (415 for its type) with MLflow's error body.
+  What the model itself raises is 500: MLflow's server calls both 400, which would hide every fault of a model from its
+  SLO.
+- No answer carries a traceback, a path or another internal: those go to the log, under the request id.
+- MLflow is imported where it is used; so the host's side of this module costs nothing.
+
+Where the line runs: the loaded model's own predict function is wrapped once (`mark_faults`); what it raises is the
+model's fault, what is raised before it is called is the request's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+_log = logging.getLogger(__name__)
+
+JSON = "application/json"
+
+# A request body above this is refused with 413. It is held in memory for as long as its request lasts, and once more
+# for a copy in shadow: with 32 requests in progress per replica this bounds both together at half a GiB.
+BODY_LIMIT_BYTES = 8 * 1024 * 1024
+
+# MLflow quotes the whole input in some error messages; a client needs the beginning, the network does not need the
+# rest.
+MESSAGE_LIMIT_CHARS = 4000
+
+DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
+
+
+class Answer(NamedTuple):
+    """What goes back.
+
+    Between host and candidate it travels as a plain tuple, so that both may run different releases of this package.
+    """
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One request as it travels from the door to a version."""
+
+    body: bytes
+    content_type: str | None
+    request_id: str
+
+
+class Endpoint(StrEnum):
+    """What a replica answers, below its route."""
+
+    INVOCATIONS = "/invocations"
+    PING = "/ping"
+    HEALTH = "/health"
+    VERSION = "/version"
+
+
+_METHODS = {
+    Endpoint.INVOCATIONS: ("POST",),
+    Endpoint.PING: ("GET", "HEAD"),
+    Endpoint.HEALTH: ("GET", "HEAD"),
+    Endpoint.VERSION: ("GET", "HEAD"),
+}
+
+
+def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
+    """An error in MLflow's shape: `{"error_code": ..., "message": ...}`."""
+    if len(message) > MESSAGE_LIMIT_CHARS:
+        message = f"{message[:MESSAGE_LIMIT_CHARS]}... ({len(message)} characters)"
+    return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
+
+
+def find_endpoint(method: str, path: str) -> Endpoint | Answer:
+    """The endpoint at `path` (below the route), or the answer that says why there is none: 404, 405."""
+    try:
+        endpoint = Endpoint(path)
+    except ValueError:
+        known = ", ".join(Endpoint)
+        return error_answer(404, "ENDPOINT_NOT_FOUND", f"There is nothing at this path; below the route are {known}.")
+    if method not in _METHODS[endpoint]:
+        allowed = " or ".join(_METHODS[endpoint])
+        return error_answer(405, "METHOD_NOT_ALLOWED", f"{endpoint} answers {allowed}, not {method[:20]}.")
+    return endpoint
+
+
+def allowed_methods(path: str) -> str:
+    """The value of the header `Allow` that belongs to a 405."""
+    return ", ".join(_METHODS[Endpoint(path)])
+
+
+def too_large() -> Answer:
+    """The answer to a body above the limit."""
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+
+
+def model_fault(request_id: str) -> Answer:
+    """The answer when the model failed on a request: an id to find the reason by, and nothing else."""
+    message = f"The model failed on this request. The log of its replica has the reason under request id {request_id}."
+    return error_answer(500, "INTERNAL_ERROR", message, request_id=request_id)
+
+
+def timed_out(request_id: str, seconds: float) -> Answer:
+    """The answer when no version answered in time."""
+    message = f"No answer within {seconds:g} s. Request id {request_id}."
+    return error_answer(504, "TIMEOUT", message, request_id=request_id)
+
+
+class ModelFault(Exception):
+    """The model's own predict function raised; the reason is its `__cause__`."""
+
+
+def mark_faults(model: Any) -> None:
+    """Wrap the predict function of a loaded pyfunc model, so that what it raises can be told from a bad request."""
+    type_hinted = model.metadata._is_signature_from_type_hint()  # noqa: SLF001 MLflow has no public name for it
+    model._predict_fn = _marked(model._predict_fn, type_hinted=type_hinted)  # noqa: SLF001 the same
+
+
+def _marked(predict: Callable[..., Any], *, type_hinted: bool) -> Callable[..., Any]:
+    @functools.wraps(predict)  # MLflow reads its signature to see whether it takes params
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return predict(*args, **kwargs)
+        except BaseException as error:
+            # BaseException: a SystemExit from a model would otherwise end the replica's event loop.
+            if type_hinted and _is_type_hint_error(error):
+                raise
+            raise ModelFault(str(error)) from error
+
+    return marked
+
+
+def _is_type_hint_error(error: BaseException) -> bool:
+    """Where the signature comes from type hints, MLflow checks the data inside predict: that is the request's fault."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and error.message.startswith("Failed to validate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """An answer, and the reason where the model is at fault."""
+
+    answer: Answer
+    fault: BaseException | None = None
+
+
+class _OneCall:
+    """What MLflow's `invocations` calls in the model's place: it remembers how far the request came."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.metadata = model.metadata
+        self.fault: BaseException | None = None
+        self.predicted = False
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        try:
+            predictions = self._model.predict(data, params=params)
+        except ModelFault as fault:
+            self.fault = fault.__cause__ or fault
+            raise
+        self.predicted = True
+        return predictions
+
+
+def score(model: Any, input_schema: Any, call: Call) -> Scored:
+    """Parse, enforce the schema, predict, serialize. Blocks; never raises.
+
+    `model` is a loaded pyfunc model after `mark_faults`, `input_schema` its `metadata.get_input_schema()`.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    if not call.content_type:
+        supported = ", ".join(scoring_server.CONTENT_TYPES)
+        return Scored(error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}."))
+    one = _OneCall(model)
+    try:
+        response = scoring_server.invocations(call.body, call.content_type, one, input_schema)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's bytes or a stranger's model raise
+        if one.fault is not None or one.predicted:
+            return Scored(model_fault(call.request_id), one.fault or error)
+        return Scored(_request_error(error))
+    return Scored(Answer(response.status, response.response.encode(), response.mimetype))
+
+
+def _request_error(error: Exception) -> Answer:
+    """MLflow's own error body without its stack trace; always a status of the client."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException):
+        _log.info("a request could not be parsed: %r", error)
+        return error_answer(400, "BAD_REQUEST", f"The request could not be parsed ({type(error).__name__}).")
+    status = error.get_http_status_code()
+    if not 400 <= status < 500:  # noqa: PLR2004 the client's statuses
+        return error_answer(400, "BAD_REQUEST", error.message)
+    return error_answer(status, error.error_code, error.message)

@@ -1,0 +1,41 @@
+"""A small model for real Serve applications: MLflow logs this file as the model's code.
+
+It answers `x * scale`, and by its inputs does what models do: -1 tells its process id, 13 is beyond it (unless it is repaired),
+77 takes longer than anybody waits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import mlflow
+
+UNLUCKY = 13.0
+HANGS = 77.0
+WHO = -1.0
+HANGS_FOR_S = 60.0  # longer than any timeout in a test
+
+
+class Served(mlflow.pyfunc.PythonModel):
+    """`model_config`: scale (a factor), unlucky (whether 13 fails), refuses (a message to fail loading with)."""
+
+    def load_context(self, context: Any) -> None:
+        config = context.model_config
+        if config.get("refuses"):
+            raise RuntimeError(config["refuses"])
+        self.scale = config.get("scale", 1.0)
+        self.unlucky = config.get("unlucky", True)
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[float]:
+        values = [float(x) for x in model_input["x"]]
+        if HANGS in values:
+            threading.Event().wait(HANGS_FOR_S)
+        if self.unlucky and UNLUCKY in values:
+            raise ValueError("thirteen: a secret of the model")
+        plus = (params or {}).get("plus", 0.0)
+        return [float(os.getpid()) if x == WHO else x * self.scale + plus for x in values]
+
+
+mlflow.models.set_model(Served())
