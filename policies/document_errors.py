@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +25,16 @@ T = TypeVar("T")
 
 _SHOWN = 60  # characters of a wrong value: enough to find it, no page of it
 _SECRET_FIELDS = frozenset({"env"})
+_CREDENTIALS = re.compile(r"://[^/\s]*@")
+# What a text should have looked like, by the beginning of the pattern that it missed.
+_SHAPES = {
+    "^https?://": "should be an address like http://127.0.0.1:8265, without user, password or spaces",
+    "^[a-z0-9]([a-z0-9-]*": "should be lower-case letters, digits and dashes, with a letter or digit at both ends",
+    "^/[a-z0-9]": "should be a path like /models/fraud: lower-case letters, digits and . _ - /",
+    "^[^=]+=": "should be key=value",
+    "^sha256:": "should be sha256: and 64 hexadecimal digits",
+    "^[a-zA-Z_]": "should be the name of a label: letters, digits and _",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +138,16 @@ def _path_in(data: Any, location: Sequence[str | int]) -> Path:
 
 def _in_words(item: Any, path: Path) -> str:
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if item["type"] == "string_pattern_mismatch":
+        pattern = str(item["ctx"]["pattern"])
+        message = next((words for start, words in _SHAPES.items() if pattern.startswith(start)), message)
     if item["type"] == "value_error" or _SECRET_FIELDS & set(path):
         return message
     return f"{message}, not {_shown(item['input'])}"
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = _CREDENTIALS.sub("://...@", json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

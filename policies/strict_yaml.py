@@ -26,8 +26,9 @@ from typing import Any
 
 from policies.errors import BadInput
 
-# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, about 1.5 kB for each live version.
-MAX_CHARACTERS = 4_000_000
+# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, 0.7 MB for a thousand models. The door
+# to Git has the same limit, in bytes.
+MAX_CHARACTERS = 1_048_576
 # The deepest document, a Serve config with runtime environments, has 9 levels.
 MAX_DEPTH = 32
 # Fits 64-bit readers, and keeps `int()` of a stranger's digits cheap.

@@ -1,0 +1,1 @@
+"""What the commands of `sluice` do, as functions: they return notes, text and paths, and print nothing."""
