@@ -261,6 +261,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # --- the same, held by another process --------------------------------------------------------------------------
 
 
+class LoadDied(Exception):
+    """The load's process did not start, or is gone; the text has its last words."""
+
+
 class Load:
     """The load as a context manager: `with Load(url, bodies, rate=40) as load: ... load.counters().failed`."""
 
@@ -270,7 +274,7 @@ class Load:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it and wait for its first report. Raises RuntimeError with its words where it does not start."""
+        """Start it and wait for its first report. Raises LoadDied where it does not start."""
         rows = Path(self._folder.name, "rows.jsonl")
         rows.write_text("\n".join(self._bodies), encoding="utf-8")
         with self._errors.open("wb") as errors:
@@ -292,13 +296,13 @@ class Load:
         self._folder.cleanup()
 
     def counters(self) -> Counters:
-        """Where it stands, at most REPORT_INTERVAL_S old. Raises RuntimeError with its words where it died."""
+        """Where it stands, at most REPORT_INTERVAL_S old. Raises LoadDied."""
         if self._process is None or self._process.poll() not in (None, 0):
-            raise RuntimeError(f"the load is not running: {self._words()}")
+            raise LoadDied(f"the load is not running: {self._words()}")
         return read_report(self._report)
 
     def stop(self) -> Counters:
-        """End it after the requests in flight and return the final counters. Raises RuntimeError where it died."""
+        """End it after the requests in flight and return the final counters. Raises LoadDied."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(STOP_DEADLINE_S)
@@ -327,7 +331,7 @@ class Load:
         pause, deadline = threading.Event(), time.monotonic() + START_DEADLINE_S
         while not self._report.exists():
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the load did not start: {self._words()}")
+                raise LoadDied(f"the load did not start: {self._words()}")
             pause.wait(0.02)
 
     def _words(self) -> str:

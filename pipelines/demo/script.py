@@ -17,15 +17,16 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from pipelines.demo import models
 from pipelines.demo.documents import MODEL, demo_policy
-from pipelines.demo.load import RATE, Counters, Load
+from pipelines.demo.load import RATE, Counters, Load, LoadDied
 from pipelines.demo.report import DemoReport, RequestsReport, RolloutReport, summary, write_report
 from pipelines.demo.timeline import Scene, Timeline
 from policies.actions import Wait
@@ -54,6 +55,12 @@ SETTLED_DEADLINE_S = 30.0
 
 STAYS_DOWN_S = 5.0
 """Several looks of the reconciler, in each of which it could try the bad version again and must not."""
+
+
+BUSY_DEADLINE_S = 20.0
+"""Longer than any part of a healthy local stack is busy; after it the demo ends with that part's words."""
+
+Read = TypeVar("Read")
 
 
 class Stack(Protocol):
@@ -166,7 +173,7 @@ class Story:
                     self._timeline.say(f"A steady load of real rows: {rate:g} requests/s to {url}")
                     self._three_acts()
                     self._requests = self._load.stop()
-        except WentWrong as wrong:
+        except (WentWrong, LoadDied) as wrong:
             logger.info("the story stopped", exc_info=True)
             return str(wrong)
         finally:
@@ -175,17 +182,18 @@ class Story:
 
     def ending(self, seconds: float) -> Ending:
         """What is observed now that it is over."""
-        history = self._stack.history(MODEL)
+        history = self._calmly(lambda: self._stack.history(MODEL))
+        commits = [self._calmly(partial(self._stack.commits, record.rollout)) for record in history]
         report = DemoReport(
-            rollouts=tuple(RolloutReport.of(record, self._stack.commits(record.rollout)) for record in history),
+            rollouts=tuple(RolloutReport.of(*pair) for pair in zip(history, commits, strict=True)),
             requests=RequestsReport.of(self._requests),
-            registry=self._stack.registry_stages(MODEL),
-            git_equals_ray=self._stack.git_equals_ray(),
+            registry=self._calmly(lambda: self._stack.registry_stages(MODEL)),
+            git_equals_ray=self._calmly(self._stack.git_equals_ray),
             seconds=round(seconds, 1),
         )
         failed = [record.version for record in history if record.outcome is Outcome.ROLLED_BACK]
-        tags = self._stack.registry_tags(MODEL, failed[-1]) if failed else {}
-        return Ending(report=report, release=self._stack.release(MODEL), tags=tags)
+        tags = self._calmly(lambda: self._stack.registry_tags(MODEL, failed[-1])) if failed else {}
+        return Ending(report=report, release=self._calmly(lambda: self._stack.release(MODEL)), tags=tags)
 
     def _train(self, data: models.Data) -> None:
         for recipe in models.RECIPES:
@@ -236,7 +244,7 @@ class Story:
         self._timeline.say(f"v3 is in quarantine: watching for {STAYS_DOWN_S:g} s that it stays down")
         until = time.monotonic() + STAYS_DOWN_S
         while time.monotonic() < until:
-            release = self._look().release
+            release = self._calmly(self._look).release
             if release is None or release.phase is not Phase.STEADY:
                 raise WentWrong(f"after the rollback the release should be STEADY, and is {release and release.phase}")
             self._pause.wait(POLL_S)
@@ -254,6 +262,17 @@ class Story:
                 last = busy
             self._pause.wait(POLL_S)
         raise WentWrong(f"waited {deadline_s:g} s for {what}; {_seen(last)}")
+
+    def _calmly(self, read: Callable[[], Read]) -> Read:
+        """Read once more, and again, where a part of the stack is busy. Raises Retry when that lasts too long."""
+        until = time.monotonic() + BUSY_DEADLINE_S
+        while True:
+            try:
+                return read()
+            except Retry:
+                if time.monotonic() > until:
+                    raise
+            self._pause.wait(POLL_S)
 
     def _look(self) -> Scene:
         """One look at everything, shown."""

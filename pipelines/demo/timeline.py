@@ -1,7 +1,8 @@
 """The demo's live timeline: what happens, why it waits and until when, and what users get, in the terminal.
 
 Rules:
-- On a terminal a table is redrawn in place; elsewhere (a log, a pipe, CI) lines are appended, each said once.
+- On a terminal a table is redrawn in place, one line per phase so that it never outgrows the screen, and what ended
+  scrolls by above it with its whole arithmetic; elsewhere (a log, a pipe, CI) lines are appended. Each is said once.
 - It shows what Git, the load and the reconciler say, and keeps no state of its own but what it has already said.
 - Colour is rich's business: NO_COLOR and dumb terminals are honoured.
 
@@ -34,6 +35,12 @@ WAIT_WORDS_EVERY = timedelta(seconds=5)
 
 REQUESTS_EVERY = timedelta(seconds=15)
 """The same for the counts of requests."""
+
+LINES_AROUND = 8
+"""Around the table's rows: its heading, why it waits (some lines on a narrow screen), the requests, the prompt."""
+
+COLUMNS = {"version": 7, "phase": 12, "weight": 6, "since": 8, "for": 5, "verdict": 7}
+"""Widths that a long "why" may not squeeze: of the longest phase, a time of day, and so on."""
 
 STYLES = {VerdictKind.PASS: "green", VerdictKind.FAIL: "bold red"}
 
@@ -139,33 +146,33 @@ class Timeline:
 
     def say(self, words: str) -> None:
         """One line of the story, above the table."""
-        self._console.print(Text(words, style="bold"))
+        self._console.print(Text(words, style="bold"), soft_wrap=True)
 
     def show(self, scene: Scene) -> None:
         """Draw the table anew, or append what is new."""
         self._begun = self._begun or scene.now
+        news = self._endings(scene) if self._live else self._news(scene)
+        for line in news:
+            self._console.print(Text(f"{(scene.now - self._begun).total_seconds():6.1f} s  {line}"), soft_wrap=True)
         if self._live is not None:
             self._live.update(self.table(scene))
-            return
-        for line in self._news(scene):
-            self._console.print(Text(f"{(scene.now - self._begun).total_seconds():6.1f} s  {line}"), soft_wrap=True)
 
     def table(self, scene: Scene) -> RenderableType:
         """The whole scene: a row per phase, then why it waits, then the requests."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in ("version", "phase", "weight", "since", "for", "verdict"):
-            table.add_column(heading, no_wrap=True, style="dim" if heading == "since" else "")
-        table.add_column("why", overflow="fold", ratio=1)
-        for row in rows(scene):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+        for heading, width in COLUMNS.items():
+            table.add_column(heading, no_wrap=True, width=width, style="dim" if heading == "since" else "")
+        table.add_column("why", no_wrap=True, overflow="ellipsis", ratio=1)
+        for row in rows(scene)[-max(self._console.height - LINES_AROUND, 1) :]:
             table.add_row(*self._cells(row, scene.now))
         return Group(table, Text(self._wait_words(scene)), Text(requests_words(scene.requests)))
 
     def _cells(self, row: Row, now: datetime) -> Sequence[RenderableType]:
         record = row.record
         lasted = ((record.until or now) - record.since).total_seconds()
-        why = list(record.reasons)
+        why = record.reasons[0] if record.reasons else ""
         if record.until is None:
-            why.append(until_words(record, self._policy, now))
+            why = until_words(record, self._policy, now)
         return (
             f"v{row.version}",
             str(record.phase),
@@ -173,22 +180,31 @@ class Timeline:
             _clock(record.since),
             f"{lasted:.0f} s",
             Text(record.verdict or "", style=STYLES.get(record.verdict, "") if record.verdict else ""),
-            Text("\n".join(why)),
+            Text(why),
         )
 
     def _news(self, scene: Scene) -> Iterable[str]:
         """What has not been said yet, one line each."""
         for row in rows(scene):
-            yield from self._row_news(row, scene.now)
+            yield from self._beginning(row, scene.now)
+            yield from self._ending(row)
         if scene.waiting is not None and self._due("wait", scene.now, WAIT_WORDS_EVERY):
             yield self._wait_words(scene)
         if self._due("requests", scene.now, REQUESTS_EVERY):
             yield requests_words(scene.requests)
 
-    def _row_news(self, row: Row, now: datetime) -> Iterable[str]:
-        record = row.record
+    def _endings(self, scene: Scene) -> Iterable[str]:
+        """Of that, what a table has no room for."""
+        for row in rows(scene):
+            yield from self._ending(row)
+
+    def _beginning(self, row: Row, now: datetime) -> Iterable[str]:
         if self._first(row.key):
-            yield f"{row.name} since {_clock(record.since)} {until_words(record, self._policy, now)}".rstrip()
+            since = _clock(row.record.since)
+            yield f"{row.name} since {since} {until_words(row.record, self._policy, now)}".rstrip()
+
+    def _ending(self, row: Row) -> Iterable[str]:
+        record = row.record
         if record.until is not None and self._first(f"{row.key}/ended"):
             lasted = (record.until - record.since).total_seconds()
             yield f"{row.name} ended after {lasted:.0f} s {record.verdict or ''}".rstrip()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.demo.load import CATCH_UP_S, Counters, Load, Tally, Timetable, main, read_report, write_report
+from pipelines.demo.load import CATCH_UP_S, Counters, Load, LoadDied, Tally, Timetable, main, read_report, write_report
 from tests.conditions import wait_until
 
 RATE = 200.0
@@ -113,7 +116,7 @@ def test_answers_are_told_apart_by_version_and_connections_are_kept(server: Serv
 
 
 def test_a_load_that_cannot_start_says_why(server: Server) -> None:
-    with pytest.raises(RuntimeError, match="at least one row"), Load(server.url, []):
+    with pytest.raises(LoadDied, match="at least one row"), Load(server.url, []):
         pytest.fail("a load without rows started")
 
 
@@ -123,8 +126,26 @@ def test_a_load_that_was_killed_is_no_quiet_zero(server: Server) -> None:
         assert load._process is not None
         load._process.kill()
         load._process.wait(10)
-        with pytest.raises(RuntimeError, match="not running"):
+        with pytest.raises(LoadDied, match="not running"):
             load.counters()
+
+
+def test_a_load_ends_when_the_process_that_started_it_was_killed(server: Server, tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from pipelines.demo.load import Load\n"
+        "with Load(sys.argv[1], ['{}'], rate=50) as load:\n"
+        "    print(load._process.pid, flush=True); threading.Event().wait()"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # what a killed process cannot remove goes with the test
+    command = [sys.executable, "-c", code, server.url]
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        command_line = Path("/proc", owner.stdout.readline().decode().strip(), "cmdline")
+        assert b"pipelines.demo.load" in command_line.read_bytes()
+        owner.kill()
+    # nobody may reap it here; of a process that has ended, no command line is left
+    wait_until(lambda: not command_line.exists() or not command_line.read_bytes(), 10, "the orphan's end")
 
 
 def test_a_refused_connection_is_a_failure_once_something_served() -> None:

@@ -42,9 +42,9 @@ def waiting(seconds: float) -> Wait:
     return Wait(model="breast-cancer", environment="production", reason=f"step at {seconds:g} s", until=at(70))
 
 
-def shown(*scenes: Scene, terminal: bool = False, no_color: bool | None = None) -> str:
+def shown(*scenes: Scene, terminal: bool = False, no_color: bool | None = None, width: int = 200) -> str:
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=terminal, width=200, no_color=no_color, height=60)
+    console = Console(file=screen, force_terminal=terminal, width=width, no_color=no_color, height=24)
     with Timeline(console, POLICY) as timeline:
         timeline.say("A person moves v2 to Production in MLflow")
         for scene in scenes:
@@ -88,6 +88,20 @@ def test_a_terminal_gets_a_table_in_colour_unless_no_color_is_set() -> None:
     assert "\x1b[1;31m" in coloured
     assert "\x1b[1;31m" not in plain
     assert "31m" not in plain
+
+
+def test_on_a_narrow_screen_only_the_why_is_cut_off_and_the_newest_phases_stay() -> None:
+    many = tuple(dataclasses.replace(history(), rollout=f"rollout-{n}") for n in range(20))
+    scene = Scene(now=at(20), release=canary(), history=many, requests=ANSWERED)
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, height=24)
+    console.print(Timeline(console, POLICY).table(scene))
+    lines = screen.getvalue().splitlines()
+    assert len(lines) < console.height
+    assert [word in lines[-3] for word in ("v2", "CANARY", "10 %", "11 s", "until ")] == [True] * 5
+    assert lines[-4].split()[:3] == ["v2", "WARMING", "0"]
+    assert "errors: 9 bad" in lines[-5]
+    assert lines[-5].rstrip().endswith("…")
 
 
 def test_the_running_rollout_is_not_shown_twice_once_it_is_history() -> None:
