@@ -24,8 +24,10 @@ from policies.strict_yaml import Parsed, Path, dotted
 T = TypeVar("T")
 
 _SHOWN = 60  # characters of a wrong value: enough to find it, no page of it
+_NEAR = 0.65  # difflib's ratio: `deafult` and `default` have 0.86, `colour` and `rollout` 0.62
 _SECRET_FIELDS = frozenset({"env"})
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
+_OUR_WORDS = {"an object": "a mapping", "a valid array": "a list", "a valid dictionary": "a mapping"}
 # What a text should have looked like, by the beginning of the pattern that it missed.
 _SHAPES = {
     "^https?://": "should be an address like http://127.0.0.1:8265, without user, password or spaces",
@@ -84,7 +86,8 @@ def note(parsed: Parsed, file: str, path: Path, message: str, severity: Severity
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """Why a key is refused, with the nearest right name, or all of them."""
-    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=_NEAR)
+    near = near or [name for name in known if key.lower() in name.split("_")]
     if near:
         return f"is not known here; did you mean {near[0]}?"
     return f"is not known here; known are {', '.join(known)}" if known else "is not known here"
@@ -138,6 +141,8 @@ def _path_in(data: Any, location: Sequence[str | int]) -> Path:
 
 def _in_words(item: Any, path: Path) -> str:
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    for theirs, ours in _OUR_WORDS.items():
+        message = message.replace(theirs, ours)
     if item["type"] == "string_pattern_mismatch":
         pattern = str(item["ctx"]["pattern"])
         message = next((words for start, words in _SHAPES.items() if pattern.startswith(start)), message)
