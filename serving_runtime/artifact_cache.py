@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 
 from policies.artifact_digest import artifact_digest
-
 from policies.errors import BadInput, Stalled
 
 _log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """A small model for real Serve applications: MLflow logs this file as the model's code.
 
-It answers `x * scale`, and by its inputs does what models do: -1 tells its process id, 13 is beyond it (unless it is repaired),
-77 takes longer than anybody waits.
+It answers `x * scale`, and by its inputs does what models do: -1 tells its process id, 13 is beyond it (unless it is
+repaired), 77 takes longer than anybody waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Served(mlflow.pyfunc.PythonModel):
         self.scale = config.get("scale", 1.0)
         self.unlucky = config.get("unlucky", True)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[float]:
+    # MLflow reads type hints on `model_input` as a signature.
+    def predict(self, model_input, params: dict[str, Any] | None = None) -> list[float]:  # type: ignore[no-untyped-def] # noqa: ANN001
         values = [float(x) for x in model_input["x"]]
         if HANGS in values:
             threading.Event().wait(HANGS_FOR_S)

@@ -1,0 +1,493 @@
+"""What a host does with its challenger: splits, copies, falls back, and counts. Ray is not in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from serving_runtime import host as host_module
+from serving_runtime.challenger import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker, Connection
+from serving_runtime.host import Event, Host, Reply, Served, ShadowEvent, VersionEvent
+from serving_runtime.outcomes import Joint, Outcome, UserOutcome
+from serving_runtime.protocol import DRAINING, Answer, Call
+from serving_runtime.user_config import Split, UserConfig
+
+STABLE, CANDIDATE = Served(1, "11111111"), Served(2, "22222222")
+CALL = Call(b'{"inputs": [1]}', "application/json", "r-1")
+SOON_S = 0.02  # a timeout that a test waits for
+LONG_S = 20.0  # a timeout that must not be reached
+TURNS_OF_THE_LOOP = 50  # more than any chain of tasks here needs
+
+Behaviour = Callable[[Call], Awaitable[Answer]]
+
+
+async def good(_call: Call) -> Answer:
+    return Answer(200, b"good")
+
+
+async def broken(_call: Call) -> Answer:
+    return Answer(500, b"broken")
+
+
+async def refuses(_call: Call) -> Answer:
+    return Answer(400, b"refused")
+
+
+async def dies(_call: Call) -> Answer:
+    raise ConnectionError("the replica died")
+
+
+async def drains(_call: Call) -> Answer:
+    return Answer(DRAINING, b"")
+
+
+async def hangs(_call: Call) -> Answer:
+    await asyncio.Event().wait()
+    raise AssertionError("never")
+
+
+class Server:
+    """A version that answers as told and counts what it was asked. It serves as own server and as connection."""
+
+    def __init__(self, behaviour: Behaviour = good) -> None:
+        self.behaviour = behaviour
+        self.asked = 0
+
+    async def answer(self, call: Call) -> Answer:
+        self.asked += 1
+        return await self.behaviour(call)
+
+
+class Counts:
+    """A Tally that remembers."""
+
+    def __init__(self) -> None:
+        self.events: Counter[Event] = Counter()
+        self.users: Counter[UserOutcome] = Counter()
+        self.announced: list[Served] = []
+        self.seen = asyncio.Event()
+
+    def count(self, event: Event, number: int) -> None:
+        self.seen.set()
+        self.events[event] += number
+
+    def answered(self, outcome: UserOutcome) -> None:
+        self.users[outcome] += 1
+
+    def announce(self, served: Served, *, candidate: bool) -> None:
+        assert candidate == (served == CANDIDATE)
+        self.announced.append(served)
+
+
+class World:
+    """One host, its own server, its candidate, its counts, its clock, and draws from a list."""
+
+    def __init__(self, *, stable: Behaviour = good, candidate: Behaviour = good) -> None:
+        self.own, self.other, self.counts = Server(stable), Server(candidate), Counts()
+        self.now = 1000.0
+        self.draws: list[float] = []
+        self.connected: list[str] = []
+        self.host = Host(
+            STABLE,
+            self.own,
+            connect=self._connect,
+            tally=self.counts,
+            draw=lambda: self.draws.pop(0) if self.draws else 0.0,
+            clock=lambda: self.now,
+        )
+
+    def _connect(self, application: str) -> Connection:
+        self.connected.append(application)
+        return self.other
+
+    def split(self, revision: int = 1, request_timeout_s: float = LONG_S, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "weight_percent": 100,
+            "shadow": False,
+            "timeout_s": LONG_S,
+            "max_ongoing": 4,
+            **changes,
+        }
+        split = Split(application="m--v2-22222222", version=2, build="22222222", **fields)
+        self.configure(revision, split, request_timeout_s)
+
+    def configure(self, revision: int, split: Split | None, request_timeout_s: float = LONG_S) -> None:
+        config = UserConfig(
+            revision=revision, model="m", version=1, build="11111111", request_timeout_s=request_timeout_s, split=split
+        )
+        self.host.configure(config)
+
+    async def ask(self) -> Reply:
+        return await self.host.answer(CALL)
+
+    def versions(self) -> dict[tuple[int, str], int]:
+        return {(e.served.version, e.outcome): n for e, n in self.counts.events.items() if isinstance(e, VersionEvent)}
+
+    def pairs(self) -> dict[Joint, int]:
+        return {e.joint: n for e, n in self.counts.events.items() if isinstance(e, ShadowEvent)}
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    loop = asyncio.get_running_loop()
+    for _ in range(TURNS_OF_THE_LOOP):
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+
+
+# --- alone, and splitting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome", "user"),
+    [
+        (good, Outcome.GOOD, UserOutcome.OK),
+        (broken, Outcome.BAD, UserOutcome.ERROR),
+        (refuses, Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
+    ],
+)
+def test_alone_it_answers_and_counts_itself(behaviour: Behaviour, outcome: Outcome, user: UserOutcome) -> None:
+    async def story() -> None:
+        world = World(stable=behaviour)
+        reply = await world.ask()
+        assert reply == Reply(await behaviour(CALL), 1)
+        assert world.versions() == {(1, outcome): 1}
+        assert world.counts.users == {user: 1}
+
+    asyncio.run(story())
+
+
+def test_a_version_that_takes_too_long_is_504_and_bad() -> None:
+    async def story() -> None:
+        world = World(stable=hangs)
+        world.configure(1, None, request_timeout_s=SOON_S)
+        assert (await world.ask()).answer.status == 504
+        assert world.versions() == {(1, Outcome.BAD): 1}
+        assert world.counts.users == {UserOutcome.ERROR: 1}
+
+    asyncio.run(story())
+
+
+def test_the_draw_decides_who_answers_and_who_is_counted() -> None:
+    async def story() -> None:
+        world = World()
+        world.split(weight_percent=10)
+        world.draws = [0.05, 0.10, 0.99]
+        replies = [await world.ask() for _ in range(3)]
+        assert [r.version for r in replies] == [2, 1, 1]
+        assert world.versions() == {(2, Outcome.GOOD): 1, (1, Outcome.GOOD): 2}
+        assert world.counts.users == {UserOutcome.OK: 3}
+        assert world.counts.announced == [STABLE, CANDIDATE]
+
+    asyncio.run(story())
+
+
+# --- falling back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [broken, dies, hangs])
+def test_a_candidates_failure_is_answered_by_stable_and_counted_against_the_candidate(failure: Behaviour) -> None:
+    async def story() -> None:
+        world = World(candidate=failure)
+        world.split(timeout_s=SOON_S)
+        assert await world.ask() == Reply(Answer(200, b"good"), 1)
+        assert world.versions() == {(2, Outcome.BAD): 1}, "stable's answer to a selected request is no evidence"
+        assert world.counts.users == {UserOutcome.FALLBACK: 1}
+
+    asyncio.run(story())
+
+
+def test_when_both_fail_the_user_gets_stables_error() -> None:
+    async def story() -> None:
+        world = World(stable=broken, candidate=dies)
+        world.split()
+        assert await world.ask() == Reply(Answer(500, b"broken"), 1)
+        assert world.versions() == {(2, Outcome.BAD): 1}
+        assert world.counts.users == {UserOutcome.ERROR: 1}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("stable", "reply", "candidate_counts_as", "user"),
+    [
+        (good, Reply(Answer(200, b"good"), 1), Outcome.BAD, UserOutcome.FALLBACK),
+        (refuses, Reply(Answer(400, b"refused"), 1), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
+        (broken, Reply(Answer(400, b"refused"), 2), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
+    ],
+)
+def test_a_candidates_400_is_checked_with_stable(
+    stable: Behaviour, reply: Reply, candidate_counts_as: Outcome, user: UserOutcome
+) -> None:
+    async def story() -> None:
+        world = World(stable=stable, candidate=refuses)
+        world.split()
+        assert await world.ask() == reply
+        assert world.versions() == {(2, candidate_counts_as): 1}
+        assert world.counts.users == {user: 1}
+
+    asyncio.run(story())
+
+
+def test_a_draining_candidate_is_nobodys_fault() -> None:
+    async def story() -> None:
+        world = World(candidate=drains)
+        world.split()
+        for _ in range(FAILURES_TO_OPEN + 1):
+            assert (await world.ask()).version == 1
+        assert world.other.asked == FAILURES_TO_OPEN + 1, "draining opens no breaker"
+        assert world.versions() == {(1, Outcome.GOOD): FAILURES_TO_OPEN + 1}
+        assert world.counts.users == {UserOutcome.OK: FAILURES_TO_OPEN + 1}
+
+    asyncio.run(story())
+
+
+def test_above_the_cap_stable_answers_and_the_candidate_is_not_blamed() -> None:
+    async def story() -> None:
+        world, gate = World(), asyncio.Event()
+
+        async def waits(call: Call) -> Answer:
+            await gate.wait()
+            return await good(call)
+
+        world.other.behaviour = waits
+        world.split(max_ongoing=2)
+        held = [asyncio.create_task(world.ask()) for _ in range(2)]
+        await settle()
+        assert (await world.ask()).version == 1
+        assert world.other.asked == 2
+        gate.set()
+        assert [(await h).version for h in held] == [2, 2]
+        assert world.versions() == {(2, Outcome.GOOD): 2, (1, Outcome.GOOD): 1}
+        assert (await world.ask()).version == 2, "there is room again"
+
+    asyncio.run(story())
+
+
+# --- the breaker -----------------------------------------------------------------------------------------------------
+
+
+def test_failures_in_a_row_open_the_breaker_and_then_nobody_waits() -> None:
+    async def story() -> None:
+        world = World(candidate=dies)
+        world.split()
+        for _ in range(FAILURES_TO_OPEN + 20):
+            assert (await world.ask()).answer.status == 200
+        assert world.other.asked == FAILURES_TO_OPEN
+        assert world.versions() == {(2, Outcome.BAD): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
+
+    asyncio.run(story())
+
+
+def test_after_a_pause_one_probe_goes_through_and_an_answer_closes_it() -> None:
+    async def story() -> None:
+        world = World(candidate=dies)
+        world.split()
+        for _ in range(FAILURES_TO_OPEN):
+            await world.ask()
+        world.now += FIRST_PAUSE_S
+        world.other.behaviour = good
+        assert (await world.ask()).version == 2
+        assert (await world.ask()).version == 2
+
+    asyncio.run(story())
+
+
+def test_answers_with_500_open_no_breaker() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split()
+        for _ in range(FAILURES_TO_OPEN * 3):
+            await world.ask()
+        assert world.other.asked == FAILURES_TO_OPEN * 3
+
+    asyncio.run(story())
+
+
+def test_the_breaker_lets_one_probe_through_at_a_time_and_pauses_longer_each_time() -> None:
+    breaker, now = Breaker(), 0.0
+    for _ in range(FAILURES_TO_OPEN):
+        assert breaker.allows(now)
+        breaker.failed(now)
+    pauses = []
+    for _ in range(8):
+        assert not breaker.allows(now)
+        waited = FIRST_PAUSE_S
+        while not breaker.allows(now + waited):
+            waited *= 2
+        assert not breaker.allows(now + waited), "a second probe"
+        now += waited
+        pauses.append(waited)
+        breaker.failed(now)
+    assert pauses[:3] == [FIRST_PAUSE_S, FIRST_PAUSE_S * 2, FIRST_PAUSE_S * 4]
+    assert max(pauses) < LONGEST_PAUSE_S * 2
+
+
+def test_one_answer_in_between_starts_the_count_again() -> None:
+    breaker = Breaker()
+    for _ in range(10):
+        for _ in range(FAILURES_TO_OPEN - 1):
+            breaker.failed(0.0)
+        breaker.answered()
+    assert breaker.allows(0.0)
+    assert not breaker.is_open
+
+
+# --- shadow ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "joint", "candidate_counts_as"),
+    [
+        (good, good, Joint.GOOD_GOOD, Outcome.GOOD),
+        (broken, good, Joint.BAD_GOOD, Outcome.BAD),
+        (dies, good, Joint.BAD_GOOD, Outcome.BAD),
+        (good, broken, Joint.GOOD_BAD, Outcome.GOOD),
+        (broken, broken, Joint.BAD_BAD, Outcome.BAD),
+        (refuses, good, Joint.BAD_GOOD, Outcome.BAD),
+        (refuses, refuses, None, Outcome.CLIENT_ERROR),
+    ],
+)
+def test_in_shadow_the_user_gets_stables_answer_and_the_pair_is_counted(
+    candidate: Behaviour, stable: Behaviour, joint: Joint | None, candidate_counts_as: Outcome
+) -> None:
+    async def story() -> None:
+        world = World(stable=stable, candidate=candidate)
+        world.split(weight_percent=0, shadow=True)
+        assert await world.ask() == Reply(await stable(CALL), 1)
+        await settle()
+        assert world.pairs() == ({} if joint is None else {joint: 1})
+        assert world.versions()[2, candidate_counts_as] == 1
+        assert sum(world.counts.users.values()) == 1
+
+    asyncio.run(story())
+
+
+def test_a_hanging_candidate_never_delays_an_answer_in_shadow_and_copies_are_bounded() -> None:
+    async def story() -> None:
+        world = World(candidate=hangs)
+        world.split(weight_percent=0, shadow=True, max_ongoing=4)
+        many = host_module.COPIES_WAITING + 4 + 10
+        for _ in range(many):
+            assert (await world.ask()).answer.status == 200
+            await settle()
+        assert world.other.asked == 4
+        assert world.pairs() == {Joint.DROPPED: 10}
+
+    asyncio.run(story())
+
+
+def test_copies_that_wait_are_dropped_when_the_split_ends() -> None:
+    async def story() -> None:
+        world, gate = World(), asyncio.Event()
+
+        async def waits(call: Call) -> Answer:
+            await gate.wait()
+            return await good(call)
+
+        world.other.behaviour = waits
+        world.split(weight_percent=0, shadow=True, max_ongoing=1)
+        for _ in range(3):
+            await world.ask()
+        await settle()
+        world.configure(2, None)
+        gate.set()
+        await settle()
+        assert world.other.asked == 1
+        assert world.pairs() == {Joint.GOOD_GOOD: 1, Joint.DROPPED: 2}
+
+    asyncio.run(story())
+
+
+def test_a_draining_candidate_drops_copies() -> None:
+    async def story() -> None:
+        world = World(candidate=drains)
+        world.split(weight_percent=0, shadow=True)
+        await world.ask()
+        await settle()
+        assert world.pairs() == {Joint.DROPPED: 1}
+        assert world.versions() == {(1, Outcome.GOOD): 1}
+
+    asyncio.run(story())
+
+
+# --- clients that leave, order, revisions ----------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_does_not_spare_a_slow_candidate() -> None:
+    async def story() -> None:
+        world = World(candidate=hangs)
+        world.split(timeout_s=SOON_S)
+        request = asyncio.create_task(world.ask())
+        await settle()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        await asyncio.wait_for(world.counts.seen.wait(), LONG_S)
+        assert world.versions() == {(2, Outcome.BAD): 1}
+
+    asyncio.run(story())
+
+
+def test_younger_answers_are_counted_after_older_ones_of_either_version() -> None:
+    async def story() -> None:
+        world, gate = World(), asyncio.Event()
+
+        async def waits(_call: Call) -> Answer:
+            await gate.wait()
+            return Answer(500, b"")
+
+        world.other.behaviour = waits
+        world.split(weight_percent=50)
+        world.draws = [0.0, 0.9, 0.9]
+        slow = asyncio.create_task(world.ask())
+        await settle()
+        assert [(await world.ask()).version for _ in range(2)] == [1, 1]
+        assert not world.versions()
+        gate.set()
+        await slow
+        assert world.versions() == {(2, Outcome.BAD): 1, (1, Outcome.GOOD): 2}
+
+    asyncio.run(story())
+
+
+def test_an_older_revision_is_ignored_and_the_same_one_is_not() -> None:
+    world = World()
+    world.split(revision=5, weight_percent=10)
+    world.split(revision=4, weight_percent=90)
+    assert world.host.config is not None
+    assert world.host.config.split is not None
+    assert world.host.config.split.weight_percent == 10
+    world.split(revision=5, weight_percent=20)
+    assert world.host.config.split.weight_percent == 20
+
+
+def test_a_new_weight_keeps_the_breaker_and_another_candidate_starts_afresh() -> None:
+    async def story() -> None:
+        world = World(candidate=dies)
+        world.split(revision=1)
+        for _ in range(FAILURES_TO_OPEN):
+            await world.ask()
+        world.split(revision=2, weight_percent=100, timeout_s=1.0)
+        await world.ask()
+        assert world.other.asked == FAILURES_TO_OPEN
+        other = Split(
+            application="m--v3-33333333",
+            version=2,
+            build="22222222",
+            weight_percent=100,
+            shadow=False,
+            timeout_s=1.0,
+            max_ongoing=4,
+        )
+        world.configure(3, other)
+        await world.ask()
+        assert world.other.asked == FAILURES_TO_OPEN + 1
+        assert world.connected == ["m--v2-22222222", "m--v3-33333333"]
+
+    asyncio.run(story())

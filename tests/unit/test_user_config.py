@@ -1,0 +1,69 @@
+"""What a replica accepts as its user_config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from policies.errors import BadInput
+from serving_runtime.user_config import parse_user_config
+
+SPLIT = {
+    "application": "fraud--v2-22222222",
+    "version": 2,
+    "build": "22222222",
+    "weight_percent": 10,
+    "shadow": False,
+    "timeout_s": 5,
+    "max_ongoing": 16,
+}
+CONFIG: dict[str, Any] = {
+    "revision": 3,
+    "drain": False,
+    "hold": False,
+    "model": "fraud",
+    "version": 1,
+    "build": "11111111",
+    "request_timeout_s": 30.0,
+    "split": SPLIT,
+}
+
+
+def test_a_config_is_read_as_it_is_written() -> None:
+    config = parse_user_config(CONFIG)
+    assert config.revision == 3
+    assert config.split is not None
+    assert config.split.weight_percent == 10
+    assert config.split.timeout_s == 5.0
+    assert parse_user_config({**CONFIG, "split": None}).split is None
+
+
+def test_a_key_of_a_later_release_is_ignored() -> None:
+    assert parse_user_config({**CONFIG, "sticky_by": "user"}).revision == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"revision": "3"}, "revision"),
+        ({"revision": -1}, "revision"),
+        ({"drain": 1}, "drain"),
+        ({"request_timeout_s": float("inf")}, "request_timeout_s"),
+        ({"request_timeout_s": 0}, "request_timeout_s"),
+        ({"split": {**SPLIT, "weight_percent": 101}}, "split.weight_percent"),
+        ({"split": {**SPLIT, "weight_percent": True}}, "split.weight_percent"),
+        ({"split": {**SPLIT, "build": "../../x"}}, "split.build"),
+        ({"split": {}}, "split.application"),
+        ({"split": []}, "split"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadInput, match=rf"(^|\W){field}"):
+        parse_user_config({**CONFIG, **change})
+
+
+@pytest.mark.parametrize("raw", [None, [], "text", 3, {}])
+def test_what_is_no_config_is_bad_input_and_nothing_else(raw: object) -> None:
+    with pytest.raises(BadInput):
+        parse_user_config(raw)
