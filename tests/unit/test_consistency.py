@@ -1,0 +1,182 @@
+"""Lint of a whole repo: documents that are right one by one and wrong together."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.defaults import built_in_documents
+from policies.config_repo_documents import parse_repo, with_defaults
+from policies.consistency import check
+from policies.notes import Note, Severity
+
+SLUICE = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n"
+PRODUCTION = "  production:\n    trigger: {stage: Production}\n"
+MODEL = "apiVersion: sluicegate/v1\nkind: Model\nname: fraud\n"
+POLICY = "apiVersion: sluicegate/v1\nkind: RolloutPolicy\nname: mine\n"
+
+
+def lint(environments: str = PRODUCTION, model: str = "", policy: str = "") -> tuple[Note, ...]:
+    files = {
+        "sluice.yaml": SLUICE + environments,
+        "models/fraud.yaml": MODEL + ("rollout: mine\n" if policy else "") + model,
+        **({"policies/mine.yaml": POLICY + policy} if policy else {}),
+    }
+    return check(parse_repo(with_defaults(files, built_in_documents())))
+
+
+def environment(name: str, fields: str = "", stage: str = "Production", ray: str = "", prometheus: str = "") -> str:
+    return (
+        f"  {name}:\n    trigger: {{stage: {stage}}}\n    ray: {{dashboard: 'http://{ray or name}:8265'}}\n"
+        f"    prometheus: {{url: 'http://{prometheus or name}:9090'}}\n{fields}"
+    )
+
+
+def test_a_plain_repo_has_nothing_to_report() -> None:
+    assert lint() == ()
+    assert lint(environment("eu") + environment("us", "    on_rollback: annotate\n")) == ()
+    assert lint(environment("eu") + environment("us", stage="Staging")) == ()
+
+
+def test_only_one_environment_restores_a_trigger() -> None:
+    (note,) = lint(environment("eu") + environment("us"))
+    assert str(note) == (
+        "sluice.yaml:8: error: environments.us.on_rollback: eu watches stage Production too, and both would restore it "
+        "after a rollback; only one may write to the registry: write on_rollback: annotate here"
+    )
+
+
+def test_one_ray_cluster_has_one_environment() -> None:
+    (note,) = lint(environment("eu") + environment("us", stage="Staging", ray="EU"))
+    assert "environments.us.ray.dashboard: eu has this Ray cluster already" in str(note)
+
+
+def test_one_prometheus_needs_labels_to_tell_clusters_apart() -> None:
+    (note,) = lint(environment("eu") + environment("us", stage="Staging", prometheus="eu"))
+    assert "environments.us.prometheus.labels: eu reads the same series" in str(note)
+    apart = environment("us", stage="Staging", prometheus="eu").replace(":9090'}", ":9090', labels: {cluster: us}}")
+    assert lint(environment("eu") + apart) == ()
+
+
+@pytest.mark.parametrize(
+    ("interval", "severity"),
+    [("0.5s", Severity.ERROR), ("0s", Severity.ERROR), ("1s", Severity.WARNING), ("4s", "warning")],
+)
+def test_a_look_that_is_too_short(interval: str, severity: Severity) -> None:
+    (note,) = lint(PRODUCTION + f"    look_interval: {interval}\n")
+    assert note.severity == severity
+    assert (note.line, note.field) == (6, "environments.production.look_interval")
+    assert interval in note.message
+
+
+def test_a_scrape_that_is_too_short() -> None:
+    (note,) = lint(PRODUCTION + "    prometheus: {scrape_interval: 0.5s}\n")
+    assert "write at least 1s" in note.message
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "severity", "says"),
+    [
+        (
+            "step: {min_duration: 59s}\n",
+            "step.min_duration",
+            "warning",
+            "59s is shorter than 4 scrapes in production, 1m",
+        ),
+        ("settle: {min_duration: 0s}\n", "settle.min_duration", "warning", "it would pass on hardly any evidence"),
+        ("shadow: {min_duration: 1s}\n", "shadow.min_duration", "warning", "1s is shorter than 4 scrapes"),
+        ("step: {min_duration: 1s, max_duration: 30s}\n", "step.max_duration", "error", "nothing could ever pass"),
+        ("max_duration: 29m\n", "max_duration", "error", "29m is shorter than its steps together, 30m"),
+    ],
+)
+def test_a_policy_with_too_little_time(policy: str, field: str, severity: str, says: str) -> None:
+    (note,) = lint(policy=policy)
+    assert (note.file, note.line, note.field, note.severity) == ("policies/mine.yaml", 4, field, severity)
+    assert says in note.message
+
+
+def test_a_built_in_policy_is_blamed_on_the_scrape_interval() -> None:
+    notes = lint(PRODUCTION + "    prometheus: {scrape_interval: 2m}\n")
+    assert {(note.file, note.line, note.severity) for note in notes} == {("sluice.yaml", 6, Severity.WARNING)}
+    assert "in the built-in policy default, shadow.min_duration: 5m is shorter than 4 scrapes" in str(notes[1])
+
+
+def test_a_policy_that_is_not_used_there_may_be_short() -> None:
+    slow = "    prometheus: {scrape_interval: 2m}\n"
+    two = environment("eu") + environment("us", stage="Staging").replace(":9090'}", ":9090', scrape_interval: 2m}")
+    assert lint(two, model="environments: [eu]\n") == ()
+    assert lint(PRODUCTION + slow, model="environments: [production]\n") != ()
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "says"),
+    [
+        ("candidate_timeout: 30s\n", "candidate_timeout", "30s leaves stable no time to answer in its place: must be"),
+        ("candidate_timeout: 0.2s\n", "candidate_timeout", "is given 0.2s, but the SLO latency allows 200 ms"),
+        ("request_timeout: 0.4s\n", "request_timeout", "is given 0.2s, but the SLO latency allows 200 ms"),
+        ("environments: []\n", "environments", "no environment serves this model"),
+    ],
+)
+def test_a_model_with_too_little_time(model: str, field: str, says: str) -> None:
+    (note,) = lint(model=model)
+    assert (note.file, note.line, note.field) == ("models/fraud.yaml", 4, field)
+    assert says in note.message
+
+
+SHAPED = [
+    "AKIA" + "IOSFODNN7EXAMPLE",
+    "ghp_" + "a1" * 18,
+    "glpat-" + "x" * 20,
+    "hf_" + "aB3" * 10,
+    "postgres://me:" + "pw@db/x",
+    "-----BEGIN RSA PRIVATE" + " KEY-----",
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("DB_PASSWORD", "hunter2"),
+        ("api-key", "abc"),
+        ("AWS_SECRET_ACCESS_KEY", "x y"),
+        ("MLFLOW_TRACKING_TOKEN", "t0"),
+        ("HARMLESS", SHAPED[0]),
+        *(("ANYTHING", value) for value in SHAPED),
+    ],
+)
+def test_a_secret_is_an_error_and_is_not_repeated(key: str, value: str) -> None:
+    (note,) = lint(model=f'settings: {{env: {{"{key}": "{value}"}}}}\n')
+    assert note.severity is Severity.ERROR
+    assert note.field == f"settings.env.{key}"
+    assert "looks like a secret" in note.message
+    assert value not in str(note)
+
+
+def test_a_random_value_is_a_warning() -> None:
+    (note,) = lint(model="settings: {env: {SALT: q7Rk2VxP9mZt4LwB8sNc3YhJ}}\n")
+    assert note.severity is Severity.WARNING
+    assert "q7Rk" not in str(note)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("MAX_TOKENS", "4096"),
+        ("TOKEN_PATH", "/run/secrets/token"),
+        ("SECRET_NAME", "fraud-db"),
+        ("USE_TOKEN", "true"),
+        ("PASSWORD", ""),
+        ("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128"),
+        ("MODEL_ID", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("FEATURE_STORE_URL", "https://features.internal.example:8443/v1/online"),
+        ("LD_LIBRARY_PATH", "/usr/local/cuda-12.4/lib64"),
+    ],
+)
+def test_settings_that_only_sound_like_secrets(key: str, value: str) -> None:
+    assert lint(model=f'settings: {{env: {{{key}: "{value}"}}}}\n') == ()
+
+
+def test_a_password_in_a_package_index() -> None:
+    (note,) = lint(model='settings: {packages: ["--index-url https://me:pw@pypi.example/simple"]}\n')
+    assert note.field == "settings.packages[0]"
+    assert "pw@" not in str(note)
