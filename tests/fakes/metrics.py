@@ -1,0 +1,125 @@
+"""The port `Metrics` in memory: counts are told to it, and the clock is the caller's.
+
+It speaks of what happened (a version answered, the scrape stopped), not of series; what the real door makes of series
+is held against it in `tests/contracts/test_metrics_contract.py`. Here, Prometheus scrapes at every edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from pipelines.ports import EvidenceRequest
+from policies.counting import NOTHING, VersionKey, first_edge, last_edge, moment
+from policies.model import Application, Bin, Counts, Evidence, Objective, Sli, Source
+from serving_runtime.scrape_health import STALE_SCRAPES
+
+_Who = tuple[str, VersionKey]
+_Page = tuple[str, VersionKey, VersionKey | None, Sli, float | None, int]
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What one version answered in one bin."""
+
+    total: int = 0
+    bad: int = 0
+    latencies: dict[float, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
+
+    def counts(self, objective: Objective) -> Counts:
+        if objective.sli is Sli.ERRORS:
+            return Counts(self.total, self.bad)
+        assert objective.threshold_ms is not None
+        late = sum(n for ms, n in self.latencies.items() if ms > objective.threshold_ms)
+        return Counts(sum(self.latencies.values()), late)
+
+
+class FakeMetrics:
+    """Tell it what happened, then ask it as the reconciler does."""
+
+    def __init__(self, width: timedelta = timedelta(seconds=15)) -> None:
+        self.width = width
+        self._width_ms = width // timedelta(milliseconds=1)
+        self._tallies: dict[_Who, dict[int, _Tally]] = defaultdict(lambda: defaultdict(_Tally))
+        self._finished: dict[_Page, list[Bin]] = {}
+        self._away = ""
+        self._spoiled: dict[str, str] = {}
+        self._stopped: datetime | None = None
+
+    # --- what happens -----------------------------------------------------------------------------------------
+
+    def answered(
+        self,
+        model: str,
+        version: Application,
+        at: datetime,
+        *,
+        good: int = 0,
+        bad: int = 0,
+        latency_ms: float | None = 10.0,
+    ) -> None:
+        """`good + bad` requests that started at `at`; with `latency_ms` None they never reached its own server."""
+        tally = self._tallies[model, _key(version)][last_edge(at, self.width)]
+        tally.total += good + bad
+        tally.bad += bad
+        if latency_ms is not None:
+            tally.latencies[latency_ms] += good + bad
+        late = [p for p, bins in self._finished.items() if p[0] == model and bins and bins[-1].start + self.width > at]
+        for page in late:  # a story that is told backwards: count again
+            del self._finished[page]
+
+    def go_away(self, reason: str = "Prometheus cannot be reached") -> None:
+        """From now on nothing is known, until `come_back`."""
+        self._away = reason
+
+    def come_back(self) -> None:
+        """Prometheus answers again; what was scraped meanwhile is there."""
+        self._away = ""
+
+    def stop_scraping(self, at: datetime) -> None:
+        """Prometheus answers, and has no sample younger than this, until `resume_scraping`."""
+        self._stopped = at
+
+    def resume_scraping(self) -> None:
+        """Counters went on meanwhile, so nothing is lost."""
+        self._stopped = None
+
+    def spoil(self, model: str, reason: str = "a counter reads nan: that is no count") -> None:
+        """This model's samples cannot be believed any more."""
+        self._spoiled[model] = reason
+
+    # --- the port ---------------------------------------------------------------------------------------------
+
+    def evidence(self, requests: Sequence[EvidenceRequest], now: datetime) -> Mapping[str, tuple[Evidence, ...]]:
+        """Evidence by the request's model, one for each objective in order."""
+        return {r.model: tuple(self._evidence(r, o, now) for o in r.objectives) for r in requests}
+
+    def _evidence(self, request: EvidenceRequest, objective: Objective, now: datetime) -> Evidence:
+        newest = moment(last_edge(min(now, self._stopped or now), self.width))
+        age = now - newest
+        stale = f"stale: the newest sample is {age.total_seconds():g} s old" if age > STALE_SCRAPES * self.width else ""
+        reason = self._away or stale or self._spoiled.get(request.model, "")
+        query = f"{objective.sli}{{model={request.model!r}}}"
+        source = Source(available=not reason, query=query, reason=reason, age=None if self._away else age)
+        bins = () if reason else self._bins(request, objective, last_edge(newest, self.width))
+        return Evidence(objective=objective, width=self.width, bins=bins, source=source)
+
+    def _bins(self, request: EvidenceRequest, objective: Objective, upto_ms: int) -> tuple[Bin, ...]:
+        first_ms = first_edge(request.since, self.width)
+        candidate, stable = _key(request.candidate), _key(request.stable) if request.stable else None
+        page = (request.model, candidate, stable, objective.sli, objective.threshold_ms, first_ms)
+        bins = self._finished.setdefault(page, [])
+        for start_ms in range(first_ms + len(bins) * self._width_ms, upto_ms, self._width_ms):
+            counts = (self._counts(request.model, version, objective, start_ms) for version in (candidate, stable))
+            bins.append(Bin(moment(start_ms), *counts))
+        return tuple(bins[: max(0, (upto_ms - first_ms) // self._width_ms)])
+
+    def _counts(self, model: str, version: VersionKey | None, objective: Objective, start_ms: int) -> Counts:
+        tally = self._tallies[model, version].get(start_ms) if version else None
+        return tally.counts(objective) if tally else NOTHING
+
+
+def _key(version: Application) -> VersionKey:
+    return str(version.version), version.build
