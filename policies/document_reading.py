@@ -28,8 +28,10 @@ HEADER = ("apiVersion", "kind")
 # People write a few kilobytes; a document of a quarter of a megabyte is a mistake or an attack.
 MAX_WRITTEN_BY_PEOPLE = 262_144
 # A look reads every document again, and nearly all are as they were: parsing is 300 kB/s, remembering is free. Enough
-# for 1,000 models in 3 environments.
+# for 1,000 models in 3 environments; a document and its positions take about 20 kB.
 _REMEMBERED = 4096
+# A Serve config is new with every step of every rollout and takes megabytes: the current ones of 8 environments only.
+_SERVE_CONFIGS_REMEMBERED = 8
 
 KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.SLUICE: {"Sluice": (API_VERSION, SluiceDocument)},
@@ -56,9 +58,25 @@ class Document:
     notes: tuple[Note, ...]
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
 def read_document(file: str, text: str, place: Place) -> Document:
-    """One document of a kind that belongs at `place`; everything that is wrong with it is in its notes."""
+    """One document of a kind that belongs at `place`; everything that is wrong with it is in its notes.
+
+    What it returns is shared with later calls: it must not be changed.
+    """
+    return _serve_config(file, text) if place is Place.SERVE else _document(file, text, place)
+
+
+@functools.lru_cache(maxsize=_SERVE_CONFIGS_REMEMBERED)
+def _serve_config(file: str, text: str) -> Document:
+    return _read(file, text, Place.SERVE)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _document(file: str, text: str, place: Place) -> Document:
+    return _read(file, text, place)
+
+
+def _read(file: str, text: str, place: Place) -> Document:
     try:
         parsed = parse(text, file, max_characters=MAX_WRITTEN_BY_PEOPLE) if place in _PEOPLE else parse(text, file)
     except YamlError as error:

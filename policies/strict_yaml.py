@@ -38,7 +38,7 @@ Path = tuple[str | int, ...]
 """Where a value is: keys and list indices from the root."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Position:
     """Line and column, both from 1."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import BUILT_IN, ConfigRepo, parse_repo, read_repo, route_of, with_defaults
+from policies.consistency import check
 from policies.documents import Bake, ModelDocument, RolloutPolicy, format_duration, parse_duration
 from policies.errors import BadInput
 from policies.layout import history_path, locate, model_path, release_path, serve_path
@@ -38,6 +40,7 @@ from policies.model import (
 from policies.names import slug
 from policies.notes import Severity
 from policies.stored_documents import history_text, parse_history, parse_release, release_text
+from policies.strict_yaml import dump, parse
 
 SLUICE = """\
 apiVersion: sluicegate/v1
@@ -615,6 +618,50 @@ def test_a_record_that_is_none_is_refused(text: str) -> None:
 @given(st.timedeltas(min_value=timedelta(), max_value=timedelta(days=10_000)))
 def test_a_duration_is_read_back_as_it_was_written(duration: timedelta) -> None:
     assert parse_duration(format_duration(duration)) == duration
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18) + 1, 10**18 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+WHOLE = {
+    "sluice.yaml": parse(SLUICE, "x").data,
+    "models/fraud.yaml": {**parse(MODEL, "x").data, "settings": {"cpus": 1, "env": {"A": "b"}}, "slos": ["errors"]},
+    "policies/mine.yaml": {**parse(POLICY, "x").data, "steps": [5], "step": {"min_duration": "5m"}},
+    "policies/slo.yaml": parse(LATENCY, "x").data,
+    "environments/production/serve.yaml": {"applications": []},
+    "environments/production/releases/fraud.yaml": parse(
+        release_text(Release(model="fraud", environment="production")), "x"
+    ).data,
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_document_becomes_a_note_and_never_a_crash(data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(WHOLE)))
+    files = {file: dump(content) for file, content in WHOLE.items()}
+    files[path] = dump(_mutated(data, WHOLE[path]))
+    reading = read_repo(with_defaults(files, built_in_documents()))
+    assert (reading.repo is None) == any(note.severity is Severity.ERROR for note in reading.notes)
+    if reading.repo is not None:
+        assert all(note.file for note in check(reading.repo))
+
+
+def _mutated(data: st.DataObject, node: Any) -> Any:
+    """The same document with something else somewhere."""
+    if not node or not isinstance(node, dict | list) or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(JSON)
+    if isinstance(node, list):
+        at = data.draw(st.integers(0, len(node) - 1))
+        return [_mutated(data, inner) if i == at else inner for i, inner in enumerate(node)]
+    key = data.draw(st.sampled_from(sorted(node)) | TEXT)
+    return {**node, key: _mutated(data, node.get(key))}
 
 
 def test_a_route_of_a_model_with_an_odd_name() -> None:
