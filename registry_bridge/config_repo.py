@@ -162,11 +162,11 @@ class ConfigRepo:
 
     def _texts_by_blob(self, paths: Mapping[str, Entry]) -> dict[str, str]:
         """Text of every blob, from the last read where it has it."""
-        by_path = {path: entry.blob for path, entry in paths.items()}
-        missing = {blob: path for path, blob in by_path.items() if blob not in self._blobs}
-        texts = decode_texts((missing[blob], content) for blob, content in self._clone.blobs(missing))
-        new = {blob: texts[path] for blob, path in missing.items()}
-        return {blob: new[blob] if blob in new else self._blobs[blob] for blob in by_path.values()}
+        missing = {path: entry.blob for path, entry in paths.items() if entry.blob not in self._blobs}
+        contents = dict(self._clone.blobs(set(missing.values())))
+        texts = decode_texts((path, contents[blob]) for path, blob in missing.items())
+        known = {entry.blob: self._blobs[entry.blob] for entry in paths.values() if entry.blob in self._blobs}
+        return known | {missing[path]: text for path, text in texts.items()}
 
     def _descends(self, commit: str, ancestor: str) -> bool:
         if not (self._clone.knows(commit) and self._clone.knows(ancestor)):

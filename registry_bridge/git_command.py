@@ -161,7 +161,9 @@ class GitCommand:
         try:
             from git.cmd import Git
             from git.exc import GitCommandNotFound
-        except ImportError as error:  # GitPython refuses to be imported where there is no git
+        except ModuleNotFoundError:  # GitPython itself is not installed
+            raise
+        except ImportError as error:  # it refuses to be imported where there is no git
             raise Stalled("git cannot be run on this machine: install git 2.31 or newer") from error
         # In "/", so that no repo around the current folder is found.
         # GitPython's own kill_after_timeout lists children with `pgrep` or `ps`, which slim images lack, and its

@@ -1,4 +1,4 @@
-"""A config repo to test against, with the people and accidents around it: in memory, or on a real Git server over HTTP."""
+"""A config repo to test against, with the people and accidents around it: in memory, or on a real server over HTTP."""
 
 from __future__ import annotations
 
