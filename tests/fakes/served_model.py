@@ -29,7 +29,7 @@ class Served(mlflow.pyfunc.PythonModel):
         self.unlucky = config.get("unlucky", True)
 
     # MLflow reads type hints on `model_input` as a signature.
-    def predict(self, model_input, params: dict[str, Any] | None = None) -> list[float]:  # type: ignore[no-untyped-def] # noqa: ANN001
+    def predict(self, model_input, params: dict[str, Any] | None = None) -> list[float]:  # type: ignore[no-untyped-def]
         values = [float(x) for x in model_input["x"]]
         if HANGS in values:
             threading.Event().wait(HANGS_FOR_S)
