@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 from requests import ConnectionError as NoConnection
 from requests import RequestException, Response, Session, Timeout
+from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry as HttpRetry
 
 from policies.counting import Ledger, Series, Unusable, VersionKey, first_edge, last_edge, milliseconds, moment
@@ -105,7 +106,7 @@ class Page(NamedTuple):
     first_ms: int
 
 
-Read: TypeAlias = Mapping[Page, Ledger | Unusable]
+Read: TypeAlias = dict[Page, Ledger | Unusable]
 
 
 class Away(Exception):
@@ -122,14 +123,20 @@ class Away(Exception):
 class PrometheusMetrics:
     """The port `Metrics` on a real Prometheus, or on what speaks its API."""
 
-    def __init__(self, target: PrometheusTarget, headers: Mapping[str, str] | None = None) -> None:
-        """`headers` go along with each query (`Authorization`). Raises BadInput for an interval under a second."""
+    def __init__(
+        self, target: PrometheusTarget, headers: Mapping[str, str] | None = None, *, read_s: float = READ_S
+    ) -> None:
+        """`headers` go along with each query (`Authorization`); `read_s` is how long an answer may take, seconds.
+
+        Raises BadInput for a scrape interval under a second.
+        """
         if target.scrape_interval < SHORTEST_INTERVAL:
             raise BadInput(
                 f"prometheus.scrape_interval {format_duration(target.scrape_interval)} is too short: "
                 f"write at least {format_duration(SHORTEST_INTERVAL)}, as Prometheus scrapes Ray"
             )
         self._target = target
+        self._read_s = read_s
         self._width = target.scrape_interval
         self._width_ms = self._width // timedelta(milliseconds=1)
         self._url = target.url.rstrip("/")
@@ -147,7 +154,8 @@ class PrometheusMetrics:
         pages = {self._page(question, objective) for question in requests for objective in question.objectives}
         health = self._health(now)
         upto_ms = last_edge(moment(health.complete_ms), self._width)
-        read: Read = {page: Unusable(health.reason) for page in pages} if health.reason else self._read(pages, upto_ms)
+        read = self._read(pages, upto_ms) if not health.reason else dict.fromkeys(pages, Unusable(health.reason))
+        read |= {page: Unusable(health.ambiguous[page.model]) for page in pages if page.model in health.ambiguous}
         known = {page: self._ledgers[page] for page in pages if page in self._ledgers}
         begun = {
             page: found for page, found in read.items() if isinstance(found, Ledger) and found.upto_ms > page.first_ms
@@ -197,7 +205,7 @@ class PrometheusMetrics:
 
     def _read(self, pages: Iterable[Page], upto_ms: int) -> Read:
         """Each page's ledger with the bins up to `upto_ms`, or why it cannot be had."""
-        read: dict[Page, Ledger | Unusable] = {}
+        read: Read = {}
         gone: Away | None = None
         for batch in self._batches(pages):
             try:
@@ -229,9 +237,9 @@ class PrometheusMetrics:
             )
             return dict.fromkeys(batch, Unusable(long_ago))
         if start_ms >= upto_ms:
-            return batch
+            return dict(batch)
         selector = self._selector(batch)
-        read: dict[Page, Ledger | Unusable] = dict(batch)
+        read: Read = dict(batch)
         if not any(page in self._ledgers for page in batch):
             before = self._ask(promql.last_values(selector, BASELINE // timedelta(milliseconds=1)), start_ms)
             read |= {page: ledger.opened(_of(before, page)) for page, ledger in batch.items()}
@@ -255,15 +263,20 @@ class PrometheusMetrics:
         """One query at a time (milliseconds since the epoch). Raises Away, and nothing of the client's own errors."""
         try:
             answer = self._client.custom_query(
-                query, params={"time": f"{at_ms / 1000:.3f}", "timeout": f"{QUERY_S}s"}, timeout=(CONNECT_S, READ_S)
+                query,
+                params={"time": f"{at_ms / 1000:.3f}", "timeout": f"{QUERY_S}s"},
+                timeout=(CONNECT_S, self._read_s),
             )
             return [_series(item) for item in answer]
         except PrometheusApiClientException as error:
             raise _refused(self._url, error) from error
         except Timeout as error:
-            raise Away(f"Prometheus at {self._url} did not answer within {READ_S:g} s", wholly=True) from error
+            raise Away(f"Prometheus at {self._url} did not answer within {self._read_s:g} s", wholly=True) from error
         except NoConnection as error:
-            raise Away(f"Prometheus at {self._url} cannot be reached: {_cause(error)}", wholly=True) from error
+            words = (
+                f"did not answer within {self._read_s:g} s" if _hung(error) else f"cannot be reached: {_cause(error)}"
+            )
+            raise Away(f"Prometheus at {self._url} {words}", wholly=True) from error
         except PartialAnswer as error:
             raise Away(f"Prometheus answered in part only: {error}", wholly=False) from error
         except (RequestException, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -311,6 +324,11 @@ def _refused(url: str, error: Exception) -> Away:
         f"Prometheus at {url} refused the query: {_short(str(error))}",
         wholly=status is None or status[1].startswith("5") or status[1] in ("401", "403"),
     )
+
+
+def _hung(error: NoConnection) -> bool:
+    """A read that timed out is no `Timeout` where retries are set: urllib3 has counted it as its last try."""
+    return bool(error.args) and isinstance(getattr(error.args[0], "reason", None), ReadTimeoutError)
 
 
 def _cause(error: BaseException) -> str:

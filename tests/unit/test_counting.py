@@ -20,15 +20,14 @@ CANDIDATE, STABLE = ("2", "bbbbbbbb"), ("1", "aaaaaaaa")
 EMPTY = Ledger(candidate=CANDIDATE, stable=STABLE, edge=None, width_ms=WIDTH_MS, upto_ms=0)
 
 
-def labels(process: str, outcome: str, version: tuple[str, str] = CANDIDATE, **more: str) -> dict[str, str]:
+def labels(process: str, outcome: str, version: tuple[str, str] = CANDIDATE, instance: str = "a") -> dict[str, str]:
     return {
         "model": "fraud",
         "version": version[0],
         "build": version[1],
         "outcome": outcome,
         "WorkerId": process,
-        "instance": "10.0.0.1:8080",
-        **more,
+        "instance": instance,
     }
 
 
@@ -36,12 +35,12 @@ def at(seconds: float, value: float) -> tuple[int, float]:
     return round(seconds * 1000), value
 
 
-def good(*samples: tuple[int, float], process: str = "w1", **more: str) -> Series:
-    return Series(labels(process, "good", **more), samples)
+def good(*samples: tuple[int, float], process: str = "w1", instance: str = "a") -> Series:
+    return Series(labels(process, "good", instance=instance), samples)
 
 
-def bad(*samples: tuple[int, float], process: str = "w1", **more: str) -> Series:
-    return Series(labels(process, "bad", **more), samples)
+def bad(*samples: tuple[int, float], process: str = "w1") -> Series:
+    return Series(labels(process, "bad"), samples)
 
 
 def entered(*series: Series, ledger: Ledger = EMPTY, until_s: int = 60) -> Ledger:
@@ -119,7 +118,7 @@ def test_a_restart_is_remembered_for_counters_that_come_back_later() -> None:
 
 
 def test_an_exporter_under_a_new_address_goes_on_with_the_same_counters() -> None:
-    moved = entered(good(at(10, 50)), good(at(25, 60), instance="10.0.0.1:9090"))
+    moved = entered(good(at(10, 50)), good(at(25, 60), instance="b"))
 
     assert candidate(moved)[:2] == [Counts(50, 0), Counts(10, 0)]
 
