@@ -20,6 +20,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import dataclasses
 import hmac
 import logging
 import os
@@ -84,9 +85,19 @@ def create_repo(root: Path, name: str, branch: str = "main") -> Path:
     return folder
 
 
-def create_app(root: Path, token: str | None = None) -> Starlette:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one server takes on."""
+
+    backends: int = BACKENDS
+    queue_s: float = QUEUE_S
+    backend_s: float = BACKEND_S
+    max_body_bytes: int = MAX_BODY_BYTES
+
+
+def create_app(root: Path, token: str | None = None, limits: Limits | None = None) -> Starlette:
     """The server of the bare repos below `root`; with a token every request must carry it."""
-    backend = _Backend(root.resolve(), token)
+    backend = _Backend(root.resolve(), token, limits or Limits())
     return Starlette(
         routes=[Route(HEALTH, _health), Route("/{repo}.git/{service:path}", backend)],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"])],
@@ -117,9 +128,9 @@ async def _health(_: Request) -> Response:
 class _Backend:
     """The ASGI application of one route: each request becomes one `git http-backend`."""
 
-    def __init__(self, root: Path, token: str | None) -> None:
-        self._root, self._token = root, token
-        self._turns = asyncio.Semaphore(BACKENDS)
+    def __init__(self, root: Path, token: str | None, limits: Limits) -> None:
+        self._root, self._token, self._limits = root, token, limits
+        self._turns = asyncio.Semaphore(limits.backends)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Request(scope))
@@ -127,13 +138,13 @@ class _Backend:
             await refusal(scope, receive, send)
             return
         try:
-            await asyncio.wait_for(self._turns.acquire(), QUEUE_S)
+            await asyncio.wait_for(self._turns.acquire(), self._limits.queue_s)
         except TimeoutError:
             busy = PlainTextResponse("too many requests at once\n", 503, {"Retry-After": "5"})
             await busy(scope, receive, send)
             return
         try:
-            await _Exchange(receive, send).run(self._cgi(Request(scope)))
+            await _Exchange(receive, send, self._limits).run(self._cgi(Request(scope)))
         finally:
             self._turns.release()
 
@@ -146,7 +157,7 @@ class _Backend:
         repo = self._root / f"{request.path_params['repo']}.git"
         if not _REPO.fullmatch(request.path_params["repo"]) or repo.is_symlink() or not (repo / "HEAD").is_file():
             return PlainTextResponse("no such repo\n", 404)
-        if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
+        if int(request.headers.get("content-length", "0")) > self._limits.max_body_bytes:
             return PlainTextResponse("too large\n", 413)
         return None
 
@@ -159,7 +170,7 @@ class _Backend:
             "GIT_PROTOCOL": headers.get("git-protocol"),
         }
         return {
-            **_environment(),
+            **_environment(self._limits.max_body_bytes),
             **{name: value for name, value in given.items() if value is not None},
             "GIT_PROJECT_ROOT": str(self._root),
             "GIT_HTTP_EXPORT_ALL": "1",
@@ -176,8 +187,8 @@ class _Backend:
 class _Exchange:
     """One request through one process: its body in, the answer out, both as they come."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
+        self._receive, self._send, self._limits = receive, send, limits
         self._started = False
         self._failure = 500
         """What is answered where the process answers nothing."""
@@ -197,10 +208,12 @@ class _Exchange:
         )
         feeding = asyncio.create_task(self._feed(process))
         try:
-            async with asyncio.timeout(BACKEND_S):
+            async with asyncio.timeout(self._limits.backend_s):
                 await self._answer(process)
         except TimeoutError:
-            _LOG.warning("git http-backend %d took longer than %g s and was stopped", process.pid, BACKEND_S)
+            _LOG.warning(
+                "git http-backend %d took longer than %g s and was stopped", process.pid, self._limits.backend_s
+            )
             await self._fail(504)
         finally:
             feeding.cancel()
@@ -215,7 +228,7 @@ class _Exchange:
             message = await self._receive()
             taken += len(message.get("body", b""))
             self._gone = message["type"] == "http.disconnect"
-            if self._gone or taken > MAX_BODY_BYTES:
+            if self._gone or taken > self._limits.max_body_bytes:
                 self._failure = 413
                 _end(process)
                 return
@@ -293,9 +306,9 @@ def _end(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _environment() -> dict[str, str]:
+def _environment(max_input_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
     """For every git here: where programs are, and no configuration but ours. Hooks get the same; never the token."""
-    config = {"http.receivepack": "true", "receive.maxInputSize": str(MAX_BODY_BYTES), "gc.autoDetach": "false"}
+    config = {"http.receivepack": "true", "receive.maxInputSize": str(max_input_bytes), "gc.autoDetach": "false"}
     numbered = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(config)}
     numbered |= {f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(config.values())}
     return {
