@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
+from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port, port_is_free
+from policies.errors import Stalled
 
 READY_S = 120.0
 """Importing mlflow and creating the database took 10-15 s on two busy cores; a slow disk multiplies that."""
@@ -59,6 +60,8 @@ class MlflowServer:
 
     def start(self) -> Self:
         """Start it and wait until it answers. Raises Stalled, with the end of its log, when it does not."""
+        if not port_is_free(self.port):  # whoever listens there may well answer /health
+            raise Stalled(f"MLflow cannot listen on port {self.port}: another process does; choose another port")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.process.start()

@@ -196,6 +196,18 @@ def free_port(taken: set[int] | None = None) -> int:
             return port
 
 
+def port_is_free(port: int) -> bool:
+    """Could a server listen on this loopback port now?"""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closed connections do not count
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
 def answers(url: str, timeout_s: float = 1.0) -> bool:
     """Does `url` answer 200 within `timeout_s` seconds? Asks directly, whatever proxies the environment names."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

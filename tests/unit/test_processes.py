@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port, log_end
+from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port, log_end, port_is_free
 from policies.errors import Stalled
 from tests.conditions import wait_until
 
@@ -196,8 +196,10 @@ def test_the_end_of_a_log_is_bounded(tmp_path: Path) -> None:
 
 def test_a_free_port_is_free_and_none_of_the_taken() -> None:
     port = free_port()
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, port))
+    assert port_is_free(port)
+    with socket.create_server((LOOPBACK, port)):
+        assert not port_is_free(port)
+    assert port_is_free(port)
     assert free_port({port}) != port
 
 
