@@ -1,0 +1,264 @@
+"""A Ray head with Serve on this machine, for the local stack and the tests: started, waited for and stopped.
+
+Rules:
+- It shares nothing with another Ray on the machine: an own temp folder, free ports for everything that listens (Ray's,
+  HAProxy's, the replicas' own), and no RAY_* variable of ours reaches it.
+- Token authentication is on, with a token of its own in a file only we can read: whoever reaches the dashboard can run
+  code, and loopback belongs to every user of the machine. Ray also listens on the node's address (it turns 127.0.0.1
+  into that by itself), HAProxy's metrics and Ray's metrics on all of them: the token is what protects it.
+- The fast mode and the metrics settings of a production cluster, so that what is measured here holds there.
+- `stop` ends exactly what this session started, also after an interrupt, and also when we are killed (`processes.py`).
+
+It must not deploy anything: that is the reconciler's, through `serving_runtime/ray_cluster.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipelines.processes import LOOPBACK, ManagedProcess, free_port
+from policies.errors import Stalled
+from serving_runtime.ray_cluster import RayCluster, ray_token
+
+_LOG = logging.getLogger(__name__)
+
+VIRTUAL_CPUS = 16
+"""What replicas reserve, not what there is: a few models, each with host, candidate and successors, fit on 2 cores."""
+OBJECT_STORE_BYTES = 200_000_000
+"""Requests and answers pass it only when they are large; Ray's default takes 30 % of the machine's memory."""
+HEAD_READY_S = 90.0
+"""5 s on 2 idle cores; ten times that when seven others start as well."""
+SERVE_READY_S = 90.0
+"""5 s more, likewise."""
+START_TRIES = 2
+"""A free port may be taken by another process before Ray listens; twice in a row is no coincidence."""
+STOP_GRACE_S = 5.0
+"""Nothing of it is kept, so nothing is lost where SIGKILL has to end it."""
+DRAINING_S = 5
+"""How long a deleted replica stays for proxies that have not heard yet. On one node they hear within 0.2 s; Serve's
+30 s, meant for large clusters, would keep a name from coming back for that long."""
+REPLICA_PORTS = 300
+"""One for each start of a replica; a port that was used stays out of the pool for 150 s, and a start takes 2 s."""
+GRPC_PORTS = 20
+"""The same for gRPC, which the local stack does not serve."""
+RANGE_TRIES = 100
+"""Ranges of free ports that are tried; on a machine where a hundred are taken, something else is wrong."""
+RANGE_FROM, RANGE_TO = 20_000, 32_000
+"""Below the ports that Linux gives to outgoing connections (32768 and up), above those of well-known services."""
+
+_PORTS = (
+    "gcs",
+    "dashboard",
+    "dashboard_metrics",
+    "autoscaler_metrics",
+    "agent_http",
+    "agent_grpc",
+    "runtime_env",
+    "metrics",
+    "node_manager",
+    "object_manager",
+    "client",
+    "http",
+    "haproxy_metrics",
+    "haproxy_stats",
+)
+
+
+class RaySession:
+    """One Ray head. Start and stop it once; also a context manager."""
+
+    def __init__(self, folder: Path, *, cpus: int = VIRTUAL_CPUS) -> None:
+        """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths)."""
+        self._folder, self._cpus = folder, cpus
+        self._token_file = folder / "token"
+        self._temporary: Path | None = None
+        self._ports: dict[str, int] = {}
+        self._head: ManagedProcess | None = None
+
+    def start(self) -> Self:
+        """Return when Serve takes configs and answers HTTP. Raises Stalled with the log's end when it does not."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._token_file.touch(mode=0o600)
+        self._token_file.write_text(secrets.token_hex(32), encoding="ascii")
+        for left in reversed(range(START_TRIES)):
+            try:
+                self._start_once()
+            except Stalled:
+                self.stop()
+                if not left:
+                    raise
+                _LOG.warning("Ray did not start; trying other ports", exc_info=True)
+            except BaseException:  # Ctrl-C too: nothing stays behind
+                self.stop()
+                raise
+            else:
+                return self
+        raise AssertionError("unreachable")
+
+    def stop(self) -> None:
+        """End everything this session started. Safe to repeat."""
+        if self._head is not None:
+            self._head.stop()
+            self._head = None
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the dashboard, the control door."""
+        return f"http://{LOOPBACK}:{self._ports['dashboard']}"
+
+    @property
+    def http(self) -> str:
+        """Address where Serve answers requests."""
+        return f"http://{LOOPBACK}:{self._ports['http']}"
+
+    @property
+    def discovery(self) -> Path:
+        """Prometheus's service discovery file (file_sd) with every metrics target."""
+        return self._root / "ray" / "prom_metrics_service_discovery.json"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables that lead Ray's clients, and ours, to this session."""
+        return {
+            "RAY_ADDRESS": f"{LOOPBACK}:{self._ports['gcs']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._token_file),
+        }
+
+    @property
+    def cluster(self) -> RayCluster:
+        """A control door to it."""
+        return RayCluster(self.dashboard, lambda: ray_token(self.environment))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def _root(self) -> Path:
+        if self._temporary is None:
+            raise RuntimeError("Ray was not started, or it was stopped")
+        return self._temporary
+
+    def _start_once(self) -> None:
+        # The path of a socket of HAProxy's has 97 characters at most, and 70 of them are Ray's node id and a name.
+        self._temporary = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
+        taken: set[int] = set()
+        for name in _PORTS:
+            self._ports[name] = free_port(taken)
+            taken.add(self._ports[name])
+        environment = self._child_environment()
+        head = ManagedProcess("Ray", self._command(), self._folder / "ray.log", env=environment, grace_s=STOP_GRACE_S)
+        self._head = head.start()
+        head.wait_until(lambda: _listens(self._ports["gcs"]), "taking connections", HEAD_READY_S)
+        self._start_serve(environment)
+        head.wait_until(lambda: self.cluster.observe().available, "answering at its dashboard", HEAD_READY_S)
+        head.wait_until(lambda: _listens(self._ports["http"]), "serving HTTP", SERVE_READY_S)
+        head.wait_until(self.discovery.is_file, "telling where its metrics are", HEAD_READY_S)
+
+    def _start_serve(self, environment: Mapping[str, str]) -> None:
+        """HTTP options are set once, here: a config that is applied later cannot change them."""
+        options = ["--http-host", LOOPBACK, "--http-port", str(self._ports["http"]), "--proxy-location", "HeadOnly"]
+        command = [sys.executable, "-m", "ray.serve.scripts", "start", *options]
+        starting = ManagedProcess("Serve's start", command, self._folder / "serve.log", env=environment)
+        with starting:
+            starting.wait_until(lambda: not starting.running or starting.exit_code is not None, "done", SERVE_READY_S)
+        if starting.exit_code:
+            raise Stalled(f"Serve did not start (exit code {starting.exit_code}); see {starting.log}")
+
+    def _command(self) -> list[str]:
+        ports = {
+            "port": "gcs",
+            "dashboard-port": "dashboard",
+            "dashboard-agent-listen-port": "agent_http",
+            "dashboard-agent-grpc-port": "agent_grpc",
+            "runtime-env-agent-port": "runtime_env",
+            "metrics-export-port": "metrics",
+            "node-manager-port": "node_manager",
+            "object-manager-port": "object_manager",
+            "ray-client-server-port": "client",
+        }
+        return [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *(f"--node-ip-address={LOOPBACK}", f"--dashboard-host={LOOPBACK}"),
+            *(f"--{option}={self._ports[name]}" for option, name in ports.items()),
+            f"--num-cpus={self._cpus}",
+            "--num-gpus=0",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--temp-dir={self._root / 'ray'}",
+            "--include-log-monitor=false",  # it copies workers' logs to drivers, and there is none
+        ]
+
+    def _child_environment(self) -> dict[str, str]:
+        """What is passed on as it is (paths, proxies, the artifact store's credentials), with our settings for Ray."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SLUICE_"))}
+        here = str(Path(__file__).resolve().parent.parent)  # replicas import serving_runtime
+        path = os.pathsep.join(filter(None, (here, inherited.get("PYTHONPATH"))))
+        return {**inherited, **self._settings(), **self.environment, "PYTHONPATH": path}
+
+    def _settings(self) -> dict[str, str]:
+        root, http = self._root, _free_range(REPLICA_PORTS)
+        grpc = _free_range(GRPC_PORTS, beside=range(http, http + REPLICA_PORTS))
+        return {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_metrics_report_interval_ms": "1000",
+            "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else SIGTERM waits 30 s for work to move to other nodes
+            "DASHBOARD_METRIC_PORT": str(self._ports["dashboard_metrics"]),
+            "AUTOSCALER_METRIC_PORT": str(self._ports["autoscaler_metrics"]),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports["haproxy_metrics"]),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports["haproxy_stats"]),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(root / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(root / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(root),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(root / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(root / "metrics.sock"),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(DRAINING_S),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http + REPLICA_PORTS - 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + GRPC_PORTS - 1),
+        }
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _free_range(size: int, beside: range = range(0)) -> int:
+    """The first of `size` ports in a row that nobody listens on now, none of them in `beside`. Raises Stalled."""
+    for _ in range(RANGE_TRIES):
+        first = random.SystemRandom().randrange(RANGE_FROM, RANGE_TO - size)
+        ports = range(first, first + size)
+        if not set(ports) & set(beside) and all(_is_free(port) for port in ports):
+            return first
+    raise Stalled(f"no {size} free ports in a row between {RANGE_FROM} and {RANGE_TO}: stop what listens there")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True

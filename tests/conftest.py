@@ -1,0 +1,20 @@
+"""What all tests share: real outside systems that are slow to start are started once, by the first test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pipelines.ray_session import RaySession
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySession]:
+    """The one Ray with Serve of all real tests. A test's first submit replaces whatever the one before left running."""
+    from pipelines.ray_session import RaySession
+
+    with RaySession(tmp_path_factory.mktemp("ray")) as session:
+        yield session
