@@ -196,12 +196,12 @@ class Host:
         return Reply(answer, self._served.version), outcome
 
     async def _ask_self(self, call: Call, timeout_s: float) -> Answer:
-        own = asyncio.ensure_future(self._own.answer(call))
-        done, _ = await asyncio.wait({own}, timeout=timeout_s)
-        if not done:
-            own.cancel()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._own.answer(call)
+        except TimeoutError:
+            _log.warning("no answer within %g s to request id %s", timeout_s, call.request_id)
             return timed_out(call.request_id, timeout_s)
-        return own.result()
 
     async def _by_candidate(self, call: Call, challenger: Challenger) -> Reply:
         started = self._clock()

@@ -1,0 +1,366 @@
+"""A version and its challenger on real Ray Serve, with real models from a real MLflow store."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from policies.model import ApplicationStatus
+from serving_runtime.app import DEPLOYMENT, VERSION_HEADER
+from serving_runtime.artifact_cache import digest_of, registry_download
+from serving_runtime.protocol import BODY_LIMIT_BYTES
+from tests.conditions import wait_until
+
+if TYPE_CHECKING:
+    from pipelines.ray_session import RaySession
+
+pytestmark = pytest.mark.real
+
+MODEL_FILE = Path(__file__).parents[1] / "fakes" / "served_model.py"
+NAME, SLUG = "served model #1", "served-model"  # a name that no URI could hold as it is
+ROUTE = f"/models/{SLUG}"
+JSON = {"content-type": "application/json"}
+READY_S = 120.0  # three replicas at once on two shared cores
+LIVE_S = 30.0
+ANSWER_S = 60.0
+WHO = -1.0
+
+BODIES = [
+    pytest.param("application/json", {"dataframe_split": {"columns": ["x"], "data": [[1.0], [2.5]]}}, id="split"),
+    pytest.param("application/json", {"dataframe_records": [{"x": 1.0}, {"x": 2.5}]}, id="records"),
+    pytest.param("application/json", {"instances": [{"x": 1.0}, {"x": 2.5}]}, id="instances"),
+    pytest.param("application/json", {"inputs": {"x": [1.0, 2.5]}, "params": {"plus": 0.5}}, id="inputs and params"),
+    pytest.param("text/csv", "x\n1.0\n2.5\n", id="csv"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry:
+    """A real store with three versions: 1 fails on 13, 2 does not, 3 cannot be loaded."""
+
+    uri: str
+    folders: Mapping[int, Path]
+    digests: Mapping[int, str]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    import mlflow
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    example = pd.DataFrame({"x": [1.0]})
+    signature = infer_signature(example, [1.0], params={"plus": 0.0})
+    experiment = mlflow.create_experiment("served", artifact_location=(folder / "artifacts").as_uri())
+    configs = [{"scale": 1.0}, {"scale": 2.0, "unlucky": False}, {"refuses": "no weights today"}]
+    for config in configs:
+        with mlflow.start_run(experiment_id=experiment):
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(MODEL_FILE),
+                model_config=config,
+                signature=signature,
+                input_example=None if "refuses" in config else example,
+                registered_model_name=NAME,
+                pip_requirements=["mlflow"],
+            )
+    mlflow.set_tracking_uri(before)
+    folders = {}
+    for version in (1, 2, 3):
+        (folder / str(version)).mkdir()
+        folders[version] = registry_download(NAME, version, uri)(folder / str(version))
+    return Registry(uri, folders, {version: digest_of(path) for version, path in folders.items()})
+
+
+class Serving:
+    """Version 1 on the route, version 2 as its challenger, and what a test does with them."""
+
+    def __init__(self, ray: RaySession, registry: Registry, cache: Path) -> None:
+        self._ray, self._registry, self._cache = ray, registry, cache
+        self._revision = itertools.count(1)
+        self.url = ray.http + ROUTE
+
+    def application(self, version: int, user_config: Mapping[str, Any], **args: Any) -> dict[str, Any]:
+        about = {
+            "model": NAME,
+            "slug": SLUG,
+            "version": version,
+            "digest": self._registry.digests[version],
+            "build": f"{version:08x}",
+            "tracking_uri": self._registry.uri,
+        }
+        return {
+            "name": name(version),
+            "route_prefix": ROUTE if version == 1 else None,
+            "import_path": "serving_runtime.app:build",
+            "runtime_env": {"env_vars": {"SLUICE_CACHE": str(self._cache)}},
+            "args": {**about, **args},
+            "deployments": [
+                {
+                    "name": DEPLOYMENT,
+                    "user_config": dict(user_config),
+                    "autoscaling_config": {"min_replicas": 1, "max_replicas": 1},
+                    "max_ongoing_requests": 32,
+                    "graceful_shutdown_timeout_s": 15,
+                    "ray_actor_options": {"num_cpus": 0.5},
+                }
+            ],
+        }
+
+    def user_config(self, version: int, revision: int, **more: Any) -> dict[str, Any]:
+        about = {"model": SLUG, "version": version, "build": f"{version:08x}", "request_timeout_s": 20.0}
+        return {"revision": revision, **about, "drain": False, "hold": False, "split": None, **more}
+
+    def put(self, *others: dict[str, Any], drain: bool = False, split: Mapping[str, Any] | None = None) -> None:
+        """Submit version 1 with that split, version 2, and others."""
+        revision = next(self._revision)
+        stable = self.application(1, self.user_config(1, revision, split=split and dict(split)))
+        candidate = self.application(2, self.user_config(2, revision, drain=drain))
+        self._ray.cluster.apply({"applications": [stable, candidate, *others]})
+        self._wait_for_revision(revision)
+
+    def _wait_for_revision(self, revision: int) -> None:
+        def in_place() -> bool:
+            shown = self._ray.cluster.observe().applications
+            return all(
+                name(v) in shown
+                and shown[name(v)].status is ApplicationStatus.RUNNING
+                and [d.status for d in shown[name(v)].deployments] == ["HEALTHY"]
+                and shown[name(v)].deployments[0].user_config.get("revision") == revision
+                for v in (1, 2)
+            )
+
+        wait_until(in_place, READY_S, f"revision {revision} in place")
+
+    def failure(self, application: str) -> str:
+        """Why it cannot start, in Serve's words; waits until Serve gives up."""
+
+        def failed() -> bool:
+            shown = self._ray.cluster.observe().applications.get(application)
+            return shown is not None and shown.status is ApplicationStatus.DEPLOY_FAILED
+
+        wait_until(failed, READY_S, f"{application} to fail")
+        shown = self._ray.cluster.observe().applications[application]
+        return " ".join([shown.message, *(d.message for d in shown.deployments)])
+
+    def invoke(self, *values: float, session: Any = requests) -> requests.Response:
+        body = json.dumps({"inputs": {"x": list(values)}})
+        answer = session.post(f"{self.url}/invocations", data=body, headers=JSON, timeout=ANSWER_S)
+        assert isinstance(answer, requests.Response)
+        return answer
+
+    def counts(self, metric: str) -> Counter[tuple[str, str]]:
+        """Counts by version and outcome, as Ray exports them now."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for group in json.loads(self._ray.discovery.read_text()):
+            for target in group["targets"]:
+                for line in requests.get(f"http://{target}/metrics", timeout=ANSWER_S).text.splitlines():
+                    if line.startswith(f"{metric}{{") and f'model="{SLUG}"' in line:
+                        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                        counts[labels.get("version", ""), labels["outcome"]] += int(float(line.rsplit(" ", 1)[1]))
+        return counts
+
+
+def name(version: int) -> str:
+    return f"{SLUG}--v{version}-{version:08x}"
+
+
+def split(**changes: Any) -> dict[str, Any]:
+    about = {"application": name(2), "version": 2, "build": f"{2:08x}", "timeout_s": 10.0, "max_ongoing": 16}
+    return {**about, "weight_percent": 0, "shadow": False, **changes}
+
+
+@pytest.fixture(scope="module")
+def serving(ray_session: RaySession, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    serving = Serving(ray_session, registry, tmp_path_factory.mktemp("cache"))
+    serving.put()
+    wait_until(lambda: requests.get(f"{serving.url}/ping", timeout=ANSWER_S).ok, LIVE_S, "the route")
+    yield serving
+    clear(ray_session)
+
+
+def clear(ray_session: RaySession) -> None:
+    """Delete every application; the control door refuses to, on purpose."""
+    url = f"{ray_session.dashboard}/api/serve/applications/"
+    token = Path(ray_session.environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    assert requests.put(url, json={"applications": []}, headers=headers, timeout=ANSWER_S).ok
+    wait_until(lambda: not ray_session.cluster.observe().applications, READY_S, "every application deleted")
+
+
+@pytest.fixture
+def alone(serving: Serving) -> Serving:
+    """Version 1 without a challenger."""
+    serving.put()
+    return serving
+
+
+@pytest.mark.parametrize(("content_type", "content"), BODIES)
+def test_answers_are_the_bytes_of_mlflows_own_server(
+    alone: Serving, registry: Registry, content_type: str, content: object
+) -> None:
+    import mlflow
+    from mlflow.pyfunc.scoring_server import invocations
+
+    model = mlflow.pyfunc.load_model(str(registry.folders[1]))
+    body = (content if isinstance(content, str) else json.dumps(content)).encode()
+    theirs = invocations(body, content_type, model, model.metadata.get_input_schema())
+    ours = requests.post(
+        f"{alone.url}/invocations", data=body, headers={"content-type": content_type}, timeout=ANSWER_S
+    )
+    assert (ours.status_code, ours.content) == (200, theirs.response.encode())
+    assert ours.headers["content-type"] == theirs.mimetype
+    assert ours.headers[VERSION_HEADER] == "1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "error_code"),
+    [
+        ("POST", "/invocations", b"{", 400, "BAD_REQUEST"),
+        ("POST", "/invocations", b'{"inputs": {"y": [1]}}', 400, "INVALID_PARAMETER_VALUE"),
+        ("POST", "/invocations", b'{"inputs": {"x": [13]}}', 500, "INTERNAL_ERROR"),
+        ("POST", "/invocations", b"0" * (BODY_LIMIT_BYTES + 1), 413, "REQUEST_LIMIT_EXCEEDED"),
+        ("GET", "/invocations", b"", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/nothing", b"", 404, "ENDPOINT_NOT_FOUND"),
+    ],
+)
+def test_errors_say_what_they_are_and_carry_the_request_id(
+    alone: Serving, method: str, path: str, body: bytes, status: int, error_code: str
+) -> None:
+    answer = requests.request(
+        method, alone.url + path, data=body, headers={**JSON, "x-request-id": "my-id-7"}, timeout=ANSWER_S
+    )
+    assert answer.status_code == status
+    assert answer.json()["error_code"] == error_code
+    assert answer.headers["x-request-id"] == "my-id-7"
+    assert answer.headers[VERSION_HEADER] == "1"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_it_tells_its_health_and_its_versions_and_makes_request_ids(alone: Serving) -> None:
+    import mlflow
+
+    for path, text in (("/ping", "\n"), ("/health", "\n"), ("/version", mlflow.__version__)):
+        answer = requests.get(alone.url + path, timeout=ANSWER_S)
+        assert (answer.status_code, answer.text) == (200, text)
+        assert answer.headers[VERSION_HEADER] == "1"
+        assert answer.headers["x-request-id"]
+
+
+def test_weights_move_live_and_back(serving: Serving) -> None:
+    serving.put(split=split(weight_percent=50))
+    wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "2", LIVE_S, "an answer by the candidate")
+    versions = Counter(serving.invoke(3).headers[VERSION_HEADER] for _ in range(100))
+    assert 25 < versions["2"] < 75  # five standard deviations
+    answers = {(a.headers[VERSION_HEADER], a.text) for a in (serving.invoke(3) for _ in range(20))}
+    assert answers <= {("1", '{"predictions": [3.0]}'), ("2", '{"predictions": [6.0]}')}
+    serving.put()
+    wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "1", LIVE_S, "an answer by stable")
+    assert {serving.invoke(3).headers[VERSION_HEADER] for _ in range(30)} == {"1"}
+
+
+def test_shadow_counts_pairs_and_users_see_stable(serving: Serving) -> None:
+    serving.put(split=split(shadow=True))
+    pairs = "ray_sluice_shadow_total"
+    wait_until(lambda: ("2", "bad_good") in serving.counts(pairs), LIVE_S, "series that start at 0")
+    before = serving.counts(pairs)
+    wait_until(
+        lambda: serving.invoke(1).ok and serving.counts(pairs)["2", "good_good"] > before["2", "good_good"],
+        LIVE_S,
+        "a copy that is counted",
+    )
+    answers = [serving.invoke(x) for x in (13.0, *range(9))]
+    assert [a.status_code for a in answers] == [500] + [200] * 9
+    assert {a.headers[VERSION_HEADER] for a in answers} == {"1"}
+    wait_until(
+        lambda: serving.counts(pairs)["2", "good_bad"] == before["2", "good_bad"] + 1,
+        LIVE_S,
+        "the candidate did better",
+    )
+    assert serving.counts(pairs)["2", "dropped"] == before["2", "dropped"]
+
+
+def test_a_candidate_that_is_killed_under_load_fails_no_request(serving: Serving) -> None:
+    serving.put(split=split(weight_percent=100, timeout_s=5.0))
+    wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "2", LIVE_S, "an answer by the candidate")
+    victim = int(serving.invoke(WHO).json()["predictions"][0])
+    statuses: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def load() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                statuses[serving.invoke(3, session=session).status_code] += 1
+
+    def new_candidate() -> bool:
+        answer = serving.invoke(WHO)
+        return answer.headers[VERSION_HEADER] == "2" and int(answer.json()["predictions"][0]) != victim
+
+    users = [threading.Thread(target=load) for _ in range(4)]
+    for user in users:
+        user.start()
+    try:
+        wait_until(lambda: statuses[200] > 100, LIVE_S, "load")
+        os.kill(victim, signal.SIGKILL)
+        wait_until(new_candidate, READY_S, "the candidate back in traffic")
+    finally:
+        stop.set()
+        for user in users:
+            user.join(ANSWER_S)
+    assert set(statuses) == {200}
+
+
+def test_a_draining_candidate_hands_everything_back(serving: Serving) -> None:
+    serving.put(split=split(weight_percent=100))
+    wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "2", LIVE_S, "an answer by the candidate")
+    serving.put(split=split(weight_percent=100), drain=True)
+    wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "1", LIVE_S, "an answer by stable")
+    answers = [serving.invoke(3) for _ in range(20)]
+    assert {(a.status_code, a.headers[VERSION_HEADER]) for a in answers} == {(200, "1")}
+
+
+def test_a_wrong_user_config_changes_nothing_and_kills_nobody(alone: Serving, ray_session: RaySession) -> None:
+    before = alone.invoke(WHO).json()
+    wrong = [
+        alone.application(1, {"revision": 10**6, "split": "nonsense"}),
+        alone.application(2, alone.user_config(2, 1)),
+    ]
+    ray_session.cluster.apply({"applications": wrong})
+
+    def taken() -> bool:
+        shown = ray_session.cluster.observe().applications[name(1)]
+        return shown.deployments[0].user_config.get("revision") == 10**6 and shown.deployments[0].status == "HEALTHY"
+
+    wait_until(taken, LIVE_S, "the config submitted")
+    assert alone.invoke(WHO).json() == before
+    alone.put(split=split(weight_percent=100))
+    wait_until(lambda: alone.invoke(1).headers[VERSION_HEADER] == "2", LIVE_S, "a right config after it")
+    alone.put()
+    wait_until(lambda: alone.invoke(WHO).json() == before, LIVE_S, "the same replica as before")
+
+
+def test_what_cannot_or_must_not_be_served_says_why_and_leaves_its_neighbours_alone(alone: Serving) -> None:
+    refuses = alone.application(3, alone.user_config(3, 1))
+    changed = alone.application(2, alone.user_config(2, 1), digest="sha256:" + "0" * 64, build="000000ff")
+    changed["name"] = f"{SLUG}--v2-000000ff"
+    alone.put(refuses, changed)
+    assert "no weights today" in alone.failure(name(3))
+    assert "changed after it was admitted" in alone.failure(changed["name"])
+    assert alone.invoke(1).status_code == 200
