@@ -21,7 +21,7 @@ LATENCY_COUNT = "ray_sluice_latency_ms_count"
 """Time in the version's own server."""
 
 HOSTS = "ray_sluice_host_revision"
-"""Every host replica shows it as long as it lives: where it is, there Sluicegate's metrics are scraped."""
+"""Every replica of ours shows it as long as it lives: where it is, there Sluicegate's metrics are scraped."""
 
 
 def requests(models: Iterable[str], builds: Iterable[str], where: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import json
 import shutil
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -257,17 +257,20 @@ def test_a_long_past_is_read_in_pieces(world: PrometheusWorld, prometheus: Prome
 # --- servers that are no Prometheus, or not well --------------------------------------------------------------
 
 
-@pytest.fixture
-def answering() -> Iterator[Callable[..., str]]:
-    """Starts a server that answers everything with one status and body, and gives its address."""
-    servers = []
+class Answering:
+    """Servers that answer everything with one status and one body."""
 
-    def start(body: str, status: int = 200, held: threading.Event | None = None) -> str:
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self._servers: list[http.server.ThreadingHTTPServer] = []
+
+    def start(self, body: str, status: int = 200, held: threading.Event | None = None) -> str:
+        """Its address. With `held` it says nothing until that is set, and then hangs up."""
+        headers = self.headers
+
         class Handler(http.server.BaseHTTPRequestHandler):
-            seen: dict[str, str] = {}  # noqa: RUF012 one server, one class
-
             def do_GET(self) -> None:
-                self.seen.update(self.headers.items())
+                headers.update(self.headers.items())
                 if held:
                     held.wait(30)
                 else:
@@ -280,14 +283,20 @@ def answering() -> Iterator[Callable[..., str]]:
 
         server = http.server.ThreadingHTTPServer((LOOPBACK, 0), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        start.seen = Handler.seen  # type: ignore[attr-defined]
+        self._servers.append(server)
         return f"http://{LOOPBACK}:{server.server_port}"
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    def stop(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    servers = Answering()
+    yield servers
+    servers.stop()
 
 
 def result(kind: str, value: object, **more: object) -> str:
@@ -316,9 +325,9 @@ def result(kind: str, value: object, **more: object) -> str:
     ],
 )
 def test_whatever_answers_is_unavailable_in_words(
-    answering: Callable[..., str], begin: datetime, body: str, status: int, words: str
+    answering: Answering, begin: datetime, body: str, status: int, words: str
 ) -> None:
-    door = PrometheusMetrics(PrometheusTarget(url=answering(body, status), scrape_interval=WIDTH))
+    door = PrometheusMetrics(PrometheusTarget(url=answering.start(body, status), scrape_interval=WIDTH))
 
     evidence = ask(door, begin + WIDTH, begin)
 
@@ -328,9 +337,9 @@ def test_whatever_answers_is_unavailable_in_words(
     assert evidence.bins == ()
 
 
-def test_a_server_that_hangs_is_given_up(answering: Callable[..., str], begin: datetime) -> None:
+def test_a_server_that_hangs_is_given_up(answering: Answering, begin: datetime) -> None:
     held = threading.Event()
-    door = PrometheusMetrics(PrometheusTarget(url=answering("", held=held), scrape_interval=WIDTH), read_s=0.2)
+    door = PrometheusMetrics(PrometheusTarget(url=answering.start("", held=held), scrape_interval=WIDTH), read_s=0.2)
 
     evidence = ask(door, begin + WIDTH, begin)
     held.set()
@@ -338,13 +347,13 @@ def test_a_server_that_hangs_is_given_up(answering: Callable[..., str], begin: d
     assert "did not answer within 0.2 s" in evidence.source.reason
 
 
-def test_headers_go_along_and_never_into_a_reason(answering: Callable[..., str], begin: datetime) -> None:
-    url = answering("no", 403)
+def test_headers_go_along_and_never_into_a_reason(answering: Answering, begin: datetime) -> None:
+    url = answering.start("no", 403)
     door = PrometheusMetrics(PrometheusTarget(url=url), headers={"Authorization": "Bearer secret"})
 
     evidence = ask(door, begin + WIDTH, begin)
 
-    assert answering.seen["Authorization"] == "Bearer secret"  # type: ignore[attr-defined]
+    assert answering.headers["Authorization"] == "Bearer secret"
     assert "secret" not in evidence.source.reason
 
 
