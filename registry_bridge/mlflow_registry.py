@@ -37,7 +37,7 @@ PENDING = "PENDING_REGISTRATION"
 MODELS_PER_CALL = 100
 """Models in one search; MLflow answers 1,000 at most on a page, and one page is one consistent look."""
 VERSIONS_PER_CALL = 20_000
-"""Versions in one answer: 8 s at the 0.4 ms each that were measured, within our patience.
+"""Versions in one answer: 8 s at the 0.4 ms each that were measured on an idle server, within our patience.
 
 More would come on further pages, and pages shift while somebody deletes a version: one would be missing for a look.
 """

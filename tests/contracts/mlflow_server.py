@@ -17,14 +17,20 @@ from typing import Any
 import pytest
 
 from pipelines.mlflow_server import MlflowServer
+from pipelines.processes import port_is_free
 from registry_bridge.mlflow_registry import MlflowRegistry
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """Started by the first test that needs it."""
+    """Started by the first test that needs it; at the end nothing of it is left but its folder."""
     with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+        family = [server.process.pid, *_children(server.process.pid)]
         yield server
+    assert len(family) > 1
+    assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
+    assert port_is_free(server.port)
+    assert (server.folder / "mlflow.db").is_file()
 
 
 TINY_MODEL = """
