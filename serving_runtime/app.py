@@ -135,7 +135,11 @@ class Model:
 
     async def _flush_for_ever(self) -> None:
         while True:
-            self._telemetry.flush(self._revision or 0)
+            try:
+                self._telemetry.flush(self._revision or 0)
+            except Exception:  # noqa: BLE001 whatever it is, the loop must go on
+                # Ray's metrics have failed; requests go on, and the next flush may succeed.
+                _log.exception("counts of one flush are lost")
             await asyncio.sleep(FLUSH_EVERY_S)
 
     # --- the handle: a host asks on behalf of a user -------------------------------------------------------------

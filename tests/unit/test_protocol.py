@@ -19,6 +19,7 @@ from serving_runtime.protocol import (
     mark_faults,
     score,
 )
+from tests.fakes.bare_model import BareModel
 
 MODEL_FILE = Path(__file__).parents[1] / "fakes" / "served_model.py"
 JSON, CSV = "application/json", "text/csv"
@@ -140,42 +141,23 @@ def test_what_the_model_raises_is_its_fault_and_stays_in_the_log(model: Any) -> 
     assert "thirteen" in str(scored.fault)
 
 
-class Metadata:
-    """As much of a model's metadata as the protocol asks for."""
-
-    def __init__(self, *, type_hinted: bool = False) -> None:
-        self._type_hinted = type_hinted
-
-    def _is_signature_from_type_hint(self) -> bool:
-        return self._type_hinted
-
-    def get_params_schema(self) -> None:
-        return None
-
-
-class Bare:
-    """A loaded model without a signature; `predict` is what the model's author wrote."""
-
-    def __init__(self, predict: Any, *, type_hinted: bool = False) -> None:
-        self.metadata = Metadata(type_hinted=type_hinted)
-        self._predict_fn = predict
-        mark_faults(self)
-
-    def predict(self, data: Any, params: Any = None) -> Any:  # noqa: ARG002 MLflow's interface
-        return self._predict_fn(data)
+def marked(predict: Any, *, type_hinted: bool = False) -> BareModel:
+    model = BareModel(predict, type_hinted=type_hinted)
+    mark_faults(model)
+    return model
 
 
 def test_a_model_that_exits_ends_its_request_and_not_the_replica() -> None:
     def leave(_data: object) -> None:
         raise SystemExit(3)
 
-    scored = score(Bare(leave), None, Call(b'{"inputs": [1]}', JSON, "r"))
+    scored = score(marked(leave), None, Call(b'{"inputs": [1]}', JSON, "r"))
     assert scored.answer.status == 500
     assert isinstance(scored.fault, SystemExit)
 
 
 def test_an_answer_that_is_no_json_is_the_models_fault() -> None:
-    scored = score(Bare(lambda _data: object()), None, Call(b'{"inputs": [1]}', JSON, "r"))
+    scored = score(marked(lambda _data: object()), None, Call(b'{"inputs": [1]}', JSON, "r"))
     assert scored.answer.status == 500
     assert isinstance(scored.fault, TypeError)
 
@@ -187,8 +169,8 @@ def test_data_that_breaks_a_type_hint_is_the_requests_fault() -> None:
         raise MlflowException.invalid_parameter_value("Failed to validate data against type hint `list[int]`")
 
     call = Call(b'{"inputs": ["a"]}', JSON, "r")
-    assert score(Bare(predict, type_hinted=True), None, call).answer.status == 400
-    assert score(Bare(predict), None, call).answer.status == 500
+    assert score(marked(predict, type_hinted=True), None, call).answer.status == 400
+    assert score(marked(predict), None, call).answer.status == 500
 
 
 def test_a_long_message_is_cut() -> None:
