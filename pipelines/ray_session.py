@@ -72,6 +72,8 @@ _PORTS = (
     "http",
     "haproxy_metrics",
     "haproxy_stats",
+    "fallback_http",
+    "fallback_grpc",
 )
 
 
@@ -226,6 +228,10 @@ class RaySession:
             "AUTOSCALER_METRIC_PORT": str(self._ports["autoscaler_metrics"]),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(self._ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(self._ports["haproxy_stats"]),
+            # Where HAProxy sends a route while all its replicas are being reconfigured (0.1-0.7 s). The default, 8500,
+            # may be another session's proxy, which answers 404.
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(self._ports["fallback_http"]),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(self._ports["fallback_grpc"]),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(root / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(root / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(root),
