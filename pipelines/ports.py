@@ -1,8 +1,8 @@
 """The four doors as the reconciler needs them. Each real door and its in-memory fake pass one contract suite.
 
 Doors raise `Retry` (away, busy, timed out), `Conflict` (a push that lost) and `Stalled` (a person must act), and
-nothing else of the outside's own errors. Looking never raises for an outside that is away where the type can say so: the
-observation carries `available=False` with a reason.
+nothing else of the outside's own errors. Looking never raises for an outside that is away where the type can say so:
+the observation carries `available=False` with a reason.
 """
 
 from __future__ import annotations

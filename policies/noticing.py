@@ -179,13 +179,19 @@ def _notice_taken_back(release: Release, before: Release, by: str) -> Noticed | 
     candidate = release.candidate
     promoted = before.phase is Phase.STEADY and candidate is not None and before.stable == candidate
     quarantined = candidate is not None and any(q.build == candidate.build for q in before.quarantine)
+    if release.stable is None and not quarantined:
+        return _keep(release, by)  # there is nothing to go back to
     if promoted or quarantined or release.phase is Phase.WARMING or before.candidate != candidate:
         return _stop(CauseKind.REVERTED, f"a commit by {by} took the release back")
+    return _keep(release, by)
+
+
+def _keep(release: Release, by: str) -> Noticed | None:
+    """What a person's commit brought back stays as it is until a person goes on."""
     if release.phase is Phase.PAUSED:
         return None
-    return _halt(
-        CauseKind.REVERTED, f"a commit by {by} took the release back to {release.phase}; it waits for a person"
-    )
+    why = f"a commit by {by} took the release back to {release.phase}; it waits for a person"
+    return _halt(CauseKind.REVERTED, why)
 
 
 def _notice_withdrawn(release: Release, observed: Observed, rules: Rules) -> Noticed | None:

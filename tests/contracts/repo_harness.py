@@ -16,7 +16,6 @@ from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
 from policies.model import Tip
 from registry_bridge.config_repo import CommitEntry, ConfigRepo
 from registry_bridge.git_command import Deadlines
-from tests.conditions import wait_until
 from tests.fakes.repo import PERSON, Content, FakeRepo, Link
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +98,8 @@ class Server:
         return f"http://{LOOPBACK}:{self.port}"
 
     def start(self) -> None:
-        if self._process is not None and self._process.running:
+        """Safe to repeat. A process that was killed may look alive for an instant, so it is asked."""
+        if self._process is not None and answers(self.address + HEALTH):
             return
         self.stop()
         command = [sys.executable, "-m", "pipelines.git_server", "--root", str(self.root), "--port", str(self.port)]
@@ -110,11 +110,6 @@ class Server:
     def stop(self) -> None:
         if self._process is not None:
             self._process.stop()
-
-    def wait_until_dead(self) -> None:
-        process = self._process
-        assert process is not None
-        wait_until(lambda: not process.running, START_S, "the git server is gone")
 
     @property
     def pid(self) -> int:

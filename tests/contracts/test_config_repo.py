@@ -308,7 +308,7 @@ def test_a_hook_that_hangs_is_a_retry_and_nothing_of_ours_stays(stage: RealStage
     with pytest.raises(Retry) as caught:
         door.commit(parent, {RELEASE: "x: 1\n"}, message("Hangs"))
     assert not isinstance(caught.value, Conflict)
-    assert not _running_with(f"{stage.name}.git")
+    assert not _running_with(stage.url)
     assert door.read().commit == parent
 
 
@@ -427,7 +427,7 @@ def test_a_reconciler_killed_in_mid_push_leaves_a_cache_that_works(stage: RealSt
     assert gate.read_text() == "here\n"
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
-    orphans = _running_with(f"{stage.name}.git")  # its git still waits for the hook
+    orphans = _running_with(stage.url)  # its git still waits for the hook
     stage.hook("pre-receive", "exit 0\n")
     door = stage.door_at(cache)
     assert door.read().commit == parent
@@ -450,5 +450,5 @@ def _command_lines() -> dict[int, str]:
 
 
 def _running_with(text: str) -> list[int]:
-    """Gits that have this in their command line."""
-    return [pid for pid, line in _command_lines().items() if line.startswith("git ") and text in line]
+    """Processes that have this in their command line: git, and what it starts to speak HTTP."""
+    return [pid for pid, line in _command_lines().items() if text in line]

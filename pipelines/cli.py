@@ -1,0 +1,327 @@
+"""The command `sluice`.
+
+Rules:
+- Results on stdout, everything else on stderr; every error says the next step. `NO_COLOR` is obeyed (typer, rich).
+- Exit codes: 0 done or nothing to do, 1 an error, 2 `plan` would change something (and a usage error).
+- Nothing heavy is imported before the command that needs it runs: `sluice --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec
+
+import typer
+
+from policies.errors import BadInput, SluiceError
+
+if TYPE_CHECKING:
+    from pipelines.settings import Settings
+
+app = typer.Typer(
+    name="sluice",
+    help="Carries models from an MLflow registry to live traffic on Ray Serve, through Git.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Output(StrEnum):
+    """How results are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+RepoOption = Annotated[str | None, typer.Option("--repo", help="Address or folder of the config repo. [SLUICE_REPO]")]
+BranchOption = Annotated[str | None, typer.Option("--branch", help="Its branch. [SLUICE_BRANCH; main]")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or json with a schema version")]
+StackOption = Annotated[Path, typer.Option("--stack", help="Folder of a local stack started by `sluice up`.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason; it lands in the commit.")]
+EnvironmentOption = Annotated[str | None, typer.Option("--environment", "-e", help="Where, if in several.")]
+
+STACK = Path(".sluice")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+_P = ParamSpec("_P")
+
+
+def _says_errors(command: Callable[_P, None]) -> Callable[_P, None]:
+    """What went wrong goes to stderr in words, with exit code 1; a bug keeps its traceback."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SluiceError as error:
+            typer.echo(f"sluice: {error}", err=True)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+# --- a config repo ------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_says_errors
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the config repo is written; must be new or empty.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A registered model to serve; repeatable.")
+    ] = None,
+    environment: Annotated[str, typer.Option(help="Name of the environment.")] = "production",
+    stage: Annotated[str | None, typer.Option(help="Trigger: a stage, Staging or Production.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Trigger: an alias, without @.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Trigger: a tag, key=value.")] = None,
+    tracking_uri: Annotated[str, typer.Option(help="The MLflow server.")] = "http://127.0.0.1:5000",
+    ray: Annotated[str, typer.Option(help="The Ray dashboard.")] = "http://127.0.0.1:8265",
+    prometheus: Annotated[str, typer.Option(help="The Prometheus server.")] = "http://127.0.0.1:9090",
+) -> None:
+    """Write a working config repo, with commented policies."""
+    from pipelines.commands.init import Answers
+    from pipelines.commands.init import init as write_repo
+
+    kind, trigger = _trigger(stage, alias, tag)
+    answers = Answers(
+        environment=environment,
+        trigger_kind=kind,
+        trigger=trigger,
+        registry=tracking_uri,
+        ray=ray,
+        prometheus=prometheus,
+        models=tuple(models or ()),
+    )
+    for path in write_repo(folder, answers):
+        typer.echo(path)
+    typer.echo(
+        f"next: cd {folder} && git init && git add . && git commit, then push it where `sluice run` reads it", err=True
+    )
+
+
+def _trigger(stage: str | None, alias: str | None, tag: str | None) -> tuple[Literal["stage", "alias", "tag"], str]:
+    """The one that was given; none is the stage Production. Raises BadInput for two."""
+    given: list[tuple[Literal["stage", "alias", "tag"], str]] = []
+    if stage is not None:
+        given.append(("stage", stage))
+    if alias is not None:
+        given.append(("alias", alias))
+    if tag is not None:
+        given.append(("tag", tag))
+    if len(given) > 1:
+        raise BadInput("a trigger is one of --stage, --alias and --tag")
+    return given[0] if given else ("stage", "Production")
+
+
+@app.command()
+@_says_errors
+def lint(
+    folder: Annotated[Path, typer.Argument(help="The config repo.")] = Path(),
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Check a config repo; exit 1 when something in it would not be applied."""
+    import json
+
+    from pipelines.commands.lint import exit_code, notes_data, render_notes
+    from pipelines.commands.lint import lint as check
+
+    notes = check(folder)
+    typer.echo(json.dumps(notes_data(notes), indent=2) if output is Output.JSON else render_notes(notes), nl=False)
+    raise typer.Exit(exit_code(notes))
+
+
+@app.command()
+@_says_errors
+def schema(
+    kind: Annotated[str | None, typer.Argument(help="One kind of document; none lists them.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Write every schema into this folder.")] = None,
+) -> None:
+    """JSON Schemas of the documents, for editors."""
+    from pipelines.commands.schema import KINDS, schema_of, write_schemas
+
+    if write is not None:
+        for path in write_schemas(write):
+            typer.echo(path)
+    else:
+        typer.echo(schema_of(kind) if kind else "\n".join(KINDS))
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_says_errors
+def status(
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """What every release is doing, why it waits and until when."""
+    from datetime import UTC, datetime
+
+    from pipelines import status_file
+    from pipelines.commands import views
+    from pipelines.wiring import config_repo
+
+    said = status_file.read(stack / "status.json") if repo is None else None
+    shown = views.releases(config_repo(_settings(repo, branch, stack)).read(), said.waits if said else ())
+    problems = said.problems if said else ()
+    if output is Output.JSON:
+        typer.echo(views.as_json("releases", shown, problems=list(problems)))
+    else:
+        typer.echo("\n".join([*views.status_lines(shown, datetime.now(UTC)), *problems]))
+
+
+@app.command()
+@_says_errors
+def history(
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    model: Annotated[str | None, typer.Option(help="Only this registered model.")] = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Every finished rollout: its phases, verdicts and their arithmetic."""
+    from pipelines.commands import views
+    from pipelines.wiring import config_repo
+
+    records = views.finished(config_repo(_settings(repo, branch, stack)).read())
+    chosen = [record for record in records if model in (None, record.model)]
+    typer.echo(views.as_json("rollouts", chosen) if output is Output.JSON else "\n".join(views.history_lines(chosen)))
+
+
+@app.command()
+@_says_errors
+def plan(
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """What the next look would do, without doing it; exit 0 nothing, 2 something, 1 error."""
+    from pipelines.commands import views
+    from pipelines.wiring import SystemClock, reconciler
+
+    planned = reconciler(_settings(repo, branch, stack), SystemClock()).plan()
+    typer.echo(views.plan_json(planned) if output is Output.JSON else "\n".join(views.plan_lines(planned)))
+    if planned.moves:
+        raise typer.Exit(2)
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_says_errors
+def pause(
+    model: str,
+    why: WhyOption,
+    environment: EnvironmentOption = None,
+    repo: RepoOption = None,
+    stack: StackOption = STACK,
+) -> None:
+    """Stop a rollout's clock; its weight stays, and harm still takes it back."""
+    _ask("pause", model, environment, why, repo, stack)
+
+
+@app.command()
+@_says_errors
+def resume(
+    model: str,
+    why: WhyOption,
+    environment: EnvironmentOption = None,
+    repo: RepoOption = None,
+    stack: StackOption = STACK,
+) -> None:
+    """Let a paused rollout go on with the step it was in."""
+    _ask("resume", model, environment, why, repo, stack)
+
+
+@app.command()
+@_says_errors
+def abort(
+    model: str,
+    why: WhyOption,
+    environment: EnvironmentOption = None,
+    repo: RepoOption = None,
+    stack: StackOption = STACK,
+) -> None:
+    """Take a rollout back to stable, without quarantine."""
+    _ask("abort", model, environment, why, repo, stack)
+
+
+def _ask(wish: str, model: str, environment: str | None, why: str, repo: str | None, stack: Path) -> None:
+    import getpass
+
+    from pipelines.commands.asks import ask
+    from pipelines.wiring import config_repo
+    from policies.model import Wish
+
+    door = config_repo(_settings(repo, None, stack))
+    commit = ask(door, Wish(wish), model, environment, by=getpass.getuser(), why=why)
+    typer.echo(f"{wish} asked in {commit[:12]}; the reconciler takes it up at its next look")
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+@_says_errors
+def run(
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end; exit 1 when it met a problem.")] = False,
+    status_path: Annotated[Path | None, typer.Option("--status-file", help="Keep the last words there, JSON.")] = None,
+) -> None:
+    """Run the reconciler: carry promotions to traffic until it is stopped."""
+    from pipelines.commands.running import Narrator, run_until_stopped
+    from pipelines.wiring import SystemClock, reconciler
+
+    clock = SystemClock()
+    loop = reconciler(_settings(repo, branch, stack), clock)
+    narrator = Narrator(typer.echo, status_path)
+    if not once:
+        run_until_stopped(loop, clock, narrator)
+        return
+    tick = loop.tick()
+    narrator(tick)
+    if tick.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_says_errors
+def up(
+    stack: StackOption = STACK,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A registered model to serve; repeatable.")
+    ] = None,
+) -> None:
+    """Start MLflow, a Git server, Ray Serve, Prometheus and the reconciler on this machine, and leave them to you."""
+    from pipelines.commands.up import up as start
+
+    start(stack, tuple(models or ()), typer.echo)
+
+
+def _settings(repo: str | None, branch: str | None, stack: Path) -> Settings:
+    """Settings from the command line, the environment, or the local stack that runs in this folder."""
+    from pipelines.settings import settings
+    from pipelines.stack_file import environment_of
+
+    return settings({**os.environ, **environment_of(stack)}, repo=repo, branch=branch)
+
+
+if __name__ == "__main__":
+    main()

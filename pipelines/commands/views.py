@@ -1,0 +1,193 @@
+"""What `sluice status`, `history` and `plan` show: values first, then words or JSON from the same values.
+
+Rules:
+- JSON carries a schema version; a field's meaning never changes under the same number.
+- Every release says its phase, since when, why it waits and until when, as far as Git and the last look know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.defaults import built_in_documents
+from pipelines.reconciler import Plan
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.config_repo_documents import parse_repo, with_defaults
+from policies.documents import format_duration
+from policies.layout import Place, locate
+from policies.model import HistoryRecord, Release, Tip
+from policies.stored_documents import parse_history
+
+SCHEMA = 1
+
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReleaseView:
+    """One release in words."""
+
+    model: str
+    environment: str
+    phase: str
+    weight_percent: int
+    stable: int | None
+    candidate: int | None
+    rollout: str | None
+    since: datetime | None
+    waits: str
+    until: datetime | None
+    quarantined: tuple[int, ...]
+    queued: int | None
+
+
+def releases(tip: Tip, waits: Iterable[Wait] = ()) -> tuple[ReleaseView, ...]:
+    """Every release of the tip. Raises BadInput where the repo cannot be read."""
+    repo = parse_repo(with_defaults(tip.files, built_in_documents()))
+    reasons = {(w.environment, w.model): w for w in waits}
+    return tuple(
+        _view(release, reasons.get((release.environment, release.model)))
+        for _, release in sorted(repo.releases.items())
+    )
+
+
+def _view(release: Release, wait: Wait | None) -> ReleaseView:
+    return ReleaseView(
+        model=release.model,
+        environment=release.environment,
+        phase=release.phase.value,
+        weight_percent=release.weight_percent,
+        stable=release.stable.version if release.stable else None,
+        candidate=release.candidate.version if release.candidate else None,
+        rollout=release.rollout.id if release.rollout else None,
+        since=release.rollout.current.since if release.rollout else None,
+        waits=wait.reason if wait else _own_words(release),
+        until=wait.until if wait else None,
+        quarantined=tuple(sorted({q.version for q in release.quarantine})),
+        queued=release.queued,
+    )
+
+
+def _own_words(release: Release) -> str:
+    """What Git alone knows of why it waits."""
+    cause = release.rollout.cause if release.rollout else None
+    return "; ".join(cause.reasons) if cause else ""
+
+
+def status_lines(views: Sequence[ReleaseView], now: datetime) -> list[str]:
+    """A block for each release."""
+    if not views:
+        return ["no release yet: move a version to the trigger of an environment, and it will be served"]
+    return [line for view in views for line in _status_block(view, now)]
+
+
+def _status_block(view: ReleaseView, now: datetime) -> list[str]:
+    serving = f"v{view.stable} serves" if view.stable else "nothing serves"
+    head = f"{view.model} ({view.environment}): {view.phase}, {serving}"
+    if view.candidate is not None:
+        since = f" since {format_duration(_whole(now - view.since))}" if view.since else ""
+        head += f"; v{view.candidate} at {view.weight_percent} %{since}, rollout {view.rollout}"
+    lines = [head]
+    if view.waits:
+        until = f", until {view.until.astimezone(UTC):%H:%M:%S} UTC" if view.until else ""
+        lines.append(f"  {view.waits}{until}")
+    if view.queued is not None:
+        lines.append(f"  v{view.queued} is queued")
+    if view.quarantined:
+        lines.append("  quarantined: " + ", ".join(f"v{n}" for n in view.quarantined))
+    return lines
+
+
+def _whole(duration: Any) -> Any:
+    return type(duration)(seconds=max(0, round(duration.total_seconds())))
+
+
+# --- history ------------------------------------------------------------------------------------------------------
+
+
+def finished(tip: Tip) -> tuple[HistoryRecord, ...]:
+    """The finished rollouts, oldest first."""
+    records = (parse_history(text, path) for path, text in tip.files.items() if _is_history(path))
+    return tuple(sorted(records, key=lambda record: (record.ended_at, record.environment, record.model)))
+
+
+def _is_history(path: str) -> bool:
+    located = locate(path)
+    return located is not None and located.place is Place.HISTORY
+
+
+def history_lines(records: Sequence[HistoryRecord]) -> list[str]:
+    """A block for each finished rollout: its outcome, and each phase with verdict and reasons."""
+    if not records:
+        return ["no rollout has finished yet"]
+    return [line for record in records for line in _history_block(record)]
+
+
+def _history_block(record: HistoryRecord) -> list[str]:
+    lasted = format_duration(_whole(record.ended_at - record.started_at))
+    over = f"over v{record.stable_version}" if record.stable_version else "the first version"
+    head = f"{record.started_at:%Y-%m-%d %H:%M:%S} {record.model} ({record.environment}) v{record.version} {over}"
+    lines = [f"{head}: {record.outcome.value} after {lasted} [{record.rollout}]"]
+    for phase in record.phases:
+        end = f"{phase.until:%H:%M:%S}" if phase.until else "..."
+        verdict = f" {phase.verdict.value}" if phase.verdict else ""
+        lines.append(f"  {phase.since:%H:%M:%S}-{end} {phase.phase.value} {phase.weight_percent} %{verdict}")
+        lines += [f"      {reason}" for reason in phase.reasons]
+    return lines
+
+
+# --- plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What the next look would do, in words."""
+    lines = [line for actions in plan.actions.values() for action in actions for line in _action_lines(action)]
+    lines += [f"{name}: Ray is told: {words}" for name, words in plan.submits.items()]
+    lines += [f"commit: {path}" for path in sorted(plan.changes)]
+    lines += [str(note) for note in plan.look.notes]
+    return lines or ["nothing to do"]
+
+
+def _action_lines(action: Action) -> list[str]:
+    match action:
+        case WriteRelease() | RemoveRelease():
+            release = action.release
+            return [f"{release.model} ({release.environment}): {action.subject}", *(f"  {r}" for r in action.reasons)]
+        case WriteHistory(record=record):
+            return [f"{record.model} ({record.environment}): record of {record.rollout}: {record.outcome.value}"]
+        case Annotate():
+            said = ", ".join(f"{key}={value}" for key, value in action.tags.items())
+            return [f"{action.model} ({action.environment}): registry: v{action.version} is tagged {said}"]
+        case Restore():
+            back = f", v{action.stable} goes back there" if action.stable else ""
+            return [f"{action.model} ({action.environment}): registry: v{action.candidate} leaves the trigger{back}"]
+        case Wait():
+            until = f", until {action.until.astimezone(UTC):%H:%M:%S} UTC" if action.until else ""
+            return [f"{action.model} ({action.environment}): waits: {action.reason}{until}"]
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+
+def as_json(kind: str, items: Sequence[Any], **more: Any) -> str:
+    """`{"schema": 1, "<kind>": [...]}`: dataclasses as objects, times in ISO 8601."""
+    return json.dumps({"schema": SCHEMA, kind: [_plain(item) for item in items], **more}, indent=2, default=_text)
+
+
+def plan_json(plan: Plan) -> str:
+    """The plan's actions by kind, its files and what Ray would be told."""
+    actions = [{"action": type(action).__name__, **_plain(action)} for each in plan.actions.values() for action in each]
+    return as_json("actions", actions, changes=sorted(plan.changes), submits=dict(plan.submits), moves=plan.moves)
+
+
+def _plain(item: Any) -> Any:
+    return dataclasses.asdict(item) if dataclasses.is_dataclass(item) and not isinstance(item, type) else item
+
+
+def _text(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,208 @@
+"""Everything on one machine: MLflow, Git over HTTP, Ray Serve, Prometheus, the reconciler; for a first try and tests.
+
+Rules:
+- Each part is the real one, on a free loopback port, with its own folder below the stack's; the same folder again is
+  the same registry and the same config repo.
+- The reconciler is a process of its own (`sluice run`), as it would be anywhere else.
+- Whatever was started is stopped, in reverse, also when a later part cannot be started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipelines import stack_file
+from pipelines.commands.init import Answers, repo_files
+from pipelines.git_server import HEALTH, create_repo
+from pipelines.mlflow_server import MlflowServer
+from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
+from pipelines.prometheus_server import PrometheusServer
+from pipelines.ray_session import RaySession
+from pipelines.settings import settings
+from pipelines.wiring import config_repo
+from policies.errors import Stalled
+from policies.layout import SLUICE
+from registry_bridge.config_repo import ConfigRepo
+
+_LOG = logging.getLogger(__name__)
+
+REPO = "config"
+ENVIRONMENT = "production"
+SCRAPE = timedelta(seconds=1)
+"""Evidence in bins of a second: a local story is over in minutes."""
+LOOK = timedelta(seconds=1)
+GIT_READY_S = 60.0
+"""uvicorn starts in 1-3 s; two busy cores multiply that."""
+
+
+class LocalStack:
+    """The parts and their addresses. A context manager: entered it runs, left it is gone."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        models: tuple[str, ...] = (),
+        documents: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda _line: None,
+        reconcile: bool = True,
+        ray: RaySession | None = None,
+    ) -> None:
+        """`documents` are added to the config repo that `sluice init` writes, by path.
+
+        `ray` is a session that runs already and is somebody else's to stop; `reconcile=False` starts no reconciler.
+        """
+        self.folder = folder.absolute()
+        self._models, self._documents, self._say = models, dict(documents or {}), say
+        self._reconcile, self._own_ray = reconcile, ray is None
+        self.ray = ray or RaySession(self.folder / "ray")
+        self.mlflow = MlflowServer(self.folder / "mlflow")
+        self._git_port = free_port()
+        self.prometheus: PrometheusServer | None = None
+        self.reconciler: ManagedProcess | None = None
+        self._parts = ExitStack()
+
+    # --- addresses ------------------------------------------------------------------------------------------------
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow."""
+        return self.mlflow.address
+
+    @property
+    def repo_url(self) -> str:
+        """The config repo."""
+        return f"http://{LOOPBACK}:{self._git_port}/{REPO}.git"
+
+    @property
+    def status_path(self) -> Path:
+        """The reconciler's last words."""
+        return self.folder / "status.json"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that lead `sluice` and Ray's clients to this stack."""
+        return {"SLUICE_REPO": self.repo_url, "SLUICE_CACHE": str(self.folder / "cache"), **self.ray.environment}
+
+    @property
+    def repo(self) -> ConfigRepo:
+        """A door to the config repo with a clone of its own, beside the reconciler's."""
+        own = {**self.environment, "SLUICE_CACHE": str(self.folder / "readers")}
+        return config_repo(settings({**os.environ, **own}))
+
+    # --- starting and stopping --------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start every part and wait until each answers. Raises Stalled, with what to do, when one does not."""
+        try:
+            self._start()
+        except BaseException:  # a person's interrupt too: nothing is left behind
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop what was started, the reconciler first."""
+        stack_file.remove(self.folder)
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            starts = [pool.submit(start) for start in (self._start_git, self._start_mlflow, self._start_ray)]
+            for start in starts:
+                start.result()
+        self._start_prometheus()
+        self._write_repo()
+        if self._reconcile:
+            self.start_reconciler()
+        addresses = {
+            "mlflow": self.tracking_uri,
+            "git": self.repo_url,
+            "ray": self.ray.dashboard,
+            "serve": self.ray.http,
+        }
+        stack_file.write(self.folder, self.environment, addresses)
+
+    def _start_git(self) -> None:
+        root = self.folder / "git"
+        create_repo(root, REPO)
+        command = [sys.executable, "-m", "pipelines.git_server", "--root", str(root), "--port", str(self._git_port)]
+        server = ManagedProcess("the Git server", command, self.folder / "git.log")
+        self._parts.callback(server.stop)
+        server.start()
+        url = f"http://{LOOPBACK}:{self._git_port}{HEALTH}"
+        server.wait_until(lambda: answers(url), f"answering at {url}", GIT_READY_S)
+        self._say(f"Git server        {self.repo_url}")
+
+    def _start_mlflow(self) -> None:
+        self._parts.callback(self.mlflow.stop)
+        self.mlflow.start()
+        self._say(f"MLflow            {self.tracking_uri}")
+
+    def _start_ray(self) -> None:
+        if self._own_ray:
+            self._parts.callback(self.ray.stop)
+            self.ray.start()
+        self._say(f"Ray dashboard     {self.ray.dashboard}")
+        self._say(f"Ray Serve         {self.ray.http}")
+
+    def _start_prometheus(self) -> None:
+        self.prometheus = PrometheusServer(
+            self.folder / "prometheus", scrape_interval=SCRAPE, discovery=[self.ray.discovery]
+        )
+        self._parts.callback(self.prometheus.stop)
+        self.prometheus.start()
+        self._say(f"Prometheus        {self.prometheus.url}")
+
+    def start_reconciler(self) -> ManagedProcess:
+        """Start `sluice run` as a process of its own."""
+        command = [sys.executable, "-m", "pipelines.cli", "run", "--status-file", str(self.status_path)]
+        environment = {**os.environ, **self.environment}
+        self.reconciler = ManagedProcess("the reconciler", command, self.folder / "reconciler.log", env=environment)
+        self._parts.callback(self.reconciler.stop)
+        self.reconciler.start()
+        self._say(f"reconciler        {self.folder / 'reconciler.log'}")
+        return self.reconciler
+
+    # --- the config repo ------------------------------------------------------------------------------------------
+
+    def _write_repo(self) -> None:
+        """The first commit of a new repo; in one that exists, only the addresses, which changed with the ports."""
+        if self.prometheus is None:
+            raise RuntimeError("Prometheus is started first: its address goes into sluice.yaml")
+        answers_given = Answers(
+            environment=ENVIRONMENT,
+            registry=self.tracking_uri,
+            ray=self.ray.dashboard,
+            prometheus=self.prometheus.url,
+            scrape_interval=SCRAPE,
+            look_interval=LOOK,
+            models=self._models,
+        )
+        files = dict(repo_files(answers_given))
+        if not self._models and self._documents:
+            files = {path: text for path, text in files.items() if not path.startswith("models/")}
+        door = self.repo
+        try:
+            tip = door.read()
+        except Stalled:  # no branch yet
+            door.start({**files, **self._documents}, "sluice init: a config repo for the local stack\n")
+            return
+        if tip.files.get(SLUICE) != files[SLUICE]:
+            door.commit(tip.commit, {SLUICE: files[SLUICE]}, "The local stack's addresses\n")

@@ -1,0 +1,88 @@
+"""The composition root: settings to doors, doors to a reconciler.
+
+Rules:
+- Every door is made here and nowhere else, one for each address, and kept.
+- Heavy packages are imported by the doors themselves, when they are first used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipelines.defaults import built_in_documents
+from pipelines.look import Doors
+from pipelines.reconciler import Reconciler
+from pipelines.settings import Settings
+from policies.documents import PrometheusTarget, RayTarget, RegistryTarget
+from registry_bridge.config_repo import ConfigRepo
+from registry_bridge.mlflow_registry import MlflowRegistry
+from serving_runtime.prometheus import PrometheusMetrics
+from serving_runtime.ray_cluster import RayCluster, ray_token
+
+
+class SystemClock:
+    """The real time; `wake` ends a wait early."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Event()
+
+    def now(self) -> datetime:
+        """UTC, aware."""
+        return datetime.now(UTC)
+
+    def wait(self, duration: timedelta) -> None:
+        """Sleep at most that long."""
+        self._wake.wait(duration.total_seconds())
+        self._wake.clear()
+
+    def wake(self) -> None:
+        """End the current or the next wait."""
+        self._wake.set()
+
+
+def config_repo(settings: Settings) -> ConfigRepo:
+    """The door to the config repo, with its clone in the cache."""
+    name = hashlib.sha256(f"{settings.repo}\n{settings.branch}".encode()).hexdigest()[:16]
+    return ConfigRepo(settings.repo, settings.branch, settings.cache / "repos" / name, token=settings.git_token)
+
+
+class _Kept:
+    """The doors that documents name, one for each address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registries: dict[str, MlflowRegistry] = {}
+        self._clusters: dict[str, RayCluster] = {}
+        self._prometheuses: dict[str, PrometheusMetrics] = {}
+
+    def registry(self, target: RegistryTarget) -> MlflowRegistry:
+        """The registry at that address."""
+        return self._registries.setdefault(target.tracking_uri, MlflowRegistry(target.tracking_uri, self._artifacts()))
+
+    def runtime(self, target: RayTarget) -> RayCluster:
+        """The cluster at that address."""
+        token = self._settings.environment
+        return self._clusters.setdefault(target.dashboard, RayCluster(target.dashboard, lambda: ray_token(token)))
+
+    def metrics(self, target: PrometheusTarget) -> PrometheusMetrics:
+        """The Prometheus at that address, as this environment sees it."""
+        return self._prometheuses.setdefault(repr(target), PrometheusMetrics(target))
+
+    def _artifacts(self) -> Path:
+        folder = self._settings.cache / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def doors(settings: Settings) -> Doors:
+    """Every door that a reconciler needs. Opens no connection yet."""
+    kept = _Kept(settings)
+    return Doors(repo=config_repo(settings), registry=kept.registry, runtime=kept.runtime, metrics=kept.metrics)
+
+
+def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:
+    """A reconciler for this config repo."""
+    return Reconciler(doors(settings), clock, built_in_documents())

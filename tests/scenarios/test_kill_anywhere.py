@@ -1,0 +1,66 @@
+"""The reconciler can be killed after any action and started anywhere: the story ends the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from policies.model import Outcome, Phase
+from tests.simulation.world import BAD, World
+
+ACTIONS = ("commit", "apply", "mark_applied", "annotate", "restore")
+
+
+def story(world: World) -> World:
+    world.promote(world.register())
+    world.run_until(lambda: len(world.history()) == 1)
+    world.promote(world.register())
+    world.run_until(lambda: len(world.history()) == 2, minutes=60)
+    world.promote(world.register(BAD))
+    world.run_until(lambda: len(world.history()) == 3, minutes=60)
+    world.settle()
+    return world
+
+
+def told(world: World) -> list[tuple[int, Outcome]]:
+    assert world.release.phase is Phase.STEADY
+    shown = world.registry.snapshot(["fraud"]).models["fraud"]
+    assert {n: v.stage for n, v in shown.items()} == {1: "Archived", 2: "Production", 3: "Archived"}
+    assert [q.version for q in world.release.quarantine] == [3]
+    return world.outcomes()
+
+
+EXPECTED = [(1, Outcome.PROMOTED), (2, Outcome.PROMOTED), (3, Outcome.ROLLED_BACK)]
+
+
+def test_without_a_crash():
+    assert told(story(World())) == EXPECTED
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_after_every_second_action_of_a_kind(action):
+    seen: Counter[str] = Counter()
+
+    def due(name: str) -> bool:
+        seen[name] += 1
+        return name == action and seen[name] % 2 == 1
+
+    world = story(World(due=due))
+    assert world.crashes > 0
+    assert told(world) == EXPECTED
+    assert world.unanswered == 0
+
+
+def test_killed_after_each_action_of_any_kind_once_in_three():
+    count = 0
+
+    def due(name: str) -> bool:
+        nonlocal count
+        count += name in ACTIONS
+        return name in ACTIONS and count % 3 == 0
+
+    world = story(World(due=due))
+    assert world.crashes > 20
+    assert world.unanswered == 0
+    assert told(world) == EXPECTED
