@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from policies.errors import BadInput
+from policies.errors import BadInput, Stalled
 from serving_runtime import model_server
 from serving_runtime.artifact_cache import ArtifactCache, registry_download
 from serving_runtime.host import Host, Served
@@ -240,9 +240,20 @@ async def _read(request: Request) -> bytes | None:
 
 
 def _fetch(about: AppArguments) -> Path:
-    folder = Path(os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}")
-    cache = ArtifactCache(folder / "artifacts")
+    cache = ArtifactCache(_cache_folder() / "artifacts")
     return cache.fetch(about.digest, registry_download(about.model, about.version, about.tracking_uri))
+
+
+def _cache_folder() -> Path:
+    """Where artifacts lie. Raises Stalled where it is somebody else's: what lies there is run as code."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    folder = Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
+        raise Stalled(f"{folder} belongs to somebody else; set {CACHE_VARIABLE} to a folder of your own")
+    return folder
 
 
 def _log_with_serve() -> None:
