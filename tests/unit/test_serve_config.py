@@ -94,8 +94,9 @@ def test_a_release_without_versions_serves_nothing() -> None:
     assert render([(steady(None), MODEL)], tracking_uri=URI) == {"applications": []}
 
 
-def test_every_application_carries_the_releases_revision() -> None:
-    assert {told(app)["revision"] for app in served(rolling(Phase.CANARY, weight=5)).values()} == {7}
+def test_every_application_carries_the_revision_that_last_changed_what_serves() -> None:
+    release = rolling(Phase.CANARY, weight=5, revision=7, traffic_revision=6)
+    assert {told(app)["revision"] for app in served(release).values()} == {6}
 
 
 def test_a_candidate_has_half_of_the_requests_time_unless_the_document_says_otherwise() -> None:
@@ -170,7 +171,7 @@ def unknown_keys(given: Any, known: Any, path: str = "") -> list[str]:
 @pytest.mark.parametrize("release", EVERY_RELEASE)
 def test_replicas_understand_their_user_config(release: Release) -> None:
     for app in served(release, WIDE).values():
-        assert parse_user_config(told(app)).revision == release.revision
+        assert parse_user_config(told(app)).revision == release.traffic_revision
 
 
 def test_yaml_readers_of_others_read_the_same() -> None:
