@@ -1,4 +1,4 @@
-"""The running local stack as the demo's story reads it: Git for what is desired, MLflow for stages, Ray for the rest."""
+"""The running local stack as the demo's story sees it: Git for what is desired, MLflow for stages, Ray for the rest."""
 
 from __future__ import annotations
 

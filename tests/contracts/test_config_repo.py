@@ -19,6 +19,7 @@ from policies.commit_message import message
 from policies.errors import BadInput, Conflict, Retry, SluiceError, Stalled
 from registry_bridge.config_repo import ConfigRepo
 from registry_bridge.git_command import Deadlines
+from tests.conditions import wait_until
 from tests.contracts.repo_harness import ROOT, RealStage, Server, run_git, texts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
@@ -298,7 +299,7 @@ def test_a_server_that_never_answers_is_a_retry_within_the_deadline(cache: Path)
         door = ConfigRepo(f"http://127.0.0.1:{port}/c.git", "main", cache, deadlines=Deadlines(clone_s=1, network_s=1))
         with pytest.raises(Retry, match="no answer within 1 s"):
             door.read()
-    assert not _running_with(f":{port}/c.git")
+    wait_until(lambda: not _running_with(f":{port}/c.git"), 5, "git and its helpers are gone")
 
 
 def test_a_hook_that_hangs_is_a_retry_and_nothing_of_ours_stays(stage: RealStage, cache: Path) -> None:
@@ -308,7 +309,7 @@ def test_a_hook_that_hangs_is_a_retry_and_nothing_of_ours_stays(stage: RealStage
     with pytest.raises(Retry) as caught:
         door.commit(parent, {RELEASE: "x: 1\n"}, message("Hangs"))
     assert not isinstance(caught.value, Conflict)
-    assert not _running_with(stage.url)
+    wait_until(lambda: not _running_with(stage.url), 5, "git and its helpers are gone")
     assert door.read().commit == parent
 
 
@@ -379,6 +380,19 @@ def test_the_token_is_in_no_command_line(locked: RealStage, cache: Path) -> None
     assert lines
     assert not [line for line in lines if SECRET in line]
     assert door.read().files[RELEASE] == "x: 1\n"
+
+
+def test_nobody_is_asked_for_a_password(
+    locked: RealStage, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = tmp_path / "ask"
+    ask.write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\necho {SECRET}\n")
+    ask.chmod(0o755)
+    for name in ("GIT_ASKPASS", "SSH_ASKPASS"):
+        monkeypatch.setenv(name, str(ask))
+    with pytest.raises(Stalled, match="SLUICE_GIT_TOKEN"):
+        locked.door_at(cache).read()
+    assert not (tmp_path / "asked").exists()
 
 
 @pytest.mark.parametrize("token", ["", "two\nlines", "a b", "x" * 1001, "tökén"])

@@ -1,6 +1,6 @@
 """The promises of the design under everything at once, as invariants of a seeded simulation.
 
-Hypothesis shuffles people, time and accidents; a failing history is printed as a program that can be pasted into a test.
+Hypothesis shuffles people, time and accidents; a failing history is printed as a program to paste into a test.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ class Promises(RuleBasedStateMachine):
         releases = self.world.releases()
         for before, after in itertools.pairwise(releases[max(0, self.checked - 1) :]):
             if after.weight_percent > before.weight_percent and after.revision > before.revision:
-                assert self._was_passed(before, after), f"{before}\n-> {after}"
+                assert self._was_passed(after), f"{before}\n-> {after}"
         self.checked = len(releases)
 
-    def _was_passed(self, before: Release, after: Release) -> bool:
+    def _was_passed(self, after: Release) -> bool:
         if after.stable is None:
             return True  # a first version has nobody to be compared with, and nobody else could answer
         closed = after.rollout.records[-2]
