@@ -37,6 +37,7 @@ from serving_runtime.protocol import (
     Call,
     Endpoint,
     allowed_methods,
+    below_route,
     find_endpoint,
     too_large,
 )
@@ -155,7 +156,8 @@ class Model:
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        route = self._host.config.route if self._host.config else ""
+        path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
         endpoint = find_endpoint(request.method, path)
         match endpoint:
             case Answer():

@@ -81,6 +81,14 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
+def below_route(path: str, *roots: str) -> str:
+    """The path without the first of these roots that it begins with; an empty root is none."""
+    for root in roots:
+        if root and path.startswith(f"{root}/"):
+            return path[len(root) :]
+    return path
+
+
 def find_endpoint(method: str, path: str) -> Endpoint | Answer:
     """The endpoint at `path` (below the route), or the answer that says why there is none: 404, 405."""
     try:

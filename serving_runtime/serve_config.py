@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.config_repo_documents import route_of
 from policies.document_errors import read_noun
 from policies.documents import ModelDocument
 from policies.errors import BadInput
@@ -84,7 +85,7 @@ def parse(text: str, file: str = "serve.yaml") -> dict[str, Any]:
 
 def _applications(slug: str, release: Release, model: ModelDocument, tracking_uri: str) -> Iterator[dict[str, Any]]:
     phase = phase_in_force(release)
-    route = model.route or f"/models/{slug}"
+    route = route_of(model)
     if release.stable is not None:
         own = _user_config(slug, release.stable, release, model)
         own["split"] = _split(slug, release, model)
@@ -136,6 +137,7 @@ def _user_config(slug: str, application: Application, release: Release, model: M
         "version": application.version,
         "build": application.build,
         "request_timeout_s": model.request_timeout.total_seconds(),
+        "route": route_of(model),
         "split": None,
     }
 
@@ -229,6 +231,7 @@ class ServeUserConfig:
     version: int
     build: str
     request_timeout_s: Annotated[float, Field(gt=0)]
+    route: str
     split: ServeSplit | None
 
 

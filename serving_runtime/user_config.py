@@ -55,6 +55,9 @@ class UserConfig:
     version: _Version
     build: _Build
     request_timeout_s: _Timeout
+    route: Annotated[str, Field(strict=True, max_length=200)] = ""
+    """The model's public route, which candidate and host both know: when routes swap, requests arrive at a replica that
+    Serve has not told yet, and its `root_path` is still empty."""
     drain: _Flag = False
     """Refuse what a host hands over, at once: the other end of a stop."""
     hold: _Flag = False

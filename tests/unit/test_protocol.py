@@ -14,6 +14,7 @@ from serving_runtime.protocol import (
     Answer,
     Call,
     Endpoint,
+    below_route,
     error_answer,
     find_endpoint,
     mark_faults,
@@ -197,3 +198,17 @@ def test_a_long_message_is_cut() -> None:
 def test_endpoints(method: str, path: str, found: Endpoint | int) -> None:
     endpoint = find_endpoint(method, path)
     assert (endpoint.status if isinstance(endpoint, Answer) else endpoint) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "roots", "below"),
+    [
+        ("/models/fraud/invocations", ("/models/fraud", "/models/fraud"), "/invocations"),
+        ("/models/fraud/invocations", ("", "/models/fraud"), "/invocations"),
+        ("/invocations", ("", "/models/fraud"), "/invocations"),
+        ("/models/fraudulent/invocations", ("", "/models/fraud"), "/models/fraudulent/invocations"),
+        ("/models/fraud/invocations", ("", ""), "/models/fraud/invocations"),
+    ],
+)
+def test_a_request_that_arrives_before_serve_told_the_route_finds_its_endpoint(path, roots, below):
+    assert below_route(path, *roots) == below
