@@ -42,7 +42,11 @@ RepoOption = Annotated[str | None, typer.Option("--repo", help="Address or folde
 BranchOption = Annotated[str | None, typer.Option("--branch", help="Its branch. [SLUICE_BRANCH; main]")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or json with a schema version")]
 StackOption = Annotated[Path, typer.Option("--stack", help="Folder of a local stack started by `sluice up`.")]
+ModelArgument = Annotated[str, typer.Argument(help="The registered model, by its name in MLflow.")]
 WhyOption = Annotated[str, typer.Option("--why", help="The reason; it lands in the commit.")]
+StatusFileOption = Annotated[
+    Path | None, typer.Option("--status-file", help="The reconciler's last words, JSON: `run` keeps them there.")
+]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", "-e", help="Where, if in several.")]
 
 STACK = Path(".sluice")
@@ -65,6 +69,10 @@ def _says_errors(command: Callable[_P, None]) -> Callable[_P, None]:
             command(*args, **kwargs)
         except SluiceError as error:
             typer.echo(f"sluice: {error}", err=True)
+            raise typer.Exit(1) from error
+        except OSError as error:  # a folder that is not ours, a full disk: a person's business, and no bug
+            where = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"sluice: {where}{error.strerror or error}", err=True)
             raise typer.Exit(1) from error
 
     return run
@@ -105,7 +113,8 @@ def init(
     for path in write_repo(folder, answers):
         typer.echo(path)
     typer.echo(
-        f"next: cd {folder} && git init && git add . && git commit, then push it where `sluice run` reads it", err=True
+        f"next: cd {folder} && git init -b main && git add . && git commit, then push it where `sluice run` reads it",
+        err=True,
     )
 
 
@@ -165,6 +174,7 @@ def status(
     repo: RepoOption = None,
     branch: BranchOption = None,
     stack: StackOption = STACK,
+    status_path: StatusFileOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """What every release is doing, why it waits and until when."""
@@ -174,7 +184,8 @@ def status(
     from pipelines.commands import views
     from pipelines.wiring import config_repo
 
-    said = status_file.read(stack / "status.json") if repo is None else None
+    last_words = status_path or (stack / "status.json" if _in_stack(repo) else None)
+    said = status_file.read(last_words) if last_words else None
     shown = views.releases(config_repo(_settings(repo, branch, stack)).read(), said.waits if said else ())
     problems = said.problems if said else ()
     if output is Output.JSON:
@@ -225,52 +236,62 @@ def plan(
 @app.command()
 @_says_errors
 def pause(
-    model: str,
+    model: ModelArgument,
     why: WhyOption,
     environment: EnvironmentOption = None,
     repo: RepoOption = None,
+    branch: BranchOption = None,
     stack: StackOption = STACK,
 ) -> None:
     """Stop a rollout's clock; its weight stays, and harm still takes it back."""
-    _ask("pause", model, environment, why, repo, stack)
+    _ask("pause", model, environment, why, _settings(repo, branch, stack))
 
 
 @app.command()
 @_says_errors
 def resume(
-    model: str,
+    model: ModelArgument,
     why: WhyOption,
     environment: EnvironmentOption = None,
     repo: RepoOption = None,
+    branch: BranchOption = None,
     stack: StackOption = STACK,
 ) -> None:
     """Let a paused rollout go on with the step it was in."""
-    _ask("resume", model, environment, why, repo, stack)
+    _ask("resume", model, environment, why, _settings(repo, branch, stack))
 
 
 @app.command()
 @_says_errors
 def abort(
-    model: str,
+    model: ModelArgument,
     why: WhyOption,
     environment: EnvironmentOption = None,
     repo: RepoOption = None,
+    branch: BranchOption = None,
     stack: StackOption = STACK,
 ) -> None:
     """Take a rollout back to stable, without quarantine."""
-    _ask("abort", model, environment, why, repo, stack)
+    _ask("abort", model, environment, why, _settings(repo, branch, stack))
 
 
-def _ask(wish: str, model: str, environment: str | None, why: str, repo: str | None, stack: Path) -> None:
-    import getpass
-
+def _ask(wish: str, model: str, environment: str | None, why: str, settings: Settings) -> None:
     from pipelines.commands.asks import ask
     from pipelines.wiring import config_repo
     from policies.model import Wish
 
-    door = config_repo(_settings(repo, None, stack))
-    commit = ask(door, Wish(wish), model, environment, by=getpass.getuser(), why=why)
+    commit = ask(config_repo(settings), Wish(wish), model, environment, by=_me(), why=why)
     typer.echo(f"{wish} asked in {commit[:12]}; the reconciler takes it up at its next look")
+
+
+def _me() -> str:
+    """Who asks. A container's user may have a number and no name."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 # --- running ------------------------------------------------------------------------------------------------------
@@ -283,7 +304,7 @@ def run(
     branch: BranchOption = None,
     stack: StackOption = STACK,
     once: Annotated[bool, typer.Option("--once", help="One look, then end; exit 1 when it met a problem.")] = False,
-    status_path: Annotated[Path | None, typer.Option("--status-file", help="Keep the last words there, JSON.")] = None,
+    status_path: StatusFileOption = None,
 ) -> None:
     """Run the reconciler: carry promotions to traffic until it is stopped."""
     from pipelines.commands.running import Narrator, run_until_stopped
@@ -316,11 +337,20 @@ def up(
 
 
 def _settings(repo: str | None, branch: str | None, stack: Path) -> Settings:
-    """Settings from the command line, the environment, or the local stack that runs in this folder."""
+    """Settings from the command line and the environment, or, where they name no config repo, from the local stack.
+
+    All of a stack or nothing of it: another cluster must not be sent its token.
+    """
     from pipelines.settings import settings
     from pipelines.stack_file import environment_of
 
-    return settings({**os.environ, **environment_of(stack)}, repo=repo, branch=branch)
+    local = environment_of(stack) if _in_stack(repo) else {}
+    return settings({**os.environ, **local}, repo=repo, branch=branch)
+
+
+def _in_stack(repo: str | None) -> bool:
+    """Is the config repo that of the stack in this folder, if one runs? Not where another one was named."""
+    return repo is None and not os.environ.get("SLUICE_REPO")
 
 
 if __name__ == "__main__":

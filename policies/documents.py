@@ -109,6 +109,7 @@ class PrometheusTarget:
     """The Prometheus that scrapes an environment's Ray cluster."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:9090"
+    """Address of Prometheus, or of what answers its API."""
     scrape_interval: Duration = timedelta(seconds=15)
     """How often it scrapes Ray; evidence is counted in bins of this width."""
     labels: Mapping[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], str] = dataclasses.field(
@@ -122,6 +123,7 @@ class EnvironmentDocument:
     """One Ray cluster with its own trigger."""
 
     trigger: Trigger
+    """What in the registry means "serve this here": exactly one of stage, alias and tag."""
     ray: RayTarget = dataclasses.field(default_factory=RayTarget)
     prometheus: PrometheusTarget = dataclasses.field(default_factory=PrometheusTarget)
     on_rollback: Literal["restore", "annotate"] = "restore"
@@ -135,6 +137,7 @@ class RegistryTarget:
     """The MLflow registry. Credentials come from MLflow's own environment variables."""
 
     tracking_uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:5000"
+    """Address of the MLflow server, reached by Sluicegate and by the replicas."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -154,7 +157,9 @@ class Autoscaling:
     """How many replicas; changes in place."""
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas at least."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas at most."""
     target_ongoing_requests: Annotated[float, Field(gt=0)] = 2.0
     """Requests in progress per replica that scaling aims for."""
 
@@ -208,6 +213,7 @@ class Bake:
     """How long one step lasts and how much it must see."""
 
     min_duration: Duration = timedelta(minutes=5)
+    """A step passes after this at the soonest, counted from when its weight was live."""
     max_duration: Duration = timedelta(minutes=30)
     """Then the step is inconclusive."""
     min_requests: Annotated[int, Field(ge=0)] = 0
@@ -224,6 +230,7 @@ class RolloutPolicy:
     """`kind: RolloutPolicy`: how a candidate becomes stable."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+    """What models name under `rollout`."""
     shadow: Bake | None = dataclasses.field(default_factory=lambda: Bake(max_duration=timedelta(hours=6)))
     """The step in which copies go to the candidate and stable answers; null leaves it out."""
     steps: tuple[Annotated[Percent, Field(ge=1, le=99)], ...] = (5, 10, 25, 50)
@@ -241,6 +248,7 @@ class RolloutPolicy:
     registry_deadline: Duration = timedelta(minutes=10)
     """How long a rollback waits for the registry to be told before it ends without."""
     on_inconclusive: Literal["pause", "rollback"] = "pause"
+    """What an inconclusive step does: a person decides, or it is rolled back and quarantined."""
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Chance at most that a healthy version is rolled back, over the whole rollout."""
     beta: Annotated[float, Field(gt=0, le=0.2)] = 0.01
