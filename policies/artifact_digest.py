@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,8 @@ NOT_PAYLOAD = frozenset({"registered_model_meta"})
 """Written by MLflow's client beside a download: the name and the number it was asked by."""
 VOLATILE_KEYS = frozenset({"artifact_path", "model_id", "model_size_bytes", "model_uuid", "run_id", "utc_time_created"})
 """Keys of MLmodel that differ between two `log_model` calls of one model (MLflow 3.17); the size follows."""
+CODE_PATH = "model_code_path"
+"""Of the python_function flavor: where the code of a model from code lay on the machine that logged it."""
 MLMODEL = "MLmodel"
 MLMODEL_BYTES = 1 << 20
 """A signature with thousands of columns takes 200 kB; a larger MLmodel counts as it stands."""
@@ -101,9 +104,33 @@ def _mlmodel_digest(text: bytes) -> bytes:
         if not isinstance(keys, dict):
             return _raw_digest([text])
         kept = {key: value for key, value in keys.items() if key not in VOLATILE_KEYS}
-        return hashlib.sha256(b"MLmodel " + _Canonical().write(kept)).digest()
+        return hashlib.sha256(b"MLmodel " + _Canonical().write(_without_places(kept))).digest()
     except _NO_MLMODEL:
         return _raw_digest([text])
+
+
+def _without_places(keys: dict[str, Any]) -> dict[str, Any]:
+    """MLmodel without where things lay on the logging machine.
+
+    MLflow loads a code file by its last name and an artifact by its `path` in the version, and neither by these.
+    """
+    flavors = keys.get("flavors")
+    function = flavors.get("python_function") if isinstance(flavors, dict) else None
+    if not isinstance(flavors, dict) or not isinstance(function, dict):
+        return keys
+    function = dict(function)
+    if isinstance(function.get(CODE_PATH), str):
+        function[CODE_PATH] = function[CODE_PATH].replace("\\", "/").rpartition("/")[2]
+    if isinstance(function.get("artifacts"), dict):
+        kept = {name: _without_uri(artifact) for name, artifact in function["artifacts"].items()}
+        function["artifacts"] = kept
+    return {**keys, "flavors": {**flavors, "python_function": function}}
+
+
+def _without_uri(artifact: object) -> object:
+    if not isinstance(artifact, dict) or "path" not in artifact:
+        return artifact
+    return {key: value for key, value in artifact.items() if key != "uri"}
 
 
 class _Canonical:

@@ -192,3 +192,23 @@ def test_an_mlmodel_that_cannot_be_read_counts_as_it_stands(text: str | bytes) -
     digests = [digest({"MLmodel": raw, "w": "1"}, 4096), digest({"MLmodel": raw + b" ", "w": "1"}, 4096)]
     assert digests[0] == digest({"MLmodel": raw, "w": "1"}, 5000)
     assert digests[0] != digests[1]
+
+
+def _logged(code: str, uri: str, path: str = "artifacts/weights.pt") -> str:
+    mlmodel = f"""\
+flavors:
+  python_function:
+    model_code_path: {code}
+    artifacts:
+      weights: {{path: {path}, uri: {uri}}}
+"""
+    return artifact_digest({"MLmodel": lambda: [mlmodel.encode()], "weights": lambda: [b"1"]})
+
+
+def test_where_things_lay_on_the_logging_machine_is_left_out():
+    assert _logged("/home/ada/model.py", "/x/a/weights.pt") == _logged("/srv/ci/model.py", "/x/b/weights.pt")
+
+
+def test_which_code_and_which_artifact_is_loaded_is_not():
+    assert _logged("/home/ada/model.py", "/x/a") != _logged("/home/ada/other.py", "/x/a")
+    assert _logged("/m.py", "/x/a") != _logged("/m.py", "/x/a", path="artifacts/others.pt")
