@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class PrometheusServer:
-    """One Prometheus. Start and stop it once; also a context manager."""
+    """One Prometheus; also a context manager. Started again after a stop, it has the same address and data."""
 
     def __init__(
         self,
@@ -83,25 +83,21 @@ class PrometheusServer:
         return PrometheusTarget(url=self.url, scrape_interval=self._interval)
 
     def start(self) -> Self:
-        """Write the configuration, start, and wait until it answers. Raises Stalled with what to do."""
+        """Write the configuration, start, and wait until it answers. Raises Stalled with what to do.
+
+        The first start chooses the port; it is kept from then on, because others know the address.
+        """
         binary = shutil.which(BINARY)
         if binary is None:
             raise Stalled(INSTALL)
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "prometheus.yml"
         configuration.write_text(json.dumps(self.configuration(), indent=2) + "\n")  # JSON is YAML
-        refused: set[int] = set()
-        while True:
-            self._port = free_port(refused)
-            try:
-                self._run(self._command(binary, configuration))
-            except Stalled as stalled:
-                refused.add(self._port)
-                if len(refused) == PORT_TRIES or "address already in use" not in str(stalled):
-                    raise
-                _LOG.info("port %d was taken before Prometheus listened; trying another", self._port)
-            else:
-                return self
+        if self._port:
+            self._run(self._command(binary, configuration))
+        else:
+            self._run_on_a_free_port(binary, configuration)
+        return self
 
     def stop(self) -> None:
         """Stop it and wait until it is gone. Safe to repeat."""
@@ -135,6 +131,21 @@ class PrometheusServer:
             f"--web.listen-address={LOOPBACK}:{self._port}",
         ]
         return [*command, "--web.enable-remote-write-receiver"] if self._accept_writes else command
+
+    def _run_on_a_free_port(self, binary: str, configuration: Path) -> None:
+        refused: set[int] = set()
+        while True:
+            self._port = free_port(refused)
+            try:
+                self._run(self._command(binary, configuration))
+            except Stalled as stalled:
+                refused.add(self._port)
+                self._port = 0
+                if len(refused) == PORT_TRIES or "address already in use" not in str(stalled):
+                    raise
+                _LOG.info("a port was taken before Prometheus listened; trying another")
+            else:
+                return
 
     def _run(self, command: Sequence[str]) -> None:
         """Start it and wait until it is ready. Raises Stalled, with nothing left running."""

@@ -87,14 +87,14 @@ def test_a_real_scrape_is_counted_stops_counting_when_its_target_dies_and_outliv
 
     server.stop()
     assert "cannot be reached" in look(server).source.reason
-    again = stack.enter_context(
-        PrometheusServer(tmp_path / "prometheus", scrape_interval=SECOND, discovery=[discovery])
-    )
-    wait_until(lambda: look(again).candidate == Counts(100, 7), 30, "what was scraped before the restart, once")
+    address = server.url
+    server.start()
+    assert server.url == address
+    wait_until(lambda: look(server).candidate == Counts(100, 7), 30, "what was scraped before the restart, once")
 
     exporter.stop()
-    wait_until(lambda: "scrape targets down" in look(again).source.reason, 30, "the dead target by name")
-    assert exporter.address in look(again).source.reason
+    wait_until(lambda: "scrape targets down" in look(server).source.reason, 30, "the dead target by name")
+    assert exporter.address in look(server).source.reason
 
 
 def test_a_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """A small model for real Serve applications: MLflow logs this file as the model's code.
 
 It answers `x * scale`, and by its inputs does what models do: -1 tells its process id, 13 is beyond it (unless it is
-repaired), 77 takes longer than anybody waits.
+repaired), 50 takes a while, 77 takes longer than anybody waits.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 import mlflow
 
 UNLUCKY = 13.0
+SLOW = 50.0
 HANGS = 77.0
 WHO = -1.0
+SLOW_FOR_S = 0.25  # long enough to be in flight when something happens
 HANGS_FOR_S = 60.0  # longer than any timeout in a test
 
 
@@ -31,6 +33,8 @@ class Served(mlflow.pyfunc.PythonModel):
     # MLflow reads type hints on `model_input` as a signature.
     def predict(self, model_input, params: dict[str, Any] | None = None) -> list[float]:  # type: ignore[no-untyped-def]
         values = [float(x) for x in model_input["x"]]
+        if SLOW in values:
+            threading.Event().wait(SLOW_FOR_S)
         if HANGS in values:
             threading.Event().wait(HANGS_FOR_S)
         if self.unlucky and UNLUCKY in values:
