@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sluicegate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus check test test-unit demo bench-host lock clean
+.PHONY: help setup prometheus check test test-unit test-simulation demo bench-host bench-carry lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -41,11 +41,17 @@ test: setup ## everything that guards main (about 4 minutes on 2 cores)
 test-unit: setup ## without real parts (about half a minute)
 	$(BIN)/pytest -m "not real and not e2e"
 
+test-simulation: setup ## a thousand shuffled histories against the promises (about 30 minutes)
+	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=3600
+
 demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
 	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)
 
 bench-host: setup ## requests/s at the host beside plain Ray Serve (about 3 minutes; needs wrk)
 	$(BIN)/python benchmarks/host_throughput.py
+
+bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
+	$(BIN)/python benchmarks/carry_speed.py
 
 lock: $(STAMP) ## write constraints.txt anew from what is installed
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//; /@ file:/d' > constraints.txt
