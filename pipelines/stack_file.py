@@ -35,5 +35,5 @@ def environment_of(folder: Path) -> dict[str, str]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))["environment"]
         return {str(key): str(value) for key, value in said.items()}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is no file of `sluice up` ({error!r}): remove it") from error

@@ -1,0 +1,311 @@
+"""The command `sluice` where it needs no real parts but Git: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines import stack_file, status_file
+from pipelines.cli import app
+from pipelines.reconciler import Tick
+from policies.actions import Wait
+from policies.layout import history_path, release_path
+from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Release
+from policies.stored_documents import history_text, release_text
+from tests.unit.releases import MINUTE, NOW, application, rolling, steady
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("mlflow", "ray", "torch", "great_expectations", "pandas", "git", "fastapi", "numpy", "scipy", "requests")
+
+
+def sluice(*arguments: str | Path, **environment: str) -> Result:
+    """Run the command in this process, in an environment without the variables of ours."""
+    given = {"SLUICE_REPO": None, "SLUICE_BRANCH": None, "SLUICE_GIT_TOKEN": None, "NO_COLOR": "1", **environment}
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=given)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, and a home below it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SLUICE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def config_repo(folder: Path, *releases: Release, history: tuple[HistoryRecord, ...] = ()) -> Path:
+    """A bare repo with what `sluice init` writes and these releases, as a Git server would hold it."""
+    work = folder / "work"
+    assert sluice("init", work, "--model", "fraud").exit_code == 0
+    files = {release_path(r.environment, r.model): release_text(r) for r in releases}
+    files |= {history_path(h.environment, h.model, h.rollout): history_text(h) for h in history}
+    for path, text in files.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(text, encoding="utf-8")
+    git(work, "init", "-q", "-b", "main")
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "a config repo")
+    git(folder, "clone", "-q", "--bare", str(work), "config.git")
+    return folder / "config.git"
+
+
+def record(version: int, outcome: Outcome, model: str = "fraud") -> HistoryRecord:
+    rolled = rolling(Phase.SHADOW).rollout
+    assert rolled is not None
+    return HistoryRecord(
+        model=model,
+        environment="production",
+        rollout=f"r{version}",
+        version=version,
+        digest=application(version).digest,
+        stable_version=version - 1 or None,
+        outcome=outcome,
+        started_at=NOW + version * MINUTE,
+        ended_at=NOW + (version + 1) * MINUTE,
+        cause=None,
+        phases=rolled.records,
+    )
+
+
+# --- as a program -------------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    watch = (
+        "import json, sys\n"
+        "from pipelines import cli\n"
+        "try:\n    cli.main()\n"
+        "finally:\n    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", watch, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "Carries models" in done.stdout
+    imported = json.loads(done.stderr.splitlines()[-1])
+    assert "typer" in imported
+    assert [name for name in HEAVY if name in imported] == []
+
+
+def test_the_console_script_is_this_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "schema"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "HistoryRecord"]
+
+
+def test_no_command_shows_the_help() -> None:
+    result = sluice()
+    assert "Usage" in result.output
+    assert result.exit_code == 2
+
+
+# --- init, lint, schema -------------------------------------------------------------------------------------------
+
+
+def test_init_then_lint_then_the_schemas(here: Path) -> None:
+    made = sluice("init", "config", "--model", "fraud", "--model", "spam", "--alias", "champion", "--environment", "eu")
+    assert made.exit_code == 0
+    assert "models/fraud.yaml" in made.stdout.splitlines()
+    assert "git init -b main" in made.stderr
+    assert "alias: champion" in (here / "config" / "sluice.yaml").read_text()
+
+    checked = sluice("lint", "config")
+    assert (checked.exit_code, checked.stdout) == (0, "nothing to report\n")
+
+    written = sluice("schema", "--write", "schemas")
+    assert sorted(written.stdout.split()) == sorted(f"schemas/{path.name}" for path in (here / "schemas").iterdir())
+    assert json.loads(sluice("schema", "Model").stdout)["title"] == "Model"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_repo_is_not_overwritten() -> None:
+    sluice("init", "config")
+    again = sluice("init", "config")
+    assert again.exit_code == 1
+    assert again.stdout == ""
+    assert again.stderr.startswith("sluice: ")
+    assert "is not overwritten" in again.stderr
+
+
+def test_two_triggers_are_refused_in_words(here: Path) -> None:
+    result = sluice("init", "config", "--stage", "Staging", "--tag", "deploy=yes")
+    assert result.exit_code == 1
+    assert result.stderr == "sluice: a trigger is one of --stage, --alias and --tag\n"
+    assert not (here / "config").exists()
+
+
+def test_lint_ends_with_1_where_a_repo_is_broken(here: Path) -> None:
+    sluice("init", "config", "--model", "fraud")
+    document = here / "config" / "models" / "fraud.yaml"
+    document.write_text(document.read_text().replace("rollout: default", "rolout: default"))
+
+    shown = sluice("lint", "config")
+    assert shown.exit_code == 1
+    assert "models/fraud.yaml:" in shown.stdout
+    assert "did you mean rollout?" in shown.stdout
+
+    data = json.loads(sluice("lint", "config", "--output", "json").stdout)
+    assert data["schema"] == 1
+    (note,) = data["notes"]
+    assert (note["severity"], note["file"], note["field"]) == ("error", "models/fraud.yaml", "rolout")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("lint", "nowhere"), "nowhere is no folder"),
+        (("schema", "Modell"), "there is no kind 'Modell'"),
+        (("status",), "no config repo: give its address or folder with --repo or in SLUICE_REPO"),
+        (("history", "--repo", "nowhere.git"), "nowhere.git"),
+        (("pause", "fraud", "--why", "x"), "no config repo"),
+        (("schema", "--write", "/dev/null/x"), "/dev/null"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_what_went_wrong_goes_to_stderr_with_exit_1(arguments: tuple[str, ...], words: str) -> None:
+    result = sluice(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("sluice: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_usage_ends_with_2(here: Path) -> None:
+    assert here.is_dir()
+    assert sluice("pause", "fraud").exit_code == 2
+    assert sluice("status", "--nothing").exit_code == 2
+
+
+# --- status and history on a real clone ---------------------------------------------------------------------------
+
+
+def test_a_new_repo_has_no_release_and_no_history(here: Path) -> None:
+    repo = config_repo(here)
+    assert sluice("status", "--repo", repo).stdout.startswith("no release yet")
+    assert sluice("history", "--repo", repo).stdout == "no rollout has finished yet\n"
+    assert json.loads(sluice("status", "--repo", repo, "-o", "json").stdout) == {
+        "schema": 1,
+        "releases": [],
+        "problems": [],
+    }
+
+
+def test_status_says_phase_weight_and_what_is_queued(here: Path) -> None:
+    cause = Cause(kind=CauseKind.ASKED, reasons=("Ada asked to pause: a sale",))
+    release = rolling(Phase.PAUSED, weight=25, step=2, paused_from=Phase.CANARY, cause=cause, queued=4)
+    repo = config_repo(here, release)
+
+    shown = sluice("status", SLUICE_REPO=str(repo))
+    assert shown.exit_code == 0
+    head, why, queued = shown.stdout.splitlines()
+    assert head.startswith("fraud (production): PAUSED, v1 serves; v2 at 25 % since ")
+    assert why.strip() == "Ada asked to pause: a sale"
+    assert queued.strip() == "v4 is queued"
+
+    (one,) = json.loads(sluice("status", "--repo", repo, "--output", "json").stdout)["releases"]
+    assert (one["phase"], one["weight_percent"], one["stable"], one["candidate"]) == ("PAUSED", 25, 1, 2)
+
+
+def test_status_says_why_it_waits_from_the_reconcilers_last_words(here: Path) -> None:
+    repo = config_repo(here, steady(1))
+    wait = Wait(model="fraud", environment="production", reason="v2 is warming up", until=NOW)
+    tick = Tick(at=NOW, plan=None, waits=(wait,), problems=("Prometheus is away",), again_after=timedelta(seconds=1))
+    status_file.write(here / "words.json", tick)
+    shown = sluice("status", "--repo", repo, "--status-file", "words.json")
+    assert "v2 is warming up, until 12:00:00 UTC" in shown.stdout
+    assert "Prometheus is away" in shown.stdout
+    assert "warming up" not in sluice("status", "--repo", repo).stdout
+
+
+def test_history_is_in_order_and_by_model(here: Path) -> None:
+    records = (record(2, Outcome.ROLLED_BACK), record(1, Outcome.PROMOTED), record(3, Outcome.PROMOTED, "spam"))
+    repo = config_repo(here, history=records)
+    lines = [line for line in sluice("history", "--repo", repo).stdout.splitlines() if not line.startswith(" ")]
+    assert [line.split(": ")[1].split(" after")[0] for line in lines] == ["promoted", "rolled_back", "promoted"]
+
+    data: dict[str, Any] = json.loads(sluice("history", "--repo", repo, "--model", "fraud", "-o", "json").stdout)
+    assert data["schema"] == 1
+    assert [(one["version"], one["outcome"]) for one in data["rollouts"]] == [(1, "promoted"), (2, "rolled_back")]
+
+
+def test_the_folder_itself_is_the_config_repo_where_nothing_else_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_repo(here, steady(1))
+    monkeypatch.chdir(here / "work")
+    assert sluice("status").stdout.startswith("fraud (production): STEADY, v1 serves")
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def test_an_ask_is_a_commit_with_its_reason(here: Path) -> None:
+    repo = config_repo(here, rolling(Phase.CANARY, weight=10))
+    asked = sluice("pause", "fraud", "--why", "a sale starts in an hour", "--repo", repo, LOGNAME="ada")
+    assert asked.exit_code == 0
+    assert git(repo, "rev-parse", "main").startswith(asked.stdout.split()[3].rstrip(";"))
+    said = git(repo, "log", "-1", "--format=%s%n%b", "main")
+    assert said.startswith("fraud (production): ada asks to pause\n")
+    assert "a sale starts in an hour" in said
+    assert "Sluice-Ask: pause" in said
+    assert "wish: pause" in git(repo, "show", "main:environments/production/releases/fraud.yaml")
+
+
+def test_an_ask_goes_to_the_branch_that_is_named(here: Path) -> None:
+    repo = config_repo(here, rolling(Phase.CANARY, weight=10))
+    git(repo, "branch", "staging", "main")
+    assert sluice("abort", "fraud", "--why", "leak", "--repo", repo, "--branch", "staging").exit_code == 0
+    assert "asks to abort" in git(repo, "log", "-1", "--format=%s", "staging")
+    assert git(repo, "log", "-1", "--format=%s", "main") == "a config repo"
+
+
+def test_asking_where_no_rollout_runs_is_refused(here: Path) -> None:
+    repo = config_repo(here, steady(1))
+    quiet = sluice("resume", "fraud", "--why", "go", "--repo", repo)
+    assert quiet.exit_code == 1
+    assert "no rollout is running" in quiet.stderr
+    other = sluice("resume", "spam", "--why", "go", "--repo", repo)
+    assert "the releases are of: fraud" in other.stderr
+
+
+# --- a local stack in this folder ---------------------------------------------------------------------------------
+
+
+def test_a_stack_in_this_folder_counts_where_no_other_repo_is_named(here: Path) -> None:
+    stacks, other = here / "a", here / "b"
+    stacks.mkdir()
+    other.mkdir()
+    mine, theirs = config_repo(stacks, steady(1)), config_repo(other, steady(2))
+    stack_file.write(here / ".sluice", {"SLUICE_REPO": str(mine)}, {})
+    assert "v1 serves" in sluice("status").stdout
+    assert "v2 serves" in sluice("status", "--repo", theirs).stdout
+    assert "v2 serves" in sluice("status", SLUICE_REPO=str(theirs)).stdout
+
+
+def test_a_broken_stack_file_is_told(here: Path) -> None:
+    (here / ".sluice").mkdir()
+    (here / ".sluice" / "stack.json").write_text("[]")
+    result = sluice("status")
+    assert result.exit_code == 1
+    assert "is no file of `sluice up`" in result.stderr
