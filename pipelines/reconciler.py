@@ -272,7 +272,8 @@ def _message(actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, st
     subject = f"{first.model} ({first.environment}): {moves[0].subject}"
     if len(moves) > 1:
         subject += f", and {len(moves) - 1} more"
-    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves))
+    ended = [a.record.rollout for each in actions.values() for a in each if isinstance(a, WriteHistory)]
+    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves, ended))
 
 
 def _paragraph(move: WriteRelease | RemoveRelease) -> str:
@@ -280,14 +281,15 @@ def _paragraph(move: WriteRelease | RemoveRelease) -> str:
     return "\n".join([f"{release.model} ({release.environment}): {move.subject}", *(f"  {r}" for r in move.reasons)])
 
 
-def _trailers(moves: Sequence[WriteRelease | RemoveRelease]) -> dict[str, str]:
+def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str]) -> dict[str, str]:
+    """`ended` are rollouts that this commit ends: their releases do not name them any more."""
     releases = [move.release for move in moves]
     values = {
         "Sluice-Environment": [r.environment for r in releases],
         "Sluice-Model": [slug(r.model) for r in releases],
         "Sluice-Phase": [r.phase.value for r in releases],
         "Sluice-Step": [str(r.weight_percent) for r in releases],
-        "Sluice-Rollout": [r.rollout.id for r in releases if r.rollout],
+        "Sluice-Rollout": [*(r.rollout.id for r in releases if r.rollout), *ended],
         "Sluice-Verdict": [m.verdict for m in moves if isinstance(m, WriteRelease) and m.verdict],
     }
     return {key: ", ".join(dict.fromkeys(found)) for key, found in values.items() if found}

@@ -60,7 +60,7 @@ class DemoStack:
 
     def commits(self, rollout: str) -> list[str]:
         """The same of one rollout's commits, oldest first."""
-        entries = [e for e in self._repo.log(LOG_LIMIT) if e.trailers.get("Sluice-Rollout") == rollout]
+        entries = [e for e in self._repo.log(LOG_LIMIT) if rollout in e.trailers.get("Sluice-Rollout", "").split(", ")]
         return [f"{entry.commit[:9]} {entry.subject}" for entry in reversed(entries)]
 
     def git_equals_ray(self) -> bool:

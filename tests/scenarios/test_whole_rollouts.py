@@ -57,6 +57,16 @@ def test_a_healthy_version_is_promoted_step_by_step_and_no_request_is_lost():
     assert_at_rest(world)
 
 
+def test_every_commit_of_a_rollout_names_it_the_last_one_too():
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: serving(world, 2))
+    rollout = world.history()[-1].rollout
+    of_it = [entry.subject for entry in world.repo.log(100) if entry.trailers.get("Sluice-Rollout") == rollout]
+    assert of_it[-1].endswith("v2 STEADY -> WARMING")
+    assert of_it[0].endswith("v2 promoted: SETTLING -> STEADY")
+
+
 def test_a_bad_version_is_rolled_back_in_git_and_ray_and_the_registry_agrees():
     world = with_first()
     world.promote(world.register(BAD))
