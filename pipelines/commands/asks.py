@@ -1,26 +1,45 @@
-"""What a person asks of a running rollout, as a commit: who, what and why."""
+"""What a person asks of a running rollout, as a commit: who, what and why.
+
+Rules:
+- A wish that could not be carried out is refused in words; it must not wait in the release for a later phase.
+- The reconciler commits to the same branch every few seconds. A person who loses that race is not told to try again:
+  the release is read again, and the wish is refused or committed as it then stands.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 from pipelines.defaults import built_in_documents
 from pipelines.ports import Repo
 from policies.commit_message import message
 from policies.config_repo_documents import parse_repo, with_defaults
-from policies.errors import BadInput
+from policies.errors import BadInput, Conflict
 from policies.layout import release_path
-from policies.model import Ask, Release, Tip, Wish
+from policies.model import Ask, Phase, Release, Tip, Wish
 from policies.names import slug
 from policies.stored_documents import release_text
+
+TRIES = 5
+"""Two commits of the reconciler in a row are common (a step, and that it is live), five within a second are not."""
 
 
 def ask(repo: Repo, wish: Wish, model: str, environment: str | None, *, by: str, why: str) -> str:
     """Commit the wish to the model's release; returns the commit. Raises BadInput, Conflict, Retry, Stalled."""
     if not why.strip():
         raise BadInput("--why is empty: the reason is what others will read in the log")
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(Conflict):  # somebody else was faster: what they wrote is read first
+            return _ask_once(repo, wish, model, environment, by, why)
+    return _ask_once(repo, wish, model, environment, by, why)
+
+
+def _ask_once(repo: Repo, wish: Wish, model: str, environment: str | None, by: str, why: str) -> str:
     tip = repo.read()
     release = _running(tip, model, environment)
+    if nothing_to_do := _in_vain(release, wish):
+        raise BadInput(f"{model!r} {nothing_to_do}")
     asked = dataclasses.replace(release, ask=Ask(wish=wish, by=by, why=why), revision=release.revision + 1)
     path = release_path(release.environment, slug(release.model))
     subject = f"{release.model} ({release.environment}): {by} asks to {wish.value}"
@@ -30,6 +49,17 @@ def ask(repo: Repo, wish: Wish, model: str, environment: str | None, *, by: str,
         "Sluice-Ask": wish.value,
     }
     return repo.commit(tip.commit, {path: release_text(asked)}, message(subject, why, trailers))
+
+
+def _in_vain(release: Release, wish: Wish) -> str:
+    """Why the wish would change nothing; empty where it would."""
+    if release.phase is Phase.ROLLING_BACK:
+        return "is on its way back to stable already"
+    if wish is Wish.PAUSE and release.phase is Phase.PAUSED:
+        return "is paused already: resume or abort it"
+    if wish is Wish.RESUME and release.phase is not Phase.PAUSED:
+        return f"is in {release.phase}, not paused: there is nothing to resume"
+    return ""
 
 
 def _running(tip: Tip, model: str, environment: str | None) -> Release:

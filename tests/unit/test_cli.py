@@ -14,14 +14,19 @@ from typer.testing import CliRunner, Result
 
 from pipelines import stack_file, status_file
 from pipelines.cli import app
+from pipelines.commands.asks import ask
+from pipelines.commands.init import Answers, repo_files
 from pipelines.reconciler import Tick
 from policies.actions import Wait
+from policies.errors import BadInput
 from policies.layout import history_path, release_path
-from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Release
+from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Release, Wish
 from policies.stored_documents import history_text, release_text
+from tests.fakes.repo import FakeRepo
 from tests.unit.releases import MINUTE, NOW, application, rolling, steady
 
 ROOT = Path(__file__).parents[2]
+RELEASE = "environments/production/releases/fraud.yaml"
 HEAVY = ("mlflow", "ray", "torch", "great_expectations", "pandas", "git", "fastapi", "numpy", "scipy", "requests")
 
 
@@ -62,6 +67,10 @@ def config_repo(folder: Path, *releases: Release, history: tuple[HistoryRecord, 
     git(work, "commit", "-q", "-m", "a config repo")
     git(folder, "clone", "-q", "--bare", str(work), "config.git")
     return folder / "config.git"
+
+
+def in_memory(release: Release) -> FakeRepo:
+    return FakeRepo({**repo_files(Answers(models=("fraud",))), RELEASE: release_text(release)})
 
 
 def record(version: int, outcome: Outcome, model: str = "fraud") -> HistoryRecord:
@@ -309,3 +318,44 @@ def test_a_broken_stack_file_is_told(here: Path) -> None:
     result = sluice("status")
     assert result.exit_code == 1
     assert "is no file of `sluice up`" in result.stderr
+
+
+def test_a_wish_that_would_change_nothing_is_refused_in_words(here: Path) -> None:
+    repo = config_repo(here, rolling(Phase.CANARY, weight=10))
+    early = sluice("resume", "fraud", "--why", "go", "--repo", repo)
+    assert (early.exit_code, early.stderr) == (
+        1,
+        "sluice: 'fraud' is in CANARY, not paused: there is nothing to resume\n",
+    )
+    assert git(repo, "log", "-1", "--format=%s", "main") == "a config repo"
+
+
+@pytest.mark.parametrize(
+    ("phase", "wish", "words"),
+    [
+        (Phase.PAUSED, Wish.PAUSE, "is paused already"),
+        (Phase.SHADOW, Wish.RESUME, "not paused"),
+        (Phase.ROLLING_BACK, Wish.ABORT, "on its way back"),
+        (Phase.ROLLING_BACK, Wish.PAUSE, "on its way back"),
+        (Phase.ROLLING_BACK, Wish.RESUME, "on its way back"),
+    ],
+)
+def test_what_can_be_asked_depends_on_the_phase(phase: Phase, wish: Wish, words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        ask(in_memory(rolling(phase)), wish, "fraud", None, by="ada", why="because")
+
+
+def test_a_person_who_loses_a_race_is_not_told_to_try_again() -> None:
+    repo = in_memory(rolling(Phase.CANARY, weight=10))
+    repo.conflict_next_push({"environments/README.md": "somebody was faster"})
+    commit = ask(repo, Wish.PAUSE, "fraud", None, by="ada", why="a sale")
+    assert repo.branch_tip == commit
+    assert "wish: pause" in repo.read().files[RELEASE]
+
+
+def test_what_won_the_race_is_read_before_asking_again() -> None:
+    repo = in_memory(rolling(Phase.CANARY, weight=10))
+    repo.conflict_next_push({RELEASE: release_text(steady(2, revision=8))})
+    with pytest.raises(BadInput, match="no rollout is running"):
+        ask(repo, Wish.PAUSE, "fraud", None, by="ada", why="a sale")
+    assert "wish" not in repo.read().files[RELEASE]
