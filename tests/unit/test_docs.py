@@ -264,10 +264,11 @@ def test_every_module_is_on_the_map() -> None:
     assert sorted(there - mapped()) == []
 
 
-def test_every_folder_of_tests_and_every_page_is_on_the_map() -> None:
+def test_every_folder_of_tests_every_benchmark_and_every_page_is_on_the_map() -> None:
     folders = {f"tests/{p.name}/" for p in (ROOT / "tests").iterdir() if p.is_dir() and (p / "__init__.py").is_file()}
     pages = {f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")}
-    assert sorted((folders | pages) - mapped()) == []
+    benchmarks = {f"benchmarks/{p.name}" for p in (ROOT / "benchmarks").glob("*.py")}
+    assert sorted((folders | pages | benchmarks) - mapped()) == []
 
 
 def test_every_place_in_the_code_that_is_named_is_there() -> None:
