@@ -3,8 +3,7 @@
 Rules:
 - Git is read first, the registry after it. A commit is accepted only on the tip that was read, so what the registry
   shows is never older than the release it is compared with.
-- A document that is broken is not in force: the one that was applied last counts, and the break is said. A document
-  that is absent was removed.
+- A document that is broken is not in force (`documents_in_force.py`), and the break is said.
 - A tip that is foreign (rewritten history, a release or the Serve config gone or emptied) stops its environment.
 
 This module must not decide and must not act.
@@ -13,28 +12,25 @@ This module must not decide and must not act.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import SluiceError, Stalled
-from policies.layout import locate, model_path, release_path, serve_path
+from policies.errors import SluiceError
+from policies.layout import model_path, release_path, serve_path
 from policies.model import Evidence, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
-from policies.notes import Note, errors
+from policies.notes import Note
 from policies.noticing import Observed, Rules
 from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED
 
 Config = Mapping[str, Any]
-
-# Replacing a broken document can bring another break to light (a policy that only the new model document names); more
-# often than this it is no longer a slip of the pen.
-_REPAIRS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,7 @@ class Look:
     registry: RegistryTarget
     environments: Mapping[str, EnvironmentLook]
     notes: tuple[Note, ...]
-    """What is wrong in the documents, of which the last applied ones count instead."""
+    """What is wrong in the documents, of which the last readable ones count instead."""
 
 
 class Looker:
@@ -88,12 +84,13 @@ class Looker:
     def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
         self._doors = doors
         self._defaults = defaults
+        self._documents = DocumentsInForce(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
 
     def look(self, now: datetime) -> Look:
         """One look at everything. Raises Retry when Git is away, Stalled when the repo cannot be read."""
         tip = self._doors.repo.read()
-        repo, notes, refused = self._in_force(tip)
+        repo, notes, refused = self._documents.of(tip)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
         environments = {
@@ -101,48 +98,6 @@ class Looker:
             for name in repo.sluice.environments
         }
         return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=tuple(notes))
-
-    # --- documents in force ---------------------------------------------------------------------------------------
-
-    def _in_force(self, tip: Tip) -> tuple[ConfigRepo, list[Note], dict[str, str]]:
-        """The documents that count, notes about those that do not, and environments whose own files are broken."""
-        files = dict(tip.files)
-        said: list[Note] = []
-        refused: dict[str, str] = {}
-        for _ in range(_REPAIRS):
-            reading = read_repo(with_defaults(files, self._defaults))
-            if reading.repo is not None:
-                return reading.repo, said, refused
-            broken = errors(reading.notes)
-            said += broken
-            self._replace(files, broken, refused, _environment_names(tip.files))
-        raise Stalled("the config repo cannot be read:\n" + "\n".join(str(n) for n in said))
-
-    def _replace(
-        self, files: dict[str, str], broken: tuple[Note, ...], refused: dict[str, str], environments: Collection[str]
-    ) -> None:
-        for path in sorted({n.file for n in broken}):
-            words = "; ".join(str(n) for n in broken if n.file == path)
-            if not path.startswith(("models/", "policies/", "environments/")):
-                raise Stalled(words)
-            if path.startswith("environments/"):
-                refused[path.split("/")[1]] = words
-            good = self._last_applied(path, files.get(path), environments)
-            if good is None and (path.startswith("environments/") or _is_released(path, files)):
-                raise Stalled(words)
-            if good is None:
-                files.pop(path, None)
-            else:
-                files[path] = good
-
-    def _last_applied(self, path: str, broken: str | None, environments: Collection[str]) -> str | None:
-        """The text of a file as it was last applied anywhere, unless that is the broken one itself."""
-        for environment in environments:
-            commit = self._doors.repo.applied(environment)
-            text = self._doors.repo.read_at(commit, [path]).get(path) if commit else None
-            if text is not None and text != broken:
-                return text
-        return None
 
     # --- one environment ------------------------------------------------------------------------------------------
 
@@ -266,20 +221,6 @@ class _Place:
     repo: ConfigRepo
     snapshot: RegistrySnapshot
     refused: str
-
-
-def _environment_names(files: Mapping[str, str]) -> Collection[str]:
-    """Those of sluice.yaml, whatever else is broken. Raises Stalled when that is broken itself."""
-    reading = read_repo({path: text for path, text in files.items() if path == "sluice.yaml"})
-    if reading.repo is None:
-        raise Stalled("\n".join(str(n) for n in errors(reading.notes)))
-    return tuple(reading.repo.sluice.environments)
-
-
-def _is_released(path: str, files: Collection[str]) -> bool:
-    """Is this the document of a model that has a release? Then it must not be taken for one that was removed."""
-    located = locate(path)
-    return located is not None and any(f.endswith(f"/releases/{located.slug}.yaml") for f in files)
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from policies.documents import Trigger
 from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip
+from registry_bridge.config_repo import CommitEntry
 
 
 class Repo(Protocol):
@@ -40,7 +41,13 @@ class Repo(Protocol):
         """Is `ancestor` in the history of `commit`, or the same? False for a commit that is unknown."""
 
     def read_at(self, commit: str, paths: Collection[str]) -> Mapping[str, str]:
-        """Text of those files at an older commit; what did not exist there is left out."""
+        """Text of those files at an older commit; what did not exist there is left out.
+
+        A path that ends in / means every file below it.
+        """
+
+    def log(self, limit: int, path: str | None = None) -> Sequence[CommitEntry]:
+        """The branch's newest commits, newest first; with `path` those that changed it."""
 
 
 class Registry(Protocol):

@@ -39,6 +39,7 @@ from registry_bridge.repo_files import (
     check_url,
     decode_texts,
     is_commit,
+    is_wanted,
     readable_paths,
     shown,
 )
@@ -130,6 +131,7 @@ class ConfigRepo:
     def read_at(self, commit: str, paths: Collection[str]) -> Mapping[str, str]:
         """Text of those files of the layout at an older commit; what did not exist there is left out.
 
+        A path that ends in / means every file below it.
         Raises Stalled when the repo no longer has the commit or a file is refused, Retry.
         """
         return self._clone.attempt(lambda: self._read_at(commit, frozenset(paths)))
@@ -155,7 +157,7 @@ class ConfigRepo:
     def _read_at(self, commit: str, wanted: frozenset[str]) -> dict[str, str]:
         if not self._clone.knows(commit):
             raise Stalled(f"the config repo no longer has the commit {shown(commit)}: was its history rewritten?")
-        entries = (e for e in self._clone.entries(commit) if e.path.decode("utf-8", "replace") in wanted)
+        entries = (e for e in self._clone.entries(commit) if is_wanted(e.path.decode("utf-8", "replace"), wanted))
         paths = readable_paths(entries)
         texts = self._texts_by_blob(paths)
         return {path: texts[entry.blob] for path, entry in paths.items()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from policies.errors import BadInput, Stalled
@@ -147,6 +147,11 @@ def without_credentials(url: str) -> str:
 def is_commit(text: str) -> bool:
     """Is it a full commit hash, by its looks?"""
     return _COMMIT.fullmatch(text) is not None
+
+
+def is_wanted(path: str, wanted: Collection[str]) -> bool:
+    """Is the path among those that are wanted, or below one of them that ends in /?"""
+    return path in wanted or path.startswith(tuple(w for w in wanted if w.endswith("/")))
 
 
 def shown(text: str) -> str:

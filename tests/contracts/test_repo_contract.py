@@ -279,6 +279,19 @@ def test_reads_at_an_older_commit(stage: Stage, door: Door) -> None:
         door.read_at(UNKNOWN, wanted)
 
 
+def test_reads_whole_folders_at_an_older_commit(stage: Stage, door: Door) -> None:
+    first = door.read().commit
+    stage.person_commits({"models/fraud.yaml": "new\n", "models/credit.yaml": "name: credit\n"})
+    tip = door.read().commit
+    assert door.read_at(first, ["models/"]) == {"models/fraud.yaml": "name: fraud\n"}
+    assert set(door.read_at(tip, ["models/", "sluice.yaml"])) == {
+        "models/fraud.yaml",
+        "models/credit.yaml",
+        "sluice.yaml",
+    }
+    assert door.read_at(first, ["model", "odels/"]) == {}
+
+
 def test_a_revert_is_a_commit_like_any_other(stage: Stage, door: Door) -> None:
     first = door.read().commit
     promoted = door.commit(first, {RELEASE: "stable: 2\n", "sluice.yaml": "changed\n"}, message("Promote"))

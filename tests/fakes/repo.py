@@ -17,7 +17,7 @@ from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.model import Tip
 from policies.names import check_environment_name
 from registry_bridge.config_repo import CommitEntry
-from registry_bridge.repo_files import ROOTS, Entry, check_change, decode_texts, is_commit, readable_paths
+from registry_bridge.repo_files import ROOTS, Entry, check_change, decode_texts, is_commit, is_wanted, readable_paths
 
 SLUICEGATE = "Sluicegate <sluicegate@localhost>"
 PERSON = "Ada <ada@example.com>"
@@ -103,7 +103,7 @@ class FakeRepo:
         self._reach()
         if commit not in self.commits:
             raise Stalled(f"the config repo no longer has the commit {commit!r}")
-        return _texts({path: c for path, c in self.commits[commit].files.items() if path in paths})
+        return _texts({path: c for path, c in self.commits[commit].files.items() if is_wanted(path, paths)})
 
     def log(self, limit: int, path: str | None = None) -> list[CommitEntry]:
         self._reach()

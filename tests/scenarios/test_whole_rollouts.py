@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.model import CauseKind, Outcome, Phase
-from tests.simulation.world import BAD, BROKEN, World
+from tests.simulation.world import BAD, BROKEN, MODEL_DOCUMENT, World
 
 
 def serving(world: World, version: int) -> bool:
@@ -162,13 +162,41 @@ def test_a_rewritten_branch_is_refused_and_said():
     assert world.serve.answering("/models/fraud") is not None
 
 
-def test_a_broken_document_neither_removes_the_model_nor_stops_the_loop():
+BREAKS = {
+    "a broken model": {"models/fraud.yaml": "kind: Modle\n"},
+    "a broken policy": {"policies/quick.yaml": "steps: [\n"},
+    "a deleted policy": {"policies/quick.yaml": None},
+    "a route that is taken": {
+        "models/aaa.yaml": (MODEL_DOCUMENT % 1).replace("name: fraud", "name: aaa\nroute: /models/fraud")
+    },
+}
+
+
+@pytest.mark.parametrize("break_", BREAKS)
+def test_a_broken_document_is_said_at_every_look_and_a_bad_candidate_is_rolled_back_all_the_same(break_):
     world = with_first()
-    world.repo.person_commits({"models/fraud.yaml": "kind: Modle\n"})
+    world.promote(world.register(BAD))
+    world.run_until(lambda: world.release.phase is Phase.WARMING)
+    world.repo.person_commits(BREAKS[break_])
+    world.pass_time(15)
+    world.restart()
+    world.run_until(lambda: len(world.history()) == 2 and serving(world, 1))
+    assert world.outcomes()[-1] == (2, Outcome.ROLLED_BACK)
     tick = world.step()
-    assert "models/fraud.yaml" in " ".join(tick.problems)
-    world.pass_time(30)
-    assert serving(world, 1)
+    assert "models/" in " ".join(tick.problems) or "policies/" in " ".join(tick.problems)
+    assert tick.plan is not None
+    assert "/models/fraud" in str(world.serve.submits[-1])
+    assert "aaa" not in str(world.serve.submits[-1])
+
+
+def test_a_document_that_was_broken_and_mended_counts_again():
+    world = with_first()
+    for broken in ("kind: Modle\n", "kind: Mudel\n"):
+        world.repo.person_commits({"models/fraud.yaml": broken})
+        world.pass_time(15)
+    world.change_settings(2)
+    world.run_until(lambda: world.release.stable.settings.cpus == 2)
+    assert not world.step().problems
 
 
 def test_a_removed_document_removes_the_model():

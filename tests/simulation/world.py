@@ -162,6 +162,10 @@ class World:
             self.reconciler = self._start()
             return None
 
+    def restart(self) -> None:
+        """Another process goes on."""
+        self.reconciler = self._start()
+
     def run_until(self, done: Callable[[], bool], minutes: float = 30) -> None:
         """Let time pass until it is so. Raises AssertionError with the state when it never is."""
         end = self.now + timedelta(minutes=minutes)
