@@ -252,6 +252,8 @@ class Rollout:
     records: tuple[PhaseRecord, ...]
     """Every phase so far, the current one last."""
     paused_from: Phase | None = None
+    clock_since: AwareDatetime | None = None
+    """When a person resumed it last: the policy's max_duration counts from there; none: from the start."""
     cause: Cause | None = None
     """Why it is PAUSED or ROLLING_BACK."""
 
@@ -264,6 +266,12 @@ class Rollout:
     def current(self) -> PhaseRecord:
         """The phase that lasts now."""
         return self.records[-1]
+
+    def lasted(self, now: datetime) -> timedelta:
+        """How long it has been under way since a person started or resumed it; while PAUSED the clock stands still."""
+        since = self.clock_since or self.started_at
+        spans = ((max(r.since, since), r.until or now) for r in self.records if r.phase is not Phase.PAUSED)
+        return sum((max(end - start, timedelta()) for start, end in spans), timedelta())
 
     @property
     def traffic_since(self) -> datetime | None:

@@ -57,7 +57,7 @@ class Signal(StrEnum):
 # Above two minutes, seconds only distract.
 _LONGEST_IN_SECONDS = 120
 
-_RESUMED = {
+RESUMED: Mapping[Phase, Signal] = {
     Phase.WARMING: Signal.RESUMED_WARMING,
     Phase.SHADOW: Signal.RESUMED_SHADOW,
     Phase.CANARY: Signal.RESUMED_CANARY,
@@ -271,7 +271,8 @@ def _notice_verdict(release: Release, observed: Observed, rules: Rules, now: dat
     bake = _bake(release.phase, rules.policy)
     live_since = rollout_of(release).current.live_since or now
     least = live_since + bake.min_duration
-    most = min(live_since + bake.max_duration, rollout_of(release).started_at + rules.policy.max_duration)
+    left = rules.policy.max_duration - rollout_of(release).lasted(now)
+    most = min(live_since + bake.max_duration, now + left)
     if verdict.kind is VerdictKind.UNAVAILABLE:
         return _notice_blind(observed, verdict, rules, now, most)
     lacking = _lacking_requests(release, observed, bake)
@@ -317,7 +318,8 @@ def _notice_paused(release: Release, observed: Observed, rules: Rules, now: date
     verdict = _judged(release, observed, rules, now)
     if cause.kind is CauseKind.NO_METRICS and verdict.kind is not VerdictKind.UNAVAILABLE:
         return _resume(release, "the metrics are back")
-    if cause.kind is CauseKind.INCONCLUSIVE and verdict.kind is VerdictKind.PASS:
+    over = rollout_of(release).lasted(now) >= rules.policy.max_duration
+    if cause.kind is CauseKind.INCONCLUSIVE and verdict.kind is VerdictKind.PASS and not over:
         return _resume(release, "the evidence says PASS by now", *verdict.reasons)
     return Idle(reason=f"paused until a person resumes or aborts: {why}")
 
@@ -404,7 +406,7 @@ def _resume(release: Release, *reasons: str) -> Noticed:
     origin = rollout_of(release).paused_from
     if origin is None:
         raise ValueError(f"{release.model} is PAUSED from nowhere")
-    return Noticed(signal=_RESUMED[origin], reasons=reasons)
+    return Noticed(signal=RESUMED[origin], reasons=reasons)
 
 
 def _minutes(duration: timedelta) -> str:

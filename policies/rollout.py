@@ -41,8 +41,20 @@ from policies.model import (
     Refused,
     Release,
     Rollout,
+    Wish,
 )
-from policies.noticing import Idle, Noticed, Observed, Rules, Signal, candidate_of, notice, restores, rollout_of
+from policies.noticing import (
+    RESUMED,
+    Idle,
+    Noticed,
+    Observed,
+    Rules,
+    Signal,
+    candidate_of,
+    notice,
+    restores,
+    rollout_of,
+)
 from policies.promotion import at_trigger, keep_books, lift, tags_wanted
 
 # --- the table ------------------------------------------------------------------------------------------------
@@ -184,7 +196,7 @@ def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, .
 def _move(release: Release, noticed: Noticed, rules: Rules, now: datetime) -> Release:
     """The release after this signal. Raises KeyError where the table has no row: that is a bug."""
     phase = TRANSITIONS[release.phase, noticed.signal]
-    release = dataclasses.replace(release, ask=None)
+    release = dataclasses.replace(release, ask=None, rollout=_clock(release, noticed, now))
     if noticed.signal is Signal.STARTED and noticed.candidate:
         return _start(release, noticed.candidate, noticed, now)
     if noticed.signal is Signal.LIVE:
@@ -194,6 +206,12 @@ def _move(release: Release, noticed: Noticed, rules: Rules, now: datetime) -> Re
     if noticed.signal is Signal.STOPPED:
         release = _quarantine(release, noticed, now)
     return _enter(release, phase, noticed, rules.policy, now)
+
+
+def _clock(release: Release, noticed: Noticed, now: datetime) -> Rollout | None:
+    """A person who resumes gives the rollout its whole time again; what resumes by itself does not."""
+    asked = release.ask is not None and release.ask.wish is Wish.RESUME and noticed.signal in RESUMED.values()
+    return dataclasses.replace(release.rollout, clock_since=now) if release.rollout and asked else release.rollout
 
 
 def _start(release: Release, candidate: Application, noticed: Noticed, now: datetime) -> Release:
@@ -221,7 +239,7 @@ def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPoli
     step = rollout.step
     if phase is Phase.CANARY and noticed.signal is Signal.PASSED:
         step = step + 1 if release.phase is Phase.CANARY else 0
-    weight = _weight(release, phase, step, policy)
+    weight = _weight(release, phase, noticed.signal, step, policy)
     unmoved = weight == release.weight_percent and Phase.PAUSED in (phase, release.phase)
     entered = PhaseRecord(
         phase=phase,
@@ -243,14 +261,13 @@ def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPoli
     )
 
 
-def _weight(release: Release, phase: Phase, step: int, policy: RolloutPolicy) -> int:
-    if phase is Phase.PAUSED:
+def _weight(release: Release, phase: Phase, signal: Signal, step: int, policy: RolloutPolicy) -> int:
+    """Share of the phase that begins. Going on after a pause is no PASS: the policy may have other steps by now."""
+    if phase is Phase.PAUSED or signal is Signal.RESUMED_CANARY:
         return release.weight_percent
     if phase is Phase.SETTLING:
         return 100
-    if phase is not Phase.CANARY:
-        return 0
-    return policy.steps[min(step, len(policy.steps) - 1)] if policy.steps else release.weight_percent
+    return policy.steps[step] if phase is Phase.CANARY else 0
 
 
 def _revised(before: Release, after: Release) -> Release:

@@ -57,7 +57,8 @@ def steady(version: int | None = 1, **fields: Any) -> Release:
 def rolling(phase: Phase, *, weight: int = 0, step: int = 0, live: bool = True, **fields: Any) -> Release:
     """v2 on its way over v1, in `phase` since six minutes, live since then."""
     since = NOW - 6 * MINUTE
-    shadow = PhaseRecord(phase=Phase.SHADOW, weight_percent=0, since=since - MINUTE, live_since=since - MINUTE)
+    before = since - MINUTE
+    shadow = PhaseRecord(phase=Phase.SHADOW, weight_percent=0, since=before, live_since=before, until=since)
     record = PhaseRecord(phase=phase, weight_percent=weight, since=since, live_since=since if live else None)
     records = (record,) if phase in (Phase.WARMING, Phase.SHADOW) else (shadow, record)
     rollout_fields = {k: fields.pop(k) for k in ("cause", "paused_from") if k in fields}

@@ -181,6 +181,29 @@ def test_rule_3_the_whole_rollout_has_a_maximum_too():
     assert release.phase is Phase.PAUSED
 
 
+def test_rule_3_past_the_rollouts_maximum_nothing_resumes_by_itself_and_nothing_flaps():
+    rules = ruled(max_duration=5 * MINUTE)
+    paused = written(decide(in_phase(Phase.CANARY), observed(evidence=THIN), rules, NOW))
+    actions = decide(paused, observed(evidence=HEALTHY), rules, NOW + MINUTE)
+    assert not only(WriteRelease, actions)
+    assert "paused until a person" in reason(actions)
+
+
+def test_rule_3_a_person_who_resumes_gives_the_rollout_its_whole_time_again():
+    rules = ruled(max_duration=5 * MINUTE)
+    paused = written(decide(in_phase(Phase.CANARY), observed(evidence=THIN), rules, NOW))
+    asked = dataclasses.replace(paused, ask=Ask(wish=Wish.RESUME, by="ada", why="more traffic now"))
+    resumed = written(decide(asked, observed(evidence=THIN), rules, NOW + MINUTE))
+    assert (resumed.phase, resumed.rollout.clock_since) == (Phase.CANARY, NOW + MINUTE)
+    assert not only(WriteRelease, decide(resumed, observed(evidence=THIN), rules, NOW + 2 * MINUTE))
+
+
+def test_rule_3_a_pause_does_not_use_up_the_rollouts_time():
+    hours = 8 * 60 * MINUTE
+    paused = in_phase(Phase.PAUSED)
+    assert paused.rollout.lasted(NOW) == paused.rollout.lasted(NOW + hours)
+
+
 @pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.CANARY, Phase.SETTLING])
 def test_rule_4_unavailable_freezes_and_says_until_when(phase):
     facts = observed(evidence=AWAY, unavailable_since=NOW - MINUTE)
@@ -289,6 +312,20 @@ def test_rule_10_a_pause_for_want_of_metrics_ends_when_they_return():
     release = written(decide(paused, observed(evidence=THIN), RULES, NOW))
     assert (release.phase, release.weight_percent, release.rollout.step) == (Phase.CANARY, 10, 1)
     assert release.rollout.current.live_since == NOW
+
+
+@pytest.mark.parametrize("steps", [(20, 50), (1,), ()])
+def test_rule_10_what_goes_on_after_a_pause_has_the_weight_it_had_whatever_the_steps_are_by_now(steps):
+    cause = Cause(kind=CauseKind.NO_METRICS, reasons=("no answer",))
+    paused = rolling(Phase.PAUSED, weight=10, step=1, paused_from=Phase.CANARY, cause=cause)
+    release = written(decide(paused, observed(evidence=THIN), ruled(steps=steps), NOW))
+    assert (release.phase, release.weight_percent) == (Phase.CANARY, 10)
+
+
+@pytest.mark.parametrize(("steps", "phase", "weight"), [((5, 7, 30), Phase.CANARY, 30), ((5, 7), Phase.SETTLING, 100)])
+def test_rule_2_a_pass_leads_to_the_next_higher_share_of_steps_that_were_changed_meanwhile(steps, phase, weight):
+    release = written(decide(in_phase(Phase.CANARY), observed(evidence=HEALTHY), ruled(steps=steps), NOW))
+    assert (release.phase, release.weight_percent) == (phase, weight)
 
 
 def test_rule_10_an_inconclusive_pause_ends_with_pass():
