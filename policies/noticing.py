@@ -383,8 +383,8 @@ def _lacking_requests(release: Release, observed: Observed, bake: Bake) -> str:
 def _next_step(release: Release, policy: RolloutPolicy) -> Signal:
     if release.phase is Phase.SETTLING:
         return Signal.SETTLED
-    following = rollout_of(release).step + 1 if release.phase is Phase.CANARY else 0
-    return Signal.PASSED if following < len(policy.steps) else Signal.PASSED_LAST
+    higher = any(share > release.weight_percent for share in policy.steps)
+    return Signal.PASSED if higher else Signal.PASSED_LAST
 
 
 # --- small readings --------------------------------------------------------------------------------------------

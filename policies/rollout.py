@@ -237,8 +237,8 @@ def _start(release: Release, candidate: Application, noticed: Noticed, now: date
 def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPolicy, now: datetime) -> Release:
     rollout = rollout_of(release)
     step = rollout.step
-    if phase is Phase.CANARY and noticed.signal is Signal.PASSED:
-        step = step + 1 if release.phase is Phase.CANARY else 0
+    if noticed.signal is Signal.PASSED:  # the policy may have other steps by now: never the same share again, nor less
+        step = next(i for i, share in enumerate(policy.steps) if share > release.weight_percent)
     weight = _weight(release, phase, noticed.signal, step, policy)
     unmoved = weight == release.weight_percent and Phase.PAUSED in (phase, release.phase)
     entered = PhaseRecord(

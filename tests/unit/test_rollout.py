@@ -322,7 +322,10 @@ def test_rule_10_what_goes_on_after_a_pause_has_the_weight_it_had_whatever_the_s
     assert (release.phase, release.weight_percent) == (Phase.CANARY, 10)
 
 
-@pytest.mark.parametrize(("steps", "phase", "weight"), [((5, 7, 30), Phase.CANARY, 30), ((5, 7), Phase.SETTLING, 100)])
+@pytest.mark.parametrize(
+    ("steps", "phase", "weight"),
+    [((5, 7, 30), Phase.CANARY, 30), ((20, 50), Phase.CANARY, 20), ((5, 7), Phase.SETTLING, 100)],
+)
 def test_rule_2_a_pass_leads_to_the_next_higher_share_of_steps_that_were_changed_meanwhile(steps, phase, weight):
     release = written(decide(in_phase(Phase.CANARY), observed(evidence=HEALTHY), ruled(steps=steps), NOW))
     assert (release.phase, release.weight_percent) == (phase, weight)
