@@ -9,7 +9,7 @@ This module must not change a release or say what follows; it only reads.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -31,7 +31,7 @@ from policies.model import (
     VerdictKind,
     Wish,
 )
-from policies.promotion import Nothing, admit, at_trigger, movement, wanted
+from policies.promotion import Nothing, admit, at_trigger, wanted
 
 
 class Signal(StrEnum):
@@ -127,14 +127,19 @@ class Idle:
 # --- noticing -------------------------------------------------------------------------------------------------
 
 
-def notice(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle | Refused:
-    """One signal with its reasons, or why there is none, or a version that is refused."""
+def notice(
+    release: Release, observed: Observed, rules: Rules, now: datetime, seen: Collection[int] = ()
+) -> Noticed | Idle | Refused:
+    """One signal with its reasons, or why there is none, or a version that is refused.
+
+    `seen` are the versions that were at the trigger at the last look.
+    """
     if release.phase is Phase.STEADY:
         return _notice_steady(release, observed, rules)
     if release.phase is Phase.ROLLING_BACK:
         return _notice_rolling_back(release, observed, rules, now)
     return (
-        _notice_person(release, observed, rules)
+        _notice_person(release, observed, rules, seen)
         or _notice_harm(release, observed, rules, now)
         or _notice_progress(release, observed, rules, now)
     )
@@ -150,6 +155,8 @@ def _notice_steady(release: Release, observed: Observed, rules: Rules) -> Notice
         return Idle(reason=want.reason)
     if observed.out_of_place:
         return Idle(reason=f"v{want.version} is wanted; first Ray must match Git: {observed.out_of_place}")
+    if want.version not in observed.versions:
+        return Idle(reason=f"v{want.version} is wanted with new settings, but it is not in the registry any more")
     if not observed.versions[want.version].ready:
         return Idle(reason=f"v{want.version} is wanted, but the registry has not finished registering it")
     if want.version not in observed.digests:
@@ -161,7 +168,7 @@ def _notice_steady(release: Release, observed: Observed, rules: Rules) -> Notice
     return Noticed(signal=Signal.STARTED, candidate=candidate, reasons=(f"v{want.version} entered {rules.trigger}",))
 
 
-def _notice_person(release: Release, observed: Observed, rules: Rules) -> Noticed | None:
+def _notice_person(release: Release, observed: Observed, rules: Rules, seen: Collection[int]) -> Noticed | None:
     """What people did: their commits, their wishes, their moves in the registry."""
     if observed.taken_back_from is not None:
         return _notice_taken_back(release, observed.taken_back_from, observed.taken_back_by)
@@ -172,7 +179,7 @@ def _notice_person(release: Release, observed: Observed, rules: Rules) -> Notice
         return _halt(CauseKind.ASKED, f"{ask.by} asked to pause: {ask.why}")
     if ask and ask.wish is Wish.RESUME and release.phase is Phase.PAUSED:
         return _resume(release, f"{ask.by} asked to resume: {ask.why}")
-    return _notice_withdrawn(release, observed, rules)
+    return _notice_withdrawn(release, observed, rules, seen)
 
 
 def _notice_taken_back(release: Release, before: Release, by: str) -> Noticed | None:
@@ -194,14 +201,18 @@ def _keep(release: Release, by: str) -> Noticed | None:
     return _halt(CauseKind.REVERTED, why)
 
 
-def _notice_withdrawn(release: Release, observed: Observed, rules: Rules) -> Noticed | None:
+def _notice_withdrawn(release: Release, observed: Observed, rules: Rules, seen: Collection[int]) -> Noticed | None:
+    """Rule 8. A candidate that leaves as another version enters was pushed out by it, and goes on (rule 7)."""
     candidate = release.candidate
-    if observed.versions is None or candidate is None or release.queued is not None:
+    if observed.versions is None or candidate is None:
         return None
-    if release.stable and release.stable.version == candidate.version:
+    stable = release.stable.version if release.stable else None
+    if stable == candidate.version:
         return None  # new settings for the same version: the trigger has no say
     present = at_trigger(rules.trigger, observed.versions)
-    if candidate.version in present or movement(release, present).entered:
+    entered = present - {*seen, stable}
+    pushed_out = bool(entered) or (release.queued is not None and candidate.version not in seen)
+    if candidate.version in present or pushed_out:
         return None
     return _stop(CauseKind.WITHDRAWN, f"v{candidate.version} was taken out of {rules.trigger}")
 
@@ -232,7 +243,7 @@ def _notice_progress(release: Release, observed: Observed, rules: Rules, now: da
     if record.live_since is None:
         return _notice_live(release, observed, rules, now)
     if observed.out_of_place:
-        return Idle(reason=f"Ray must match Git first: {observed.out_of_place}")
+        return _notice_out_of_place(release, observed, rules, now)
     return _notice_verdict(release, observed, rules, now)
 
 
@@ -266,13 +277,26 @@ def _notice_live(release: Release, observed: Observed, rules: Rules, now: dateti
     return Idle(reason=f"weights are on their way: {observed.out_of_place}", until=deadline)
 
 
+def _notice_out_of_place(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
+    """Rule 5: it was live and is so no longer. Nobody is blamed; a person is called when the step's time is over."""
+    most = _step_ends(release, rules, now)
+    if now >= most:
+        return _halt(CauseKind.NOT_READY, f"Ray does not match Git: {observed.out_of_place}")
+    return Idle(reason=f"Ray must match Git first: {observed.out_of_place}", until=most)
+
+
+def _step_ends(release: Release, rules: Rules, now: datetime) -> datetime:
+    """When the step, or the whole rollout, has had its time."""
+    live_since = rollout_of(release).current.live_since or now
+    left = rules.policy.max_duration - rollout_of(release).lasted(now)
+    return min(live_since + _bake(release.phase, rules.policy).max_duration, now + left)
+
+
 def _notice_verdict(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
     verdict = _judged(release, observed, rules, now)
     bake = _bake(release.phase, rules.policy)
     live_since = rollout_of(release).current.live_since or now
-    least = live_since + bake.min_duration
-    left = rules.policy.max_duration - rollout_of(release).lasted(now)
-    most = min(live_since + bake.max_duration, now + left)
+    least, most = live_since + bake.min_duration, _step_ends(release, rules, now)
     if verdict.kind is VerdictKind.UNAVAILABLE:
         return _notice_blind(observed, verdict, rules, now, most)
     lacking = _lacking_requests(release, observed, bake)
@@ -348,11 +372,15 @@ def _notice_restored(release: Release, observed: Observed, rules: Rules, now: da
 
 
 def restores(release: Release, rules: Rules) -> bool:
-    """Is the registry's trigger to be moved back? Not when a person moved it, nor for new settings of one version."""
+    """Is the registry's trigger to be moved back? Not when a person moved it, nor for new settings of one version.
+
+    Nor when a person entered the version again after it was stopped: it is queued then.
+    """
     cause = rollout_of(release).cause
     by_registry = cause is not None and cause.kind is CauseKind.WITHDRAWN
     same_version = release.stable is not None and release.stable.version == candidate_of(release).version
-    return rules.on_rollback == "restore" and not by_registry and not same_version
+    entered_again = release.queued == candidate_of(release).version
+    return rules.on_rollback == "restore" and not by_registry and not same_version and not entered_again
 
 
 # --- the verdict, and what a step asks ----------------------------------------------------------------------------

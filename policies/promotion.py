@@ -5,7 +5,7 @@ Rules:
 - What newly *entered* the trigger is wanted: present now, and not in the release's `seen`.
 - Two that entered at once are a tie: refused in words until a person leaves one.
 - While a rollout runs, the version that entered last is queued; it is tried when the rollout has ended, if it is still
-  there.
+  there. The candidate itself is not queued, but when it is entered again after it was stopped.
 - A quarantined version is tried again only after it left the trigger and entered again; its digest under another
   number is refused.
 - A change of a model document's settings is a rollout of the stable version with the new settings.
@@ -74,8 +74,14 @@ def keep_books(release: Release, present: frozenset[int]) -> Release:
     if release.phase is Phase.STEADY or moved.tie:
         return dataclasses.replace(release, seen=tuple(sorted(present - moved.entered)), queued=queued)
     for version in moved.entered:
-        queued = version
+        queued = None if _runs(release, version) else version
     return dataclasses.replace(release, seen=tuple(sorted(present)), queued=queued)
+
+
+def _runs(release: Release, version: int) -> bool:
+    """Is it the version that is on its way up? Who enters that one again wants what happens already."""
+    candidate = release.candidate.version if release.candidate else None
+    return candidate == version and release.phase is not Phase.ROLLING_BACK
 
 
 def tie_in_words(trigger: Trigger, entered: frozenset[int]) -> str:

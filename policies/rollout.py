@@ -106,7 +106,7 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
         kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
     if rules.settings is None:
         return _remove(kept, now)
-    noticed = notice(kept, observed, rules, now)
+    noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed), *_tell(kept, observed, rules), *_wait(kept, noticed))
     following = _move(kept, noticed, rules, now)

@@ -9,7 +9,7 @@ import pytest
 
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
 from policies.convergence import Failed, Starting
-from policies.documents import Bake
+from policies.documents import Bake, Trigger
 from policies.model import (
     Ask,
     Cause,
@@ -17,6 +17,7 @@ from policies.model import (
     Outcome,
     Phase,
     Quarantined,
+    RegisteredVersion,
     Release,
     Settings,
     VerdictKind,
@@ -234,6 +235,21 @@ def test_rule_5_no_rollout_starts_before_ray_matches():
     assert "first Ray must match Git" in reason(actions)
 
 
+def test_rule_6_ray_that_stays_out_of_place_after_weights_were_live_pauses_and_goes_on_when_it_is_back():
+    rules = ruled(step=Bake(min_duration=MINUTE, max_duration=5 * MINUTE))
+    facts = observed(out_of_place="Ray cannot be seen: no answer", evidence=HEALTHY)
+    release = written(decide(in_phase(Phase.CANARY), facts, rules, NOW))
+    assert (release.phase, release.weight_percent, release.quarantine) == (Phase.PAUSED, 10, ())
+    assert "Ray cannot be seen" in release.rollout.cause.reasons[0]
+    again = written(decide(release, observed(evidence=THIN), rules, NOW))
+    assert (again.phase, again.weight_percent) == (Phase.CANARY, 10)
+
+
+def test_new_settings_for_a_stable_version_that_was_deleted_wait_and_say_so():
+    actions = decide(steady(1), observed({}), ruled(settings=Settings(cpus=2)), NOW)
+    assert "not in the registry any more" in reason(actions)
+
+
 def test_rule_6_a_candidate_that_never_gets_ready_is_rolled_back():
     facts = observed(candidate=Starting(reason="DEPLOYING"), out_of_place="fraud--v2: DEPLOYING")
     release = written(decide(in_phase(Phase.WARMING), facts, ruled(ready_deadline=5 * MINUTE), NOW))
@@ -281,11 +297,46 @@ def test_rule_7_the_queued_version_starts_when_the_rollout_has_ended():
     assert (release.phase, release.candidate.version, release.queued) == (Phase.WARMING, 3, None)
 
 
+def test_rule_7_the_candidate_that_is_entered_again_after_it_was_pushed_out_is_not_queued_behind_itself():
+    """It would start once more, and lift its own quarantine, after it failed."""
+    pushed_out = in_phase(Phase.CANARY, seen=(3,), queued=3)
+    back = versions(v1="Archived", v2="Production", v3="Archived")
+    release = written(decide(pushed_out, observed(back, evidence=THIN), ruled(on_rollback="annotate"), NOW))
+    assert (release.phase, release.queued, release.seen) == (Phase.CANARY, None, (2,))
+
+
+def test_rule_7_the_candidate_that_is_entered_again_while_it_goes_back_is_tried_again():
+    cause = Cause(kind=CauseKind.FAILED, reasons=("harm",))
+    going = rolling(Phase.ROLLING_BACK, cause=cause, seen=(3,), queued=3)
+    facts = observed(versions(v1="Archived", v2="Production", v3="Archived"))
+    actions = decide(going, facts, RULES, NOW)
+    ended = written(actions)
+    assert not only(Restore, actions)
+    assert (ended.phase, ended.queued) == (Phase.STEADY, 2)
+    assert written(decide(ended, facts, RULES, NOW)).candidate.version == 2
+
+
+@pytest.mark.parametrize("phase", [Phase.WARMING, *WITH_TRAFFIC])
+def test_rule_8_a_person_who_takes_the_candidate_out_while_another_is_queued_aborts_it_and_the_other_is_next(phase):
+    both = in_phase(phase, seen=(1, 2, 3), queued=3)
+    facts = observed(versions(v1="Production", v2="Archived", v3="Production"), evidence=THIN)
+    release = written(decide(both, facts, RULES, NOW))
+    assert (release.phase, release.queued) == (Phase.ROLLING_BACK, 3)
+    assert release.rollout.cause.kind is CauseKind.WITHDRAWN
+
+
 @pytest.mark.parametrize("phase", [Phase.WARMING, *WITH_TRAFFIC])
 def test_rule_8_a_person_who_takes_the_candidate_out_aborts_without_quarantine(phase):
     release = written(decide(in_phase(phase), observed(versions(v1="Production", v2="Archived")), RULES, NOW))
     assert (release.phase, release.weight_percent, release.quarantine) == (Phase.ROLLING_BACK, 0, ())
     assert release.rollout.cause.kind is CauseKind.WITHDRAWN
+
+
+def test_rule_8_an_alias_that_goes_back_to_stable_takes_the_candidate_out_at_once():
+    facts = observed({1: RegisteredVersion(number=1, stage="None", aliases=frozenset({"champion"}))}, evidence=THIN)
+    rules = ruled(trigger=Trigger(alias="champion"))
+    release = written(decide(in_phase(Phase.CANARY, seen=(2,)), facts, rules, NOW))
+    assert (release.phase, release.rollout.cause.kind) == (Phase.ROLLING_BACK, CauseKind.WITHDRAWN)
 
 
 def test_rule_8_an_abort_by_a_person_does_not_move_the_registry_back():
