@@ -388,14 +388,18 @@ def test_a_host_that_is_killed_loses_at_most_what_was_in_flight_and_service_retu
     def replicas() -> set[int]:
         return {int(world.ask(WATCHED, WHO).json()["predictions"][0]) for _ in range(8)}
 
+    def await_two(without: int = 0) -> None:
+        both = world.once_a_look(lambda: len(found := replicas()) == 2 and without not in found)
+        world.wait(both, "answers by two living replicas", lambda: str(replicas()))
+
     (application,) = resettled.after
-    world.wait(lambda: len(replicas()) == 2, "answers by both replicas", lambda: str(replicas()))
+    await_two()
     with world.load(WATCHED, ROWS_WITH_SLOW_ONES) as load:
         world.await_answers(load, 40)
         victim = world.kill_replica(WATCHED, 2)
         world.await_answers(load, 40)
         failed = load.counters().failed
-        world.wait(lambda: len(replicas() - {victim}) == 2 and victim not in replicas(), "two living replicas", str)
+        await_two(without=victim)
         world.await_answers(load, 40)
         requests = load.stop()
     assert requests.failed <= CONNECTIONS, requests

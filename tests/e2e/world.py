@@ -222,8 +222,21 @@ class World:
             lambda r: r.phase is Phase.STEADY and r.stable and r.stable.version == version,
             f"STEADY with v{version}",
         )
-        self.wait(self._view.git_equals_ray, "Ray as Git says", lambda: "it differs")
+        self.wait(self.once_a_look(self._view.git_equals_ray), "Ray as Git says", lambda: "it differs")
         return release
+
+    def once_a_look(self, condition: Callable[[], bool]) -> Callable[[], bool]:
+        """The condition, asked after each look of the reconciler: what costs CPU must not slow what it waits for."""
+        asked: list[datetime] = []
+
+        def look() -> bool:
+            said = self.said
+            if said is None or said.at in asked:
+                return False
+            asked.append(said.at)
+            return condition()
+
+        return look
 
     def await_looks(self, number: int) -> None:
         """The reconciler has ended so many ticks more: what follows from the tip as it is was done in the first."""
