@@ -8,7 +8,8 @@ Rules:
   there. The candidate itself is not queued, but when it is entered again after it was stopped.
 - A quarantined version is tried again only after it left the trigger and entered again; its digest under another
   number is refused.
-- A change of a model document's settings is a rollout of the stable version with the new settings.
+- A change of a model document's settings is a rollout of the stable version with the new settings. Settings that were
+  stopped are tried again only after the document asked for others.
 
 This module must not decide what happens to a running rollout: that is `rollout.py`.
 """
@@ -22,6 +23,8 @@ from policies.documents import Trigger
 from policies.model import Application, Phase, Quarantined, Refused, RegisteredVersion, Release, Settings
 
 TAG_PREFIX = "sluice."
+# MLflow's stages in which a version serves nobody.
+_NOWHERE = ("None", "Archived")
 # MLflow keeps 5,000 characters of a tag's value; a sentence that long helps nobody.
 _TAG_VALUE_LIMIT = 500
 
@@ -137,7 +140,10 @@ def _steady_in_words(release: Release, trigger: Trigger, settings: Settings) -> 
     if release.stable is None:
         return f"no version has entered {trigger} yet"
     if _settings_quarantined(release, settings):
-        return f"v{release.stable.version} serves; its new settings were rolled back and are not tried again"
+        return (
+            f"v{release.stable.version} serves; its new settings were rolled back and are not tried again until its "
+            "document has asked for the ones that serve"
+        )
     return f"v{release.stable.version} serves and nothing new is at {trigger}"
 
 
@@ -165,7 +171,32 @@ def lift(quarantine: tuple[Quarantined, ...], version: int) -> tuple[Quarantined
     return tuple(q for q in quarantine if q.version != version)
 
 
+def lift_settings(release: Release, settings: Settings) -> Release:
+    """While its document asks for what serves, no new settings are wanted: those that were stopped may come again."""
+    steady = release.phase is Phase.STEADY and release.stable is not None and release.stable.settings == settings
+    return without_settings(release) if steady else release
+
+
+def without_settings(release: Release) -> Release:
+    """The release without quarantined settings of its stable version; what is quarantined of it is never itself."""
+    if release.stable is None:
+        return release
+    return dataclasses.replace(release, quarantine=lift(release.quarantine, release.stable.version))
+
+
 # --- what the registry is told --------------------------------------------------------------------------------
+
+
+def may_return(release: Release, trigger: Trigger, versions: Mapping[int, RegisteredVersion]) -> int | None:
+    """The stable version, if a rollback may put it at the trigger again; none where it stands elsewhere.
+
+    A version has one stage: one that a person took on to another must not be pulled back from there.
+    """
+    if release.stable is None:
+        return None
+    shown = versions.get(release.stable.version)
+    elsewhere = trigger.stage is not None and shown is not None and shown.stage not in (*_NOWHERE, trigger.stage)
+    return None if elsewhere else release.stable.version
 
 
 def tags_wanted(release: Release, versions: Mapping[int, RegisteredVersion]) -> dict[int, dict[str, str]]:

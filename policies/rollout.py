@@ -55,7 +55,15 @@ from policies.noticing import (
     restores,
     rollout_of,
 )
-from policies.promotion import at_trigger, keep_books, lift, tags_wanted
+from policies.promotion import (
+    at_trigger,
+    keep_books,
+    lift,
+    lift_settings,
+    may_return,
+    tags_wanted,
+    without_settings,
+)
 
 # --- the table ------------------------------------------------------------------------------------------------
 
@@ -106,6 +114,7 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
         kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
     if rules.settings is None:
         return _remove(kept, now)
+    kept = lift_settings(kept, rules.settings)
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed), *_tell(kept, observed, rules), *_wait(kept, noticed))
@@ -185,7 +194,7 @@ def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, .
     candidate = candidate_of(release).version
     if candidate not in at_trigger(rules.trigger, observed.versions):
         return tags
-    stable = release.stable.version if release.stable else None
+    stable = may_return(release, rules.trigger, observed.versions)
     move = Restore(model=release.model, environment=release.environment, candidate=candidate, stable=stable)
     return (*tags, move)
 
@@ -290,9 +299,13 @@ def _serving(release: Release) -> tuple[object, ...]:
 
 
 def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
-    if noticed.cause is None or not noticed.cause.quarantines:
-        return release
+    """What is not tried again by itself: a version that is to blame, and new settings whoever stopped them.
+
+    A version left the trigger, or stays in `seen`; settings are still in the model's document and would start again.
+    """
     candidate = candidate_of(release)
+    if noticed.cause is None or not (noticed.cause.quarantines or _serves(release, candidate.version)):
+        return release
     entry = Quarantined(
         version=candidate.version,
         digest=candidate.digest,
@@ -306,10 +319,10 @@ def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
 
 
 def _end(release: Release, noticed: Noticed) -> Release:
-    stable = release.candidate if noticed.signal is Signal.SETTLED else release.stable
-    return dataclasses.replace(
-        release, phase=Phase.STEADY, stable=stable, candidate=None, weight_percent=0, rollout=None
-    )
+    ended = dataclasses.replace(release, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
+    if noticed.signal is not Signal.SETTLED:
+        return ended
+    return dataclasses.replace(without_settings(ended), stable=release.candidate)
 
 
 def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord:

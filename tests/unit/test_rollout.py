@@ -556,3 +556,61 @@ def test_every_phase_can_be_left_and_reached():
 def test_a_paused_release_is_still_judged_and_its_evidence_can_be_harm():
     bad = decide(in_phase(Phase.PAUSED), observed(evidence=(evidence(bad=400),)), RULES, NOW)
     assert written(bad).phase is Phase.ROLLING_BACK
+
+
+# --- new settings for the version that serves ---------------------------------------------------------------------
+
+
+def new_settings(phase: Phase, **fields) -> Release:
+    weight = 10 if phase is Phase.CANARY else 0
+    return rolling(phase, weight=weight, step=1, candidate=application(1, cpus=2), seen=(1,), **fields)
+
+
+ONLY_V1 = versions(v1="Production")
+
+
+@pytest.mark.parametrize("stop", ["abort", "revert"])
+def test_new_settings_that_a_person_stopped_do_not_start_again_by_themselves(stop):
+    rules = ruled(settings=Settings(cpus=2))
+    asked = Ask(wish=Wish.ABORT, by="Ada", why="not now") if stop == "abort" else None
+    rollout = new_settings(Phase.CANARY, ask=asked)
+    before = None if stop == "abort" else steady(1, stable=application(1, cpus=2), revision=9)
+    facts = observed(ONLY_V1, evidence=THIN, taken_back_from=before, taken_back_by="Ada")
+    going = written(decide(rollout, facts, rules, NOW))
+    live = written(decide(going, observed(ONLY_V1), rules, NOW))
+    ended = written(decide(live, observed(ONLY_V1), rules, NOW))
+    assert (ended.phase, ended.stable) == (Phase.STEADY, application(1))
+    again = decide(ended, observed(ONLY_V1), rules, NOW)
+    assert not only(WriteRelease, again)
+    assert "not tried again" in reason(again)
+
+
+def test_new_settings_that_were_stopped_are_tried_again_once_the_document_asked_for_others():
+    entry = Quarantined(
+        version=1, digest=digest(1), build=application(1, cpus=2).build, rollout="r1", since=NOW, reasons=("x",)
+    )
+    back = written(decide(steady(1, quarantine=(entry,)), observed(ONLY_V1), RULES, NOW))
+    assert back.quarantine == ()
+    assert not only(WriteRelease, decide(back, observed(ONLY_V1), RULES, NOW))
+    assert written(decide(back, observed(ONLY_V1), ruled(settings=Settings(cpus=2)), NOW)).phase is Phase.WARMING
+
+
+def test_settings_that_were_stopped_do_not_blame_their_version_once_another_serves():
+    entry = Quarantined(
+        version=1, digest=digest(1), build=application(1, cpus=2).build, rollout="r1", since=NOW, reasons=("x",)
+    )
+    settling = in_phase(Phase.SETTLING, quarantine=(entry,))
+    release = written(decide(settling, observed(evidence=HEALTHY), RULES, NOW))
+    assert (release.stable, release.quarantine) == (application(2), ())
+
+
+# --- the registry after a rollback --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "returns"), [("Production", None), ("Archived", 1), ("None", 1), ("Staging", 1)])
+def test_a_rollback_in_staging_does_not_pull_its_stable_version_out_of_production(stage, returns):
+    cause = Cause(kind=CauseKind.FAILED, reasons=("harm",))
+    going = rolling(Phase.ROLLING_BACK, cause=cause, seen=(2,))
+    rules = ruled(trigger=Trigger(stage="Staging"))
+    (restore,) = only(Restore, decide(going, observed(versions(v1=stage, v2="Staging")), rules, NOW))
+    assert (restore.candidate, restore.stable) == (2, returns)
