@@ -29,8 +29,9 @@ from pipelines.prometheus_server import PrometheusServer
 from pipelines.ray_session import RaySession
 from pipelines.settings import settings
 from pipelines.wiring import config_repo
-from policies.errors import Stalled
+from policies.errors import Conflict, Stalled
 from policies.layout import SLUICE
+from policies.model import Tip
 from registry_bridge.config_repo import ConfigRepo
 
 _LOG = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class LocalStack:
     # --- the config repo ------------------------------------------------------------------------------------------
 
     def _write_repo(self) -> None:
-        """The first commit of a new repo; in one that exists, only the addresses, which changed with the ports."""
+        """The first commit of a new repo; in one that exists, what this start brings."""
         if self.prometheus is None:
             raise RuntimeError("Prometheus is started first: its address goes into sluice.yaml")
         answers_given = Answers(
@@ -196,13 +197,31 @@ class LocalStack:
             models=self._models,
         )
         files = dict(repo_files(answers_given))
-        if not self._models and self._documents:
-            files = {path: text for path, text in files.items() if not path.startswith("models/")}
+        if not self._models:  # the example is for a first start without anything else to serve
+            example = {path: text for path, text in files.items() if path.startswith("models/")}
+            files = {path: text for path, text in files.items() if path not in example}
+            self._documents = self._documents or example
         door = self.repo
         try:
             tip = door.read()
-        except Stalled:  # no branch yet
-            door.start({**files, **self._documents}, "sluice init: a config repo for the local stack\n")
+        except Stalled as absent:
+            self._begin(door, {**files, **self._documents}, absent)
             return
-        if tip.files.get(SLUICE) != files[SLUICE]:
-            door.commit(tip.commit, {SLUICE: files[SLUICE]}, "The local stack's addresses\n")
+        brought = _brought(tip, files)
+        if brought:
+            door.commit(tip.commit, brought, "The local stack's addresses, and models it was started with\n")
+
+    @staticmethod
+    def _begin(door: ConfigRepo, files: Mapping[str, str], absent: Stalled) -> None:
+        """The first commit. Where the branch exists after all, it could not be read: then that is the news."""
+        try:
+            door.start(files, "sluice init: a config repo for the local stack\n")
+        except Conflict:
+            raise absent from None
+
+
+def _brought(tip: Tip, files: Mapping[str, str]) -> dict[str, str | None]:
+    """The addresses, which changed with the ports, and documents of models that the repo does not have yet."""
+    models = {path: text for path, text in files.items() if path.startswith("models/") and path not in tip.files}
+    addresses = {SLUICE: files[SLUICE]} if tip.files.get(SLUICE) != files[SLUICE] else {}
+    return {**models, **addresses}
