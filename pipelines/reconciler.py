@@ -24,7 +24,7 @@ from pipelines.ports import Clock, Registry
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
-from policies.errors import Conflict, Retry, SluiceError, Stalled
+from policies.errors import Conflict, Retry, SluiceError
 from policies.layout import history_path, release_path, serve_path
 from policies.model import Phase, Release
 from policies.names import slug
@@ -113,7 +113,7 @@ class Reconciler:
             commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
         except Conflict as error:
             return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_AT_ONCE)
-        except (Retry, Stalled) as error:
+        except SluiceError as error:
             return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_patience(error))
         return self._act(plan, commit)
 
@@ -317,6 +317,6 @@ def _patience(error: SluiceError) -> timedelta:
 def _pace(plan: Plan, *, busy: bool) -> timedelta:
     """How long until the next look: soon while something is on its way, else the shortest interval there is."""
     environments = plan.look.environments.values()
-    shortest = min((e.document.look_interval for e in environments), default=_STALLED)
+    shortest = max(_SOON, min((e.document.look_interval for e in environments), default=_STALLED))
     warming = any(m.release.phase in _ON_THE_WAY for e in environments for m in e.models.values())
     return min(shortest, _SOON) if busy or warming else shortest

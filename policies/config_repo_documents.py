@@ -233,6 +233,10 @@ class _Reader:
             message = f"the release of {release.model!r} in {release.environment!r} does not belong into this file"
             self.notes.append(note(read.parsed, read.file, ("model",), message))
             return
+        if release.contradiction:
+            message = f"{release.contradiction}: take back the commit that changed it by hand"
+            self.notes.append(note(read.parsed, read.file, ("phase",), message))
+            return
         self.releases[where] = release
         self.sources[("releases", "/".join(where))] = (read.file, read.parsed)
 

@@ -25,6 +25,12 @@ API_VERSION = "sluicegate/v1"
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]{1,6})?)s)?")
 _UNITS = ("days", "hours", "minutes", "seconds")
+# Ten years. What is added to a moment must stay a moment, and nobody waits longer for a rollout.
+_LONGEST = timedelta(days=3650)
+# Nothing can be counted in bins without a width; what is sensible, lint says.
+_SHORTEST_SCRAPE = timedelta(milliseconds=100)
+# An hour: replicas refuse to be told of a longer one (`serving_runtime/user_config.py`).
+_LONGEST_REQUEST = timedelta(hours=1)
 
 
 def parse_duration(text: object) -> timedelta:
@@ -35,9 +41,12 @@ def parse_duration(text: object) -> timedelta:
     if match is None:
         raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m, 1h30m or 30d")
     try:
-        return timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
+        duration = timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
     except OverflowError as error:
         raise ValueError(f"{str(text)[:20]}... is longer than any duration can be") from error
+    if duration > _LONGEST:
+        raise ValueError(f"{str(text)[:20]} is longer than ten years: write 3650d at most")
+    return duration
 
 
 def format_duration(value: timedelta) -> str:
@@ -116,6 +125,11 @@ class PrometheusTarget:
         default_factory=dict
     )
     """Labels that select this environment's series where one Prometheus sees several clusters."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where bins would have no width."""
+        if self.scrape_interval < _SHORTEST_SCRAPE:
+            raise ValueError("scrape_interval is no time at all: evidence is counted in bins of that width")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -199,6 +213,8 @@ class ModelDocument:
 
     def __post_init__(self) -> None:
         """Raises ValueError where requests would be cut off by a shutdown, or nothing would be judged."""
+        if not timedelta() < self.request_timeout <= _LONGEST_REQUEST:
+            raise ValueError("request_timeout is above 0s and at most 1h")
         if self.graceful_shutdown <= self.request_timeout:
             raise ValueError("graceful_shutdown must be longer than request_timeout, or a rollout would lose requests")
         if not self.slos:

@@ -40,6 +40,10 @@ class Phase(StrEnum):
     ROLLING_BACK = "ROLLING_BACK"
 
 
+PAUSES = (Phase.WARMING, Phase.SHADOW, Phase.CANARY, Phase.SETTLING)
+"""Phases that can be paused, and gone on with."""
+
+
 class Outcome(StrEnum):
     """How a rollout ended."""
 
@@ -346,6 +350,16 @@ class Release:
     quarantine: tuple[Quarantined, ...] = ()
     refused: tuple[Refused, ...] = ()
     ask: Ask | None = None
+
+    @property
+    def contradiction(self) -> str:
+        """What the state machine could not have written; empty for nothing. A person can commit anything."""
+        running = self.phase is not Phase.STEADY
+        if running != (self.rollout is not None) or running != (self.candidate is not None):
+            return f"{self.phase} has {'a rollout and a candidate' if running else 'neither a rollout nor a candidate'}"
+        if self.phase is Phase.PAUSED and self.rollout and self.rollout.paused_from not in PAUSES:
+            return f"PAUSED says in paused_from what goes on: one of {', '.join(PAUSES)}"
+        return ""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

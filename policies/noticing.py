@@ -54,6 +54,9 @@ class Signal(StrEnum):
     ENDED = "traffic is back at stable and the registry was told"
 
 
+# Of one reason. Serve hands on whole tracebacks; a release is written with each reason up to four times, and a file
+# above 1 MiB could not be written at all: then nothing would move any more, the way back to stable included.
+REASON_LIMIT = 2000
 # Above two minutes, seconds only distract.
 _LONGEST_IN_SECONDS = 120
 
@@ -132,8 +135,26 @@ def notice(
 ) -> Noticed | Idle | Refused:
     """One signal with its reasons, or why there is none, or a version that is refused.
 
-    `seen` are the versions that were at the trigger at the last look.
+    `seen` are the versions that were at the trigger at the last look. Its words can be stored, whoever said them.
     """
+    noticed = _noticed(release, observed, rules, now, seen)
+    if isinstance(noticed, Idle | Refused):
+        return dataclasses.replace(noticed, reason=_storable(noticed.reason))
+    reasons = tuple(_storable(r) for r in noticed.reasons)
+    cause = noticed.cause and dataclasses.replace(noticed.cause, reasons=tuple(map(_storable, noticed.cause.reasons)))
+    return dataclasses.replace(noticed, reasons=reasons, cause=cause)
+
+
+def _storable(reason: str) -> str:
+    """A reason without halves of characters, and without its middle where it is long: what and why are at the ends."""
+    text = reason.encode("utf-8", "replace").decode()
+    half = REASON_LIMIT // 2
+    return text if len(text) <= REASON_LIMIT else f"{text[:half]} ... {text[-half:]}"
+
+
+def _noticed(
+    release: Release, observed: Observed, rules: Rules, now: datetime, seen: Collection[int]
+) -> Noticed | Idle | Refused:
     if release.phase is Phase.STEADY:
         return _notice_steady(release, observed, rules)
     if release.phase is Phase.ROLLING_BACK:

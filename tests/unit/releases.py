@@ -61,6 +61,8 @@ def rolling(phase: Phase, *, weight: int = 0, step: int = 0, live: bool = True, 
     shadow = PhaseRecord(phase=Phase.SHADOW, weight_percent=0, since=before, live_since=before, until=since)
     record = PhaseRecord(phase=phase, weight_percent=weight, since=since, live_since=since if live else None)
     records = (record,) if phase in (Phase.WARMING, Phase.SHADOW) else (shadow, record)
+    if phase is Phase.PAUSED:
+        fields.setdefault("paused_from", Phase.CANARY)
     rollout_fields = {k: fields.pop(k) for k in ("cause", "paused_from") if k in fields}
     rollout = Rollout(id="r1", started_at=since - 2 * MINUTE, step=step, records=records, **rollout_fields)
     known = {

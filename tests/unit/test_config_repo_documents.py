@@ -467,6 +467,7 @@ ROLLOUT = st.builds(
     step=st.integers(0, 100),
     records=st.lists(RECORD, min_size=1, max_size=3).map(tuple),
     paused_from=st.none() | st.sampled_from(Phase),
+    clock_since=st.none() | MOMENT,
     cause=CAUSE,
 )
 RELEASE = st.builds(
@@ -615,7 +616,7 @@ def test_a_record_that_is_none_is_refused(text: str) -> None:
         parse_history(text, "h.json")
 
 
-@given(st.timedeltas(min_value=timedelta(), max_value=timedelta(days=10_000)))
+@given(st.timedeltas(min_value=timedelta(), max_value=timedelta(days=3650)))
 def test_a_duration_is_read_back_as_it_was_written(duration: timedelta) -> None:
     assert parse_duration(format_duration(duration)) == duration
 
@@ -666,3 +667,42 @@ def _mutated(data: st.DataObject, node: Any) -> Any:
 
 def test_a_route_of_a_model_with_an_odd_name() -> None:
     assert route_of(ModelDocument(name="Fraud / EU")) == f"/models/{slug('Fraud / EU')}"
+
+
+# --- values that would stop the loop ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "says"),
+    [
+        ("policies/slow.yaml", "max_duration: 999999999d\n", "longer than ten years"),
+        ("policies/slow.yaml", "metrics_deadline: 3651d\n", "longer than ten years"),
+        ("models/fraud.yaml", "request_timeout: 0s\n", "above 0s and at most 1h"),
+        ("models/fraud.yaml", "request_timeout: 2h\ngraceful_shutdown: 3h\n", "above 0s and at most 1h"),
+    ],
+)
+def test_a_time_that_nothing_could_be_done_with_is_refused_when_it_is_read(path: str, field: str, says: str) -> None:
+    heads = {
+        "policies/slow.yaml": "kind: RolloutPolicy\nname: slow\n",
+        "models/fraud.yaml": "kind: Model\nname: fraud\n",
+    }
+    sluice = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n  production:\n    trigger: {stage: Production}\n"
+    text = f"apiVersion: sluicegate/v1\n{heads[path]}{field}"
+    reading = read_repo(with_defaults({"sluice.yaml": sluice, path: text}, built_in_documents()))
+    assert reading.repo is None
+    assert says in " ".join(str(n) for n in reading.notes)
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("phase: CANARY\n", "CANARY has a rollout and a candidate"),
+        (f"candidate: {{version: 2, digest: 'sha256:{2:064x}'}}\n", "STEADY has neither"),
+    ],
+)
+def test_a_release_that_contradicts_itself_is_refused(field: str, says: str) -> None:
+    sluice = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n  production:\n    trigger: {stage: Production}\n"
+    release = f"apiVersion: sluicegate/v1\nkind: Release\nmodel: fraud\nenvironment: production\n{field}"
+    reading = read_repo({"sluice.yaml": sluice, "environments/production/releases/fraud.yaml": release})
+    assert reading.repo is None
+    assert says in " ".join(str(n) for n in reading.notes)

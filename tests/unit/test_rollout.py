@@ -25,6 +25,7 @@ from policies.model import (
 )
 from policies.noticing import Signal
 from policies.rollout import TRANSITIONS, decide
+from policies.stored_documents import parse_release, release_text
 from tests.unit.releases import (
     AWAY,
     FAILING,
@@ -268,6 +269,14 @@ def test_rule_6_a_candidate_that_cannot_start_is_rolled_back_at_once():
     release = written(decide(in_phase(Phase.WARMING), facts, RULES, NOW))
     assert release.phase is Phase.ROLLING_BACK
     assert "no module named x" in release.rollout.cause.reasons[0]
+
+
+@pytest.mark.parametrize("message", ["x" * 3_000_000, "half a character: \ud800", "NUL \0 and \x1b[31mred\x1b[0m"])
+def test_rule_6_whatever_serve_says_of_a_failed_start_can_be_written_and_read(message):
+    actions = decide(in_phase(Phase.WARMING), observed(candidate=Failed(message=message)), RULES, NOW)
+    release = written(actions)
+    assert parse_release(release_text(release)) == release
+    assert len(release_text(release)) < 20_000
 
 
 def test_rule_6_weights_that_never_get_in_place_pause():
