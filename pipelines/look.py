@@ -79,22 +79,24 @@ class Look:
 
 
 class Looker:
-    """Looks; remembers only since when evidence has been unavailable, which costs a longer wait when it is lost."""
+    """Looks; remembers only since when something has been so without a break: lost, it costs a longer wait."""
 
     def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
         self._doors = doors
         self._defaults = defaults
         self._documents = DocumentsInForce(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
+        self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
 
     def look(self, now: datetime) -> Look:
         """One look at everything. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
         environments = {
-            name: self._environment(_Place(name, tip, repo, snapshot, refused.get(name, "")), registry, now)
+            name: self._environment(_Place(name, tip, repo, snapshot, refused.get(name, ""), warming), registry, now)
             for name in repo.sluice.environments
         }
         return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=tuple(notes))
@@ -198,6 +200,7 @@ class Looker:
             candidate=_candidate(release, slug, runtime),
             evidence=evidence,
             unavailable_since=self._blind_since((place.name, slug), evidence, now),
+            warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
             taken_back_by=place.tip.author,
         )
@@ -211,6 +214,15 @@ class Looker:
             return None
         return self._unavailable_since.setdefault(key, now)
 
+    def _had_its_chance_since(
+        self, place: _Place, slug: str, release: Release, runtime: RuntimeObservation, now: datetime
+    ) -> datetime | None:
+        if release.phase is not Phase.WARMING or release.rollout is None or not runtime.available:
+            return None
+        key = (place.name, slug, release.rollout.current.since)
+        self._warming_since[key] = place.warming.get(key, now)
+        return self._warming_since[key]
+
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
@@ -221,6 +233,8 @@ class _Place:
     repo: ConfigRepo
     snapshot: RegistrySnapshot
     refused: str
+    warming: Mapping[tuple[str, str, datetime], datetime]
+    """Since when candidates had had their chance to start, at the last look."""
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:

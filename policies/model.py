@@ -352,6 +352,12 @@ class Release:
     ask: Ask | None = None
 
     @property
+    def waits_for_a_person(self) -> bool:
+        """Is it PAUSED because a person wanted it so? Other pauses may end by themselves."""
+        cause = self.rollout.cause if self.rollout else None
+        return self.phase is Phase.PAUSED and (cause is None or cause.kind in (CauseKind.ASKED, CauseKind.REVERTED))
+
+    @property
     def contradiction(self) -> str:
         """What the state machine could not have written; empty for nothing. A person can commit anything."""
         running = self.phase is not Phase.STEADY

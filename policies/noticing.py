@@ -90,6 +90,8 @@ class Observed:
     evidence: tuple[Evidence, ...] = ()
     unavailable_since: datetime | None = None
     """Since when the evidence has been unavailable without a break."""
+    warming_since: datetime | None = None
+    """Since when the candidate has had its chance to start: Git and Ray answered, look by look, without a break."""
     taken_back_from: Release | None = None
     """The release as it was last applied, when a person's commit took it back or changed it."""
     taken_back_by: str = ""
@@ -196,7 +198,7 @@ def _notice_person(release: Release, observed: Observed, rules: Rules, seen: Col
     ask = release.ask
     if ask and ask.wish is Wish.ABORT:
         return _stop(CauseKind.ASKED, f"{ask.by} asked to abort: {ask.why}")
-    if ask and ask.wish is Wish.PAUSE and release.phase is not Phase.PAUSED:
+    if ask and ask.wish is Wish.PAUSE and not release.waits_for_a_person:
         return _halt(CauseKind.ASKED, f"{ask.by} asked to pause: {ask.why}")
     if ask and ask.wish is Wish.RESUME and release.phase is Phase.PAUSED:
         return _resume(release, f"{ask.by} asked to resume: {ask.why}")
@@ -216,7 +218,7 @@ def _notice_taken_back(release: Release, before: Release, by: str) -> Noticed | 
 
 def _keep(release: Release, by: str) -> Noticed | None:
     """What a person's commit brought back stays as it is until a person goes on."""
-    if release.phase is Phase.PAUSED:
+    if release.waits_for_a_person:
         return None
     why = f"a commit by {by} took the release back to {release.phase}; it waits for a person"
     return _halt(CauseKind.REVERTED, why)
@@ -269,15 +271,17 @@ def _notice_progress(release: Release, observed: Observed, rules: Rules, now: da
 
 
 def _notice_warming(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
-    deadline = rollout_of(release).current.since + rules.policy.ready_deadline
-    if isinstance(observed.candidate, Ready) and not observed.out_of_place:
+    since = rollout_of(release).current.since
+    ready = isinstance(observed.candidate, Ready)
+    if ready and not observed.out_of_place:
         return Noticed(signal=_first_step(release, rules.policy), reasons=("the candidate is warm",))
-    why = observed.out_of_place
-    if isinstance(observed.candidate, Starting):
-        why = observed.candidate.reason
+    why = observed.candidate.reason if isinstance(observed.candidate, Starting) else observed.out_of_place
     late = f"not ready after {_minutes(rules.policy.ready_deadline)}: {observed.runtime_reason or why}"
-    if now >= deadline and observed.runtime_reason:
-        return _halt(CauseKind.NOT_READY, late)  # the version is not to blame for a cluster that is away
+    if ready or observed.runtime_reason:  # the version is not to blame for its host, nor for a cluster that is away
+        deadline = since + rules.policy.ready_deadline
+        return _halt(CauseKind.NOT_READY, late) if now >= deadline else Idle(reason=f"not yet: {why}", until=deadline)
+    # nor for a time in which nobody could tell Ray to start it
+    deadline = max(since, observed.warming_since or since) + rules.policy.ready_deadline
     if now >= deadline:
         return _stop(CauseKind.NOT_READY, late)
     return Idle(reason=f"the candidate is warming up: {why}", until=deadline)

@@ -88,6 +88,7 @@ TRANSITIONS: Mapping[tuple[Phase, Signal], Phase] = {
     (Phase.PAUSED, Signal.RESUMED_SHADOW): Phase.SHADOW,
     (Phase.PAUSED, Signal.RESUMED_CANARY): Phase.CANARY,
     (Phase.PAUSED, Signal.RESUMED_SETTLING): Phase.SETTLING,
+    (Phase.PAUSED, Signal.HALTED): Phase.PAUSED,
     (Phase.PAUSED, Signal.STOPPED): Phase.ROLLING_BACK,
     (Phase.SETTLING, Signal.LIVE): Phase.SETTLING,
     (Phase.SETTLING, Signal.SETTLED): Phase.STEADY,
@@ -264,7 +265,7 @@ def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPoli
             rollout,
             step=step,
             records=(*rollout.records[:-1], _closed(rollout.current, noticed, now), entered),
-            paused_from=release.phase if phase is Phase.PAUSED else None,
+            paused_from=(rollout.paused_from or release.phase) if phase is Phase.PAUSED else None,
             cause=noticed.cause,
         ),
     )

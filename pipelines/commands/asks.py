@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
-from pipelines.defaults import built_in_documents
 from pipelines.ports import Repo
 from policies.commit_message import message
-from policies.config_repo_documents import parse_repo, with_defaults
+from policies.config_repo_documents import parse_repo
 from policies.errors import BadInput, Conflict
-from policies.layout import release_path
+from policies.layout import SLUICE, release_path
 from policies.model import Ask, Phase, Release, Tip, Wish
 from policies.names import slug
 from policies.stored_documents import release_text
@@ -55,7 +54,7 @@ def _in_vain(release: Release, wish: Wish) -> str:
     """Why the wish would change nothing; empty where it would."""
     if release.phase is Phase.ROLLING_BACK:
         return "is on its way back to stable already"
-    if wish is Wish.PAUSE and release.phase is Phase.PAUSED:
+    if wish is Wish.PAUSE and release.waits_for_a_person:
         return "is paused already: resume or abort it"
     if wish is Wish.RESUME and release.phase is not Phase.PAUSED:
         return f"is in {release.phase}, not paused: there is nothing to resume"
@@ -63,7 +62,8 @@ def _in_vain(release: Release, wish: Wish) -> str:
 
 
 def _running(tip: Tip, model: str, environment: str | None) -> Release:
-    repo = parse_repo(with_defaults(tip.files, built_in_documents()))
+    ours = {path: text for path, text in tip.files.items() if path == SLUICE or path.startswith("environments/")}
+    repo = parse_repo(ours)  # people's documents may be broken: that must not keep anybody from an abort
     found = [r for r in repo.releases.values() if r.model == model and environment in (None, r.environment)]
     if not found:
         known = ", ".join(sorted({r.model for r in repo.releases.values()})) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -64,3 +65,18 @@ def test_killed_after_each_action_of_any_kind_once_in_three():
     assert world.crashes > 20
     assert world.unanswered == 0
     assert told(world) == EXPECTED
+
+
+def test_killed_before_ray_was_told_and_away_for_longer_than_a_start_may_take():
+    armed = False
+    world = World(due=lambda name: armed and name == "commit")
+    world.promote(world.register())
+    world.run_until(lambda: len(world.history()) == 1)
+    world.promote(world.register())
+    armed = True
+    world.run_until(lambda: world.crashes == 1)
+    armed = False
+    assert world.release.phase is Phase.WARMING
+    world.now += timedelta(minutes=15)
+    world.run_until(lambda: len(world.history()) == 2)
+    assert world.outcomes()[-1] == (2, Outcome.PROMOTED)

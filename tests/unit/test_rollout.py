@@ -264,6 +264,21 @@ def test_rule_6_a_cluster_that_is_away_is_not_the_versions_fault():
     assert (release.phase, release.quarantine) == (Phase.PAUSED, ())
 
 
+def test_rule_6_a_candidate_is_not_to_blame_for_a_time_in_which_nobody_told_ray_to_start_it():
+    """The process was away, or Git was, when its deadline passed."""
+    facts = observed(candidate=Starting(reason="not in Ray"), out_of_place="not in Ray", warming_since=NOW - MINUTE)
+    actions = decide(in_phase(Phase.WARMING), facts, ruled(ready_deadline=5 * MINUTE), NOW)
+    (wait,) = only(Wait, actions)
+    assert not only(WriteRelease, actions)
+    assert wait.until == NOW + 4 * MINUTE
+
+
+def test_rule_6_a_warm_candidate_is_not_to_blame_for_its_host():
+    facts = observed(out_of_place="fraud--v1: deployment Model is UNHEALTHY")
+    release = written(decide(in_phase(Phase.WARMING), facts, ruled(ready_deadline=5 * MINUTE), NOW))
+    assert (release.phase, release.rollout.paused_from, release.quarantine) == (Phase.PAUSED, Phase.WARMING, ())
+
+
 def test_rule_6_a_candidate_that_cannot_start_is_rolled_back_at_once():
     facts = observed(candidate=Failed(message="ImportError: no module named x"), out_of_place="DEPLOY_FAILED")
     release = written(decide(in_phase(Phase.WARMING), facts, RULES, NOW))
@@ -565,6 +580,20 @@ def test_every_phase_can_be_left_and_reached():
 def test_a_paused_release_is_still_judged_and_its_evidence_can_be_harm():
     bad = decide(in_phase(Phase.PAUSED), observed(evidence=(evidence(bad=400),)), RULES, NOW)
     assert written(bad).phase is Phase.ROLLING_BACK
+
+
+@pytest.mark.parametrize("how", ["asked", "reverted"])
+def test_rule_10_a_pause_that_would_end_by_itself_waits_once_a_person_wants_it_so(how):
+    cause = Cause(kind=CauseKind.NO_METRICS, reasons=("no answer",))
+    ask = Ask(wish=Wish.PAUSE, by="Ada", why="a sale") if how == "asked" else None
+    paused = rolling(Phase.PAUSED, weight=10, step=1, paused_from=Phase.CANARY, cause=cause, ask=ask)
+    before = None if how == "asked" else rolling(Phase.CANARY, weight=10, step=1, revision=9)
+    facts = observed(evidence=THIN, taken_back_from=before, taken_back_by="Ada")
+    held = written(decide(paused, facts, RULES, NOW))
+    assert (held.phase, held.weight_percent, held.rollout.paused_from) == (Phase.PAUSED, 10, Phase.CANARY)
+    assert not only(WriteRelease, decide(held, observed(evidence=HEALTHY), RULES, NOW))
+    resumed = dataclasses.replace(held, ask=Ask(wish=Wish.RESUME, by="Ada", why="over"))
+    assert written(decide(resumed, observed(evidence=THIN), RULES, NOW)).phase is Phase.CANARY
 
 
 # --- new settings for the version that serves ---------------------------------------------------------------------
