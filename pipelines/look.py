@@ -26,7 +26,7 @@ from policies.layout import model_path, release_path, serve_path
 from policies.model import Evidence, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
 from policies.notes import Note
 from policies.noticing import Observed, Rules
-from policies.placement import out_of_place
+from policies.placement import known_revision, out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED
 
@@ -196,6 +196,7 @@ class Looker:
             digests=digests,
             digest_reason=digest_reason,
             runtime_reason="" if runtime.available else runtime.reason,
+            known_revision=known_revision(slug, runtime),
             out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
             candidate=_candidate(release, slug, runtime),
             evidence=evidence,

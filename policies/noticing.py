@@ -84,6 +84,8 @@ class Observed:
     """Why one is missing."""
     runtime_reason: str = ""
     """Why Ray could not be looked at; empty when it could."""
+    known_revision: int = 0
+    """The highest revision that replicas of this model were told of: they ignore a lower one."""
     out_of_place: str = ""
     """Empty when Ray matches Git for this model, else why not."""
     candidate: Ready | Starting | Failed = dataclasses.field(default_factory=lambda: Starting(reason="not looked at"))

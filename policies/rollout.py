@@ -141,14 +141,19 @@ def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
 
 
 def _obey(release: Release, observed: Observed) -> Release:
-    """A release that a person's commit changed: what was learnt since is kept, its revision is the highest."""
+    """A release that a person's commit changed: what was learnt since is kept, its revision is the highest.
+
+    That of a model which was removed and came back counts from what its replicas know, or they would ignore it.
+    """
     before = observed.taken_back_from
     if before is None:
-        return release
+        if observed.known_revision <= release.traffic_revision:
+            return release
+        return dataclasses.replace(release, revision=max(release.revision + 1, observed.known_revision))
     known = {(q.version, q.build): q for q in (*before.quarantine, *release.quarantine)}
     return dataclasses.replace(
         release,
-        revision=max(release.revision, before.revision),
+        revision=max(release.revision, before.revision, observed.known_revision),
         seen=tuple(sorted({*release.seen, *before.seen})),
         quarantine=tuple(known.values()),
     )

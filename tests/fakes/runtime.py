@@ -166,8 +166,9 @@ class FakeServe:
             app.status = ApplicationStatus.DEPLOY_FAILED if app.starting else ApplicationStatus.UNHEALTHY
             app.message = f"RuntimeError: {name} cannot start"
         else:
+            known = {} if app.starting or not app.running else app.told
+            app.told = {name: _newer(known.get(name, {}), told) for name, told in _user_configs(app.submitted).items()}
             app.status, app.starting, app.running, app.message = ApplicationStatus.RUNNING, False, True, ""
-            app.told = _user_configs(app.submitted)
 
 
 def _refuse_what_serve_refuses(given: Any, wanted: Mapping[str, Mapping[str, Any]]) -> None:
@@ -191,6 +192,11 @@ def _restart_class(app: Mapping[str, Any]) -> Any:
 
 def _user_configs(app: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {d["name"]: copy.deepcopy(d.get("user_config") or {}) for d in app.get("deployments") or ()}
+
+
+def _newer(has: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """A replica that runs ignores a lower revision than it has."""
+    return has if told.get("revision", 0) < has.get("revision", 0) else told
 
 
 def _shown(name: str, app: _Application) -> ObservedApplication:

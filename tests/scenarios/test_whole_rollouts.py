@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.model import CauseKind, Outcome, Phase
-from tests.simulation.world import BAD, BROKEN, MODEL_DOCUMENT, World
+from tests.simulation.world import BAD, BREAKS, BROKEN, World
 
 
 def serving(world: World, version: int) -> bool:
@@ -162,22 +162,12 @@ def test_a_rewritten_branch_is_refused_and_said():
     assert world.serve.answering("/models/fraud") is not None
 
 
-BREAKS = {
-    "a broken model": {"models/fraud.yaml": "kind: Modle\n"},
-    "a broken policy": {"policies/quick.yaml": "steps: [\n"},
-    "a deleted policy": {"policies/quick.yaml": None},
-    "a route that is taken": {
-        "models/aaa.yaml": (MODEL_DOCUMENT % 1).replace("name: fraud", "name: aaa\nroute: /models/fraud")
-    },
-}
-
-
-@pytest.mark.parametrize("break_", BREAKS)
-def test_a_broken_document_is_said_at_every_look_and_a_bad_candidate_is_rolled_back_all_the_same(break_):
+@pytest.mark.parametrize("slip", BREAKS)
+def test_a_broken_document_is_said_at_every_look_and_a_bad_candidate_is_rolled_back_all_the_same(slip):
     world = with_first()
     world.promote(world.register(BAD))
     world.run_until(lambda: world.release.phase is Phase.WARMING)
-    world.repo.person_commits(BREAKS[break_])
+    world.repo.person_commits(slip)
     world.pass_time(15)
     world.restart()
     world.run_until(lambda: len(world.history()) == 2 and serving(world, 1))
@@ -204,6 +194,23 @@ def test_a_removed_document_removes_the_model():
     world.repo.person_commits({"models/fraud.yaml": None})
     world.pass_time(60)
     assert world.release is None
+
+
+def test_a_model_that_was_removed_and_comes_back_is_served_and_its_next_version_gets_its_share():
+    """Ray keeps its last application, whose replicas ignore a lower revision than they know."""
+    world = with_first()
+    for version in (2, 3):
+        world.promote(world.register())
+        world.run_until(lambda: serving(world, version))  # noqa: B023 - called before the loop goes on
+    world.pass_time(60)
+    world.repo.person_commits({"models/fraud.yaml": None})
+    world.pass_time(60)
+    assert world.release is None
+    world.mend()
+    world.run_until(lambda: serving(world, 3))
+    world.promote(world.register())
+    world.run_until(lambda: serving(world, 4))
+    assert_at_rest(world)
 
 
 def test_git_that_is_away_changes_nothing_and_the_rollout_goes_on_when_it_returns():

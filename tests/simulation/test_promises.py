@@ -5,19 +5,24 @@ Hypothesis shuffles people, time and accidents; a failing history is printed as 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+from datetime import timedelta
 
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from policies.model import CauseKind, Phase, Release, VerdictKind
-from tests.simulation.world import BAD, BROKEN, HEALTHY, World
+from policies.errors import BadInput, Retry
+from policies.model import CauseKind, Phase, Release, VerdictKind, Wish
+from tests.simulation.world import BAD, BREAKS, BROKEN, HEALTHY, World
 
 LONG = bool(os.environ.get("SLUICE_LONG_SIMULATION"))
 HISTORIES = 1000 if LONG else 80
+
+GOING_UP = (Phase.WARMING, Phase.SHADOW, Phase.CANARY, Phase.SETTLING)
 
 WISHES = st.sampled_from([HEALTHY, HEALTHY, BAD, BROKEN])
 
@@ -29,12 +34,13 @@ class Promises(RuleBasedStateMachine):
         super().__init__()
         self.world: World
         self.checked = 0
+        self.paused = 0
         self.entered: dict[int, int] = {}
         self.armed = 0
 
-    @initialize(seed=st.integers(0, 2**32 - 1))
-    def a_first_version_serves(self, seed: int) -> None:
-        self.world = World(seed, due=self._crash_is_due)
+    @initialize(seed=st.integers(0, 2**32 - 1), alias=st.sampled_from([None, "champion"]))
+    def a_first_version_serves(self, seed: int, alias: str | None) -> None:
+        self.world = World(seed, due=self._crash_is_due, alias=alias)
         version = self.world.register(HEALTHY)
         self._promote(version, archive=True)
         self.world.run_until(lambda: bool(self.world.history()))
@@ -46,8 +52,7 @@ class Promises(RuleBasedStateMachine):
         return False
 
     def _promote(self, version: int, *, archive: bool) -> None:
-        shown = self.world.registry.snapshot(["fraud"]).models.get("fraud", {})
-        if shown.get(version) is None or shown[version].stage != "Production":
+        if not self.world.at_trigger(version):
             self.entered[version] = self.entered.get(version, 0) + 1
         self.world.promote(version, archive=archive)
 
@@ -63,25 +68,46 @@ class Promises(RuleBasedStateMachine):
 
     # --- people ---
 
-    @precondition(lambda self: self.world.registry.away is None)
     @rule(truth=WISHES, archive=st.booleans())
     def somebody_promotes_a_new_version(self, truth, archive) -> None:
         self._promote(self.world.register(truth), archive=archive)
 
-    @precondition(lambda self: self.world.registry.away is None)
+    @precondition(lambda self: self.world.versions)
     @rule(data=st.data(), archive=st.booleans())
     def somebody_promotes_an_old_version(self, data, archive) -> None:
-        known = sorted(self.world.registry.snapshot(["fraud"]).models["fraud"])
-        self._promote(data.draw(st.sampled_from(known)), archive=archive)
+        self._promote(data.draw(st.sampled_from(sorted(self.world.versions))), archive=archive)
 
-    @precondition(lambda self: self.world.registry.away is None)
+    @precondition(lambda self: self.world.versions)
     @rule(data=st.data())
     def somebody_archives_a_version(self, data) -> None:
-        self.world.archive(data.draw(st.sampled_from(sorted(self.world.registry.snapshot(["fraud"]).models["fraud"]))))
+        self.world.archive(data.draw(st.sampled_from(sorted(self.world.versions))))
+
+    @precondition(lambda self: self.world.versions)
+    @rule(data=st.data())
+    def somebody_deletes_a_version(self, data) -> None:
+        self.world.registry.delete_version("fraud", data.draw(st.sampled_from(sorted(self.world.versions))))
 
     @rule(cpus=st.integers(1, 3))
     def somebody_changes_the_settings(self, cpus) -> None:
         self.world.change_settings(cpus)
+
+    @rule(steps=st.sampled_from(["[10, 50]", "[5, 20, 80]", "[90]", "[]"]))
+    def somebody_changes_the_steps(self, steps) -> None:
+        self.world.change_steps(steps)
+
+    @rule(slip=st.sampled_from(BREAKS))
+    def somebody_breaks_a_document(self, slip) -> None:
+        self.world.repo.person_commits(slip)
+
+    @rule()
+    def somebody_mends_the_documents(self) -> None:
+        self.world.mend()
+
+    @precondition(lambda self: self.world.repo.away is None)
+    @rule(wish=st.sampled_from(Wish))
+    def somebody_asks(self, wish) -> None:
+        with contextlib.suppress(BadInput, Retry):  # nothing is running that could be asked, or Git's answer is lost
+            self.world.ask(wish)
 
     @rule()
     def somebody_reverts_the_last_change_of_the_release(self) -> None:
@@ -95,6 +121,14 @@ class Promises(RuleBasedStateMachine):
     @rule(calls=st.integers(1, 12))
     def the_process_will_be_killed(self, calls) -> None:
         self.armed = calls
+
+    @rule()
+    def a_second_reconciler_starts(self) -> None:
+        self.world.join()
+
+    @rule()
+    def the_clock_is_set_back(self) -> None:
+        self.world.now -= timedelta(seconds=12)
 
     @rule()
     def somebody_else_pushes_first(self) -> None:
@@ -135,6 +169,15 @@ class Promises(RuleBasedStateMachine):
             return True  # a first version has nobody to be compared with, and nobody else could answer
         closed = after.rollout.records[-2]
         return closed.verdict is VerdictKind.PASS
+
+    @invariant()
+    def a_pause_that_a_person_wants_ends_by_a_person(self) -> None:
+        releases = self.world.releases()
+        for before, after in itertools.pairwise(releases[max(0, self.paused - 1) :]):
+            if before.waits_for_a_person and after.phase in GOING_UP and after.revision > before.revision:
+                wish = before.ask.wish if before.ask else None
+                assert wish is Wish.RESUME, f"{before}\n-> {after}"
+        self.paused = len(releases)
 
     @invariant()
     def no_bad_version_replaces_another(self) -> None:

@@ -6,18 +6,20 @@ told, versions fail by their own truth, and every accident that the design speak
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
 from policies.layout import release_path
-from policies.model import Application, HistoryRecord, Outcome, Phase, Release
+from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
 from policies.stored_documents import parse_history, parse_release
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.registry import FakeRegistry
@@ -35,7 +37,7 @@ apiVersion: sluicegate/v1
 kind: Sluice
 environments:
   production:
-    trigger: {stage: Production}
+    trigger: {%s}
     prometheus: {scrape_interval: 5s}
     look_interval: 5s
 """
@@ -53,7 +55,7 @@ apiVersion: sluicegate/v1
 kind: RolloutPolicy
 name: quick
 shadow: {min_duration: 20s, max_duration: 5m}
-steps: [10, 50]
+steps: %s
 step: {min_duration: 20s, max_duration: 5m}
 settle: {min_duration: 20s, max_duration: 5m}
 ready_deadline: 2m
@@ -61,6 +63,14 @@ metrics_deadline: 1m
 registry_deadline: 1m
 max_duration: 30m
 """
+STEPS = "[10, 50]"
+BREAKS: tuple[dict[str, str | None], ...] = (
+    {"models/fraud.yaml": "kind: Modle\n"},
+    {"policies/quick.yaml": "steps: [\n"},
+    {"policies/quick.yaml": None},
+    {"models/aaa.yaml": (MODEL_DOCUMENT % 1).replace("name: fraud", "name: aaa\nroute: /models/fraud")},
+)
+"""What people's slips do to the documents."""
 
 
 _read_release = functools.cache(parse_release)
@@ -105,12 +115,16 @@ class Crasher:
 class World:
     """Everything outside the reconciler, the reconciler, and the users."""
 
-    def __init__(self, seed: int = 0, due: Callable[[str], bool] = lambda _name: False) -> None:
+    def __init__(
+        self, seed: int = 0, due: Callable[[str], bool] = lambda _name: False, *, alias: str | None = None
+    ) -> None:
+        """With `alias`, that is the trigger in place of the stage Production."""
         self.now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         self.random = random.Random(seed)
-        self.repo = FakeRepo(
-            {"sluice.yaml": SLUICE, "models/fraud.yaml": MODEL_DOCUMENT % "1", "policies/quick.yaml": POLICY}
-        )
+        self.alias = alias
+        self.cpus, self.steps = 1, STEPS
+        trigger = f"alias: {alias}" if alias else "stage: Production"
+        self.repo = FakeRepo({"sluice.yaml": SLUICE % trigger, **self._documents()})
         self.registry = FakeRegistry()
         self.serve = FakeServe()
         self.metrics = FakeMetrics(width=BIN)
@@ -121,22 +135,50 @@ class World:
         self.crashes = 0
         self._due = due
         self.reconciler = self._start()
+        self.rival: Reconciler | None = None
+        """A second reconciler on the same repo, when there is one."""
 
     # --- people ---
 
     def register(self, truth: Truth = HEALTHY) -> int:
         number = self.registry.register(MODEL, payload=f"artifact-{len(self.truths)}")
-        self.truths[self.registry.digest(MODEL, number)] = truth
+        with self._answering():
+            self.truths[self.registry.digest(MODEL, number)] = truth
         return number
 
     def promote(self, version: int, *, archive: bool = True) -> None:
-        self.registry.transition(MODEL, version, "Production", archive_existing=archive)
+        """A person wants it served. An alias stands on one version: there `archive` says nothing."""
+        if self.alias:
+            self.registry.set_alias(MODEL, self.alias, version)
+        else:
+            self.registry.transition(MODEL, version, "Production", archive_existing=archive)
 
     def archive(self, version: int) -> None:
-        self.registry.transition(MODEL, version, "Archived")
+        """A person takes it out of the trigger."""
+        if not self.alias:
+            self.registry.transition(MODEL, version, "Archived")
+        elif self.at_trigger(version):
+            self.registry.set_alias(MODEL, self.alias, None)
+
+    def at_trigger(self, version: int) -> bool:
+        shown = self.versions.get(version)
+        return shown is not None and (self.alias in shown.aliases if self.alias else shown.stage == "Production")
 
     def change_settings(self, cpus: int) -> None:
-        self.repo.person_commits({"models/fraud.yaml": MODEL_DOCUMENT % cpus})
+        self.cpus = cpus
+        self.mend()
+
+    def change_steps(self, steps: str) -> None:
+        self.steps = steps
+        self.mend()
+
+    def mend(self) -> None:
+        """All documents are as they should be."""
+        self.repo.person_commits({"models/aaa.yaml": None, **self._documents()})
+
+    def ask(self, wish: Wish) -> None:
+        """Raises BadInput where there is nothing to ask for."""
+        ask(self.repo, wish, MODEL, "production", by="Ada", why="a person wants it")
 
     # --- time ---
 
@@ -155,11 +197,14 @@ class World:
 
     def tick(self) -> Tick | None:
         """One look; a crash starts the process anew."""
+        if self.rival:
+            with contextlib.suppress(Crash):  # it goes on with the next look, as another process would
+                self.rival.tick()
         try:
             return self.reconciler.tick()
         except Crash:
             self.crashes += 1
-            self.reconciler = self._start()
+            self.restart()
             return None
 
     def restart(self) -> None:
@@ -195,6 +240,12 @@ class World:
     # --- readings ---
 
     @property
+    def versions(self) -> Mapping[int, RegisteredVersion]:
+        """As people see them, also while the registry answers nobody else."""
+        with self._answering():
+            return self.registry.snapshot([MODEL]).models.get(MODEL, {})
+
+    @property
     def release(self) -> Release | None:
         files = self.repo.commits[self.repo.branch_tip or ""].files
         return self._release_of(files)
@@ -221,6 +272,20 @@ class World:
         return self.truths[application.digest]
 
     # --- inside ---
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """The registry answers, whether it is away for others or not."""
+        away, self.registry.away = self.registry.away, None
+        yield
+        self.registry.away = away
+
+    def _documents(self) -> dict[str, str]:
+        return {"models/fraud.yaml": MODEL_DOCUMENT % self.cpus, "policies/quick.yaml": POLICY % self.steps}
+
+    def join(self) -> None:
+        """A second reconciler starts beside the first."""
+        self.rival = self._start()
 
     def _start(self) -> Reconciler:
         def due(name: str) -> bool:
