@@ -370,7 +370,8 @@ def _notice_paused(release: Release, observed: Observed, rules: Rules, now: date
     if cause.kind is CauseKind.NO_METRICS and verdict.kind is not VerdictKind.UNAVAILABLE:
         return _resume(release, "the metrics are back")
     over = rollout_of(release).lasted(now) >= rules.policy.max_duration
-    if cause.kind is CauseKind.INCONCLUSIVE and verdict.kind is VerdictKind.PASS and not over:
+    lacking = _lacking_requests(release, observed, _bake(rollout_of(release).paused_from, rules.policy))
+    if cause.kind is CauseKind.INCONCLUSIVE and verdict.kind is VerdictKind.PASS and not over and not lacking:
         return _resume(release, "the evidence says PASS by now", *verdict.reasons)
     return Idle(reason=f"paused until a person resumes or aborts: {why}")
 
@@ -419,7 +420,7 @@ def _judged(release: Release, observed: Observed, rules: Rules, now: datetime) -
     return judge(observed.evidence, rules.policy, step_since=rollout_of(release).current.live_since, now=now)
 
 
-def _bake(phase: Phase, policy: RolloutPolicy) -> Bake:
+def _bake(phase: Phase | None, policy: RolloutPolicy) -> Bake:
     if phase is Phase.SHADOW and policy.shadow:
         return policy.shadow
     return policy.settle if phase is Phase.SETTLING else policy.step

@@ -406,6 +406,15 @@ def test_rule_2_a_pass_leads_to_the_next_higher_share_of_steps_that_were_changed
     assert (release.phase, release.weight_percent) == (phase, weight)
 
 
+def test_rule_10_an_inconclusive_pause_does_not_end_while_the_requests_of_a_step_are_lacking():
+    """It would only become inconclusive again, for hours."""
+    cause = Cause(kind=CauseKind.INCONCLUSIVE, reasons=("too few requests",))
+    paused = rolling(Phase.PAUSED, weight=10, step=1, paused_from=Phase.CANARY, cause=cause)
+    facts = observed(evidence=HEALTHY)
+    assert not only(WriteRelease, decide(paused, facts, ruled(step=Bake(min_requests=2001)), NOW))
+    assert written(decide(paused, facts, ruled(step=Bake(min_requests=1900)), NOW)).phase is Phase.CANARY
+
+
 def test_rule_10_an_inconclusive_pause_ends_with_pass():
     cause = Cause(kind=CauseKind.INCONCLUSIVE, reasons=("too few requests",))
     paused = rolling(Phase.PAUSED, weight=10, step=1, paused_from=Phase.CANARY, cause=cause)
