@@ -187,7 +187,7 @@ def status(
     last_words = status_path or (stack / "status.json" if _in_stack(repo) else None)
     said = status_file.read(last_words) if last_words else None
     shown = views.releases(config_repo(_settings(repo, branch, stack)).read(), said.waits if said else ())
-    problems = said.problems if said else ()
+    problems = (*said.problems, *status_file.silence(said, datetime.now(UTC))) if said else ()
     if output is Output.JSON:
         typer.echo(views.as_json("releases", shown, problems=list(problems)))
     else:

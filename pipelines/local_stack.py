@@ -9,12 +9,13 @@ Rules:
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -113,7 +114,6 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop what was started, the reconciler first."""
-        stack_file.remove(self.folder)
         self._parts.close()
 
     def __enter__(self) -> Self:
@@ -124,6 +124,7 @@ class LocalStack:
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._parts.enter_context(_only_one(self.folder))
         with ThreadPoolExecutor(max_workers=3) as pool:
             starts = [pool.submit(start) for start in (self._start_git, self._start_mlflow, self._start_ray)]
             for start in starts:
@@ -139,6 +140,7 @@ class LocalStack:
             "serve": self.ray.http,
         }
         stack_file.write(self.folder, self.environment, addresses)
+        self._parts.callback(stack_file.remove, self.folder)
 
     def _start_git(self) -> None:
         root = self.folder / "git"
@@ -218,6 +220,17 @@ class LocalStack:
             door.start(files, "sluice init: a config repo for the local stack\n")
         except Conflict:
             raise absent from None
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two stacks on one folder would share a registry and push their addresses over each other's. Raises Stalled."""
+    with (folder / "lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stalled(f"a local stack runs in {folder} already: stop it, or name another folder") from None
+        yield
 
 
 def _brought(tip: Tip, files: Mapping[str, str]) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
@@ -21,7 +21,7 @@ from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import SluiceError
+from policies.errors import Retry, SluiceError
 from policies.layout import model_path, release_path, serve_path
 from policies.model import Evidence, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
 from policies.notes import Note
@@ -31,6 +31,9 @@ from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED
 
 Config = Mapping[str, Any]
+
+# Somebody else's commit came in between: it is there to be looked at now.
+_AT_ONCE = timedelta(milliseconds=100)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,8 @@ class Looker:
         if applied is None:
             return ""
         if not self._doors.repo.descends(place.tip.commit, applied):
+            if self._doors.repo.read().commit != place.tip.commit:
+                raise Retry("the branch moved while it was looked at", after=_AT_ONCE)  # applied may be younger
             return (
                 f"the tip {place.tip.commit[:8]} does not descend from {applied[:8]}, which was applied last: somebody "
                 "rewrote the branch. Bring the old history back, or accept the new one by deleting "

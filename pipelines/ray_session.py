@@ -223,6 +223,7 @@ class RaySession:
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",
+            "TMPDIR": str(root),  # what Ray's helpers leave in a temporary folder goes with ours
             "SLUICE_CACHE": str(self._folder.absolute() / "artifacts"),  # replicas keep models here, not in /tmp
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else SIGTERM waits 30 s for work to move to other nodes
             "DASHBOARD_METRIC_PORT": str(self._ports["dashboard_metrics"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from pipelines.reconciler import Tick
 from policies.actions import Wait
 
 SCHEMA = 1
+SILENT_AFTER = timedelta(minutes=2)
+"""Looks are due every 15 s by default; one that reads a slow registry and a slow Prometheus takes a minute."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,3 +58,11 @@ def read(path: Path) -> Said | None:
         for wait in said["waits"]
     )
     return Said(at=datetime.fromisoformat(said["at"]), waits=tuple(waits), problems=tuple(said["problems"]))
+
+
+def silence(said: Said, now: datetime) -> tuple[str, ...]:
+    """A warning where the last words are old: whoever should look, does not."""
+    age = now - said.at
+    if age < SILENT_AFTER:
+        return ()
+    return (f"the reconciler looked last {age.total_seconds():,.0f} s ago: is `sluice run` still running?",)

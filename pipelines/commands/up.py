@@ -10,6 +10,9 @@ from types import FrameType
 
 from pipelines.local_stack import LocalStack
 
+LOOKS_AFTER_S = 1.0
+"""Serving goes on without a reconciler, so a second more does not matter."""
+
 
 def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None]) -> None:
     """Start everything below `folder`, say where it is, and stop it at SIGINT or SIGTERM. Raises Stalled."""
@@ -26,5 +29,13 @@ def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None]) -> Non
         say(f"Log a model to {stack.tracking_uri}, write models/<model>.yaml in the config repo")
         say(f"(git clone {stack.repo_url}), push, and move a version to Production.")
         say("`sluice status`, `history` and `plan` work in this folder. Ctrl-C stops everything.")
-        stopped.wait()
+        while not stopped.wait(LOOKS_AFTER_S):
+            _look_after(stack, say)
         say("stopping")
+
+
+def _look_after(stack: LocalStack, say: Callable[[str], None]) -> None:
+    """A reconciler that died is started again: it needs nothing but what is in Git."""
+    if stack.reconciler is not None and not stack.reconciler.running:
+        say(f"the reconciler has ended (exit code {stack.reconciler.exit_code}); starting it again")
+        stack.start_reconciler()

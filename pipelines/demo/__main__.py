@@ -13,6 +13,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from pipelines.demo import report
 from pipelines.demo.documents import documents
 from pipelines.demo.script import tell
 from pipelines.demo.stack import DemoStack
@@ -33,6 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     stack = arguments.folder / "demo"
     shutil.rmtree(stack, ignore_errors=True)  # an earlier demo's registry and config repo
+    (arguments.folder / report.NAME).unlink(missing_ok=True)  # an interrupted demo must not leave an older one's report
     try:
         console.print("starting MLflow, Git, Ray Serve, Prometheus and the reconciler (half a minute or so)")
         with LocalStack(stack, documents=documents(), say=console.print) as local:
