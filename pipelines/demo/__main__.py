@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -35,6 +36,8 @@ def main() -> int:
     stack = arguments.folder / "demo"
     shutil.rmtree(stack, ignore_errors=True)  # an earlier demo's registry and config repo
     (arguments.folder / report.NAME).unlink(missing_ok=True)  # an interrupted demo must not leave an older one's report
+    # torch makes this folder when it is imported, in the system's temporary folder unless told otherwise
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((arguments.folder / "torchinductor").absolute()))
     try:
         console.print("starting MLflow, Git, Ray Serve, Prometheus and the reconciler (half a minute or so)")
         with LocalStack(stack, documents=documents(), say=console.print) as local:

@@ -235,3 +235,25 @@ def test_two_that_enter_at_once_are_refused_until_a_person_leaves_one():
     world.archive(second)
     world.run_until(lambda: serving(world, 3))
     assert world.outcomes()[-1] == (3, Outcome.PROMOTED)
+
+
+class OneReadLate:
+    """A repo whose first read shows the branch as it was before somebody else's commit."""
+
+    def __init__(self, repo, before) -> None:
+        self._repo, self._before = repo, [before]
+
+    def __getattr__(self, name) -> object:
+        return getattr(self._repo, name)
+
+    def read(self):
+        return self._before.pop() if self._before else self._repo.read()
+
+
+def test_a_commit_that_came_in_between_is_no_rewritten_branch():
+    world = with_first()
+    before = world.repo.read()
+    world.repo.mark_applied("production", world.repo.person_commits({"models/README.md": "for people\n"}))
+    tick = world.reconciler_on(OneReadLate(world.repo, before)).tick()
+    assert "moved while it was looked at" in " ".join(tick.problems)
+    assert "rewrote" not in " ".join(tick.problems)

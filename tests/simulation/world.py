@@ -288,6 +288,11 @@ class World:
         self.rival = self._start()
 
     def _start(self) -> Reconciler:
+        return self.reconciler_on(self.repo)
+
+    def reconciler_on(self, repo: Any) -> Reconciler:
+        """A process of its own, with this repo as its door to Git."""
+
         def due(name: str) -> bool:
             return self._due(name)
 
@@ -301,7 +306,7 @@ class World:
                 world.now += duration
 
         doors = Doors(
-            repo=Crasher(self.repo, due),
+            repo=Crasher(repo, due),
             registry=lambda _target: Crasher(self.registry, due),
             runtime=lambda _target: Crasher(self.serve, due),
             metrics=lambda _target: Crasher(self.metrics, due),
