@@ -155,6 +155,7 @@ def test_a_refused_connection_is_a_failure_once_something_served() -> None:
         server.close()
         server.behaviour = lambda _: 0  # connections that are already open end too
         wait_until(lambda: "ConnectError" in load.counters().failures, 10, "refused connections")
+        assert load.counters().failed > 0
 
 
 def test_the_timetable_keeps_its_slots_and_catches_up_a_short_stall_only() -> None:
