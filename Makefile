@@ -35,7 +35,7 @@ check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## everything that guards main (about 7 minutes on 2 idle cores)
+test: setup ## everything that guards main (about 8 minutes on 2 idle cores)
 	$(BIN)/pytest
 
 test-unit: setup ## without real parts (about half a minute)
