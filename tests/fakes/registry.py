@@ -14,6 +14,7 @@ from policies.artifact_digest import artifact_digest
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
 from policies.model import RegisteredVersion, RegistrySnapshot
+from policies.promotion import at_trigger
 
 ARCHIVED = "Archived"
 STAGES = ("None", "Staging", "Production", ARCHIVED)
@@ -63,7 +64,7 @@ class FakeRegistry:
         """As the port says."""
         self._answer()
         versions = self._models.get(model, {})
-        if candidate not in versions or not _is_at(trigger, versions[candidate].shown):
+        if candidate not in at_trigger(trigger, {number: version.shown for number, version in versions.items()}):
             return False
         target = stable if stable in versions else None
         if trigger.stage is not None:
@@ -143,12 +144,3 @@ class FakeRegistry:
         before = self._models[model][version]
         shown = dataclasses.replace(before.shown, **changes)  # type: ignore[arg-type]
         self._models[model][version] = _Version(shown, before.digest)
-
-
-def _is_at(trigger: Trigger, version: RegisteredVersion) -> bool:
-    if trigger.stage is not None:
-        return version.stage == trigger.stage
-    if trigger.alias is not None:
-        return trigger.alias in version.aliases
-    key, _, value = (trigger.tag or "").partition("=")
-    return version.tags.get(key) == value
