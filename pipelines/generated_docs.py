@@ -151,7 +151,7 @@ def _plain(value: Any) -> str:
 
 
 def _meaning(field: _Field) -> str:
-    own = field.own.get("description") or field.noun.get("description", "")
+    own = " ".join((field.own.get("description") or field.noun.get("description", "")).split())
     said = f"One of {', '.join(_plain(choice) for choice in choices)}." if (choices := _choices(field)) else ""
     before = f"Its parts: as of `{field.as_before}`." if field.as_before else ""
     return " ".join(filter(None, (own.replace("|", "\\|"), said, _limits(field.own), before)))

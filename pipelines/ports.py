@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.documents import Trigger
-from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip
+from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip, Trip
 from registry_bridge.config_repo import CommitEntry
 
 
@@ -103,6 +103,12 @@ class Metrics(Protocol):
         """Evidence by the request's model, one for each objective in order; a few queries for all of them.
 
         Never raises for a backend that is away: the evidence says so in its source.
+        """
+
+    def trips(self, requests: Sequence[EvidenceRequest], now: datetime) -> Mapping[str, Trip]:
+        """Guards of hosts that have stopped the request's candidate, by model; none where none has.
+
+        One query for all. A backend that is away shows none: the host's guard holds without being seen.
         """
 
 

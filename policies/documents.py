@@ -242,6 +242,42 @@ class Bake:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class Guard:
+    """The judge at the host: stops a candidate within a few requests, without Prometheus or Git."""
+
+    alpha: Annotated[float, Field(gt=0, le=0.05)] = 0.001
+    """Chance at most that it stops a healthy version, per host replica over the whole rollout."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Budget:
+    """What a rollout may do to the error budget of an SLO."""
+
+    burn_rate: Annotated[float, Field(gt=0)] = 14.4
+    """A rollout does not start while the service burns its budget this many times as fast as it lasts, over both
+    windows. 14.4 spends 2 % of a 30-day budget in an hour."""
+    short_window: Duration = timedelta(minutes=5)
+    """Burning now, too."""
+    long_window: Duration = timedelta(hours=1)
+    """And for long enough to matter."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the whole window's budget that one rollout may spend; then it is taken back."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the windows are the wrong way round."""
+        if not timedelta() < self.short_window < self.long_window <= timedelta(days=1):
+            raise ValueError("0s < short_window < long_window <= 1d")
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Agreement:
+    """When two predictions count as the same, for an SLO of `sli: agreement`."""
+
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    """Numbers: largest difference, relative to stable's prediction. null: classes, which must be equal."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class RolloutPolicy:
     """`kind: RolloutPolicy`: how a candidate becomes stable."""
 
@@ -263,14 +299,29 @@ class RolloutPolicy:
     """The whole rollout; then it is inconclusive."""
     registry_deadline: Duration = timedelta(minutes=10)
     """How long a rollback waits for the registry to be told before it ends without."""
-    on_inconclusive: Literal["pause", "rollback"] = "pause"
-    """What an inconclusive step does: a person decides, or it is rolled back and quarantined."""
+    on_inconclusive: Literal["pause", "rollback", "promote_if_stable_equal"] = "pause"
+    """What an inconclusive step does: a person decides; it is rolled back and quarantined; or it goes on where the
+    candidate is proved to be within `margin` of stable and no harm is shown, else it pauses."""
+    on_metrics_down: Literal["pause", "rollback"] = "pause"
+    """What happens when evidence has been unavailable for metrics_deadline; rollback blames nobody."""
+    on_newer: Literal["queue", "supersede"] = "queue"
+    """What a version that enters the trigger during a rollout does: wait for its end, or end it."""
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Chance at most that a healthy version is rolled back, over the whole rollout."""
     beta: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Chance at most that a version outside its SLO is proved healthy, per SLO."""
     min_effect: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """A rate of bad answers must be above what is allowed by this much before it is called harm."""
+    """A rate of bad answers must be above what it is compared with by this much before it is called harm."""
+    tolerance: Annotated[float, Field(ge=1, le=10)] = 1.5
+    """A candidate whose bad rate is above stable's by more than this factor is harmful, also within its SLO."""
+    margin: Annotated[float, Field(gt=1, le=10)] = 1.25
+    """Where stable itself is near its SLO, a candidate passes that is proved to have at most this many times stable's
+    bad rate."""
+    guard: Guard | None = dataclasses.field(default_factory=Guard)
+    """The judge at the host; null leaves it out."""
+    budget: Budget | None = dataclasses.field(default_factory=Budget)
+    """What a rollout may do to the error budget; null: nobody asks."""
+    agreement: Agreement = dataclasses.field(default_factory=Agreement)
 
     def __post_init__(self) -> None:
         """Raises ValueError where the steps do not rise."""

@@ -50,6 +50,16 @@ class Outcome(StrEnum):
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+
+
+class Purpose(StrEnum):
+    """What a rollout that is no ordinary one is for."""
+
+    UNDO = "undo"
+    """Back to a version that served before: one step, then 100 %; still guarded."""
+    EMERGENCY = "emergency"
+    """The version carries the emergency tag: it may start while the service burns its error budget."""
 
 
 # --- what serves ----------------------------------------------------------------------------------------------
@@ -102,6 +112,22 @@ class Sli(StrEnum):
 
     ERRORS = "errors"
     LATENCY = "latency"
+    AGREEMENT = "agreement"
+    """In shadow: the candidate's prediction is stable's (the policy says how near)."""
+    QUERIES = "queries"
+    """Any pair of counters, in PromQL of the SLO document's own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Queries:
+    """The PromQL of an SLO document's own counts; exactly one of `good` and `bad`.
+
+    `{{model}}`, `{{version}}` and `{{window}}` stand for patterns of label values and for a duration.
+    """
+
+    total: str
+    good: str = ""
+    bad: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +141,10 @@ class Objective:
     sli: Sli
     target: float
     threshold_ms: float | None = None
+    queries: Queries | None = None
+    """With `Sli.QUERIES`."""
+    window: timedelta = timedelta(days=30)
+    """The rolling window of the error budget."""
 
     @property
     def allowed_bad_rate(self) -> float:
@@ -134,12 +164,27 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Discordant:
+    """Requests that both versions answered (shadow), one well and the other not."""
+
+    candidate: float = 0.0
+    """Only the candidate was bad."""
+    stable: float = 0.0
+    """Only stable was bad."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Bin:
     """Counts of both versions in `[start, start + Evidence.width)`."""
 
     start: datetime
     candidate: Counts
     stable: Counts
+    rescued: float | None = None
+    """Of the candidate's bad answers those that stable, asked in its place, answered well; none where the indicator
+    cannot tell."""
+    pairs: Discordant | None = None
+    """In shadow, where the indicator can tell: the pairs that differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,11 +232,62 @@ class VerdictKind(StrEnum):
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class Measure:
+    """What one look found for one objective, in figures: a verdict can be recomputed from them and the record's bins.
+
+    Rates are shares in [0, 1]; e-values are decimal logarithms (2 is an e-value of 100).
+    """
+
+    objective: str
+    sli: Sli
+    allowed: float
+    """Share of bad events that the SLO allows."""
+    query: str
+    since: AwareDatetime | None = None
+    """Start of the first bin that was judged."""
+    until: AwareDatetime | None = None
+    """End of the last."""
+    age_s: float | None = None
+    """Age of the newest sample, seconds."""
+    trouble: str = ""
+    """Why the evidence cannot be believed; then there are no figures."""
+    candidate_total: float = 0.0
+    candidate_bad: float = 0.0
+    stable_total: float = 0.0
+    stable_bad: float = 0.0
+    step_total: float = 0.0
+    """The candidate's events in this step."""
+    step_bad: float = 0.0
+    rate: float | None = None
+    """The candidate's bad rate."""
+    lower: float | None = None
+    """Its bound from below, valid at any time with confidence 1 - alpha."""
+    upper: float | None = None
+    """Its bound from above, valid at any time with confidence 1 - beta."""
+    stable_rate: float | None = None
+    dispersion: float = 1.0
+    """phi: variance over mean of stable's bad events per bin before the rollout, at least 1."""
+    harm_slo: float | None = None
+    """E-value of harm against the SLO (shared outages taken out), log10."""
+    harm_stable: float | None = None
+    """E-value of harm against stable, log10."""
+    proof: float | None = None
+    """Largest e-value of the proof of health so far, log10."""
+    equal: float | None = None
+    """Largest e-value so far that the candidate is within the margin of stable, log10."""
+    proved_at: AwareDatetime | None = None
+    """The end of the bin with which a proof was reached."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class Verdict:
-    """What the evidence says, with its arithmetic in words: one reason per objective at least."""
+    """What the evidence says, with its arithmetic in words and figures: one reason per objective at least."""
 
     kind: VerdictKind
     reasons: tuple[str, ...]
+    measures: tuple[Measure, ...] = ()
+    mean_harm: float | None = None
+    """The mean e-value of harm that is compared with 1/alpha, log10."""
 
 
 # --- the release ----------------------------------------------------------------------------------------------
@@ -202,6 +298,12 @@ class CauseKind(StrEnum):
 
     FAILED = "failed"
     """The evidence said FAIL."""
+    GUARD = "guard"
+    """The guard at a host stopped the candidate."""
+    BUDGET = "budget spent"
+    """The rollout has spent its share of the error budget."""
+    SUPERSEDED = "superseded"
+    """A newer version entered the trigger, and the policy lets it."""
     NOT_READY = "not ready"
     """The candidate could not start, or not before its deadline."""
     INCONCLUSIVE = "inconclusive"
@@ -228,7 +330,13 @@ class Cause:
     @property
     def quarantines(self) -> bool:
         """True where the version itself is to blame; a person's change of mind blames nobody."""
-        return self.kind in (CauseKind.FAILED, CauseKind.NOT_READY, CauseKind.INCONCLUSIVE)
+        return self.kind in (
+            CauseKind.FAILED,
+            CauseKind.GUARD,
+            CauseKind.BUDGET,
+            CauseKind.NOT_READY,
+            CauseKind.INCONCLUSIVE,
+        )
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -246,6 +354,20 @@ class PhaseRecord:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class TestState:
+    """Every test's stakes on one objective: the state from which the judge could go on without older bins."""
+
+    __test__ = False
+    """It is no test of pytest's."""
+
+    objective: str
+    until: AwareDatetime
+    """The end of the last bin that is in it."""
+    stakes: Mapping[str, tuple[float, ...]]
+    """By test: natural logarithms, one for each alternative, the unplaced stake last."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class Rollout:
     """One attempt of a candidate to become stable."""
 
@@ -260,6 +382,12 @@ class Rollout:
     """When a person resumed it last: the policy's max_duration counts from there; none: from the start."""
     cause: Cause | None = None
     """Why it is PAUSED or ROLLING_BACK."""
+    purpose: Purpose | None = None
+    """None: an ordinary rollout, with every step of the policy."""
+    dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """phi by objective, measured before the rollout; one that is not named counts as 1."""
+    state: tuple[TestState, ...] = ()
+    """The tests' state at the last change of phase, one per objective: recomputable from the record's bins."""
 
     def __post_init__(self) -> None:
         """A rollout is in some phase. Raises ValueError."""
@@ -315,6 +443,14 @@ class Wish(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     ABORT = "abort"
+    PROMOTE = "promote"
+    """Go on to the next step, without waiting for its evidence; harm still takes it back."""
+    UNDO = "undo"
+    """Back to the version that served before this one."""
+    RETRY = "retry"
+    """Try the version that was stopped last again."""
+    LIFT = "lift"
+    """Take a version out of the quarantine."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -324,6 +460,8 @@ class Ask:
     wish: Wish
     by: str
     why: str
+    version: int | None = None
+    """With RETRY and LIFT: which."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -350,6 +488,8 @@ class Release:
     quarantine: tuple[Quarantined, ...] = ()
     refused: tuple[Refused, ...] = ()
     ask: Ask | None = None
+    served: tuple[Application, ...] = ()
+    """Applications that were stable before this one, the latest last."""
 
     @property
     def waits_for_a_person(self) -> bool:
@@ -369,6 +509,62 @@ class Release:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class LookRecord:
+    """One look that changed something about a rollout, or was asked for."""
+
+    at: AwareDatetime
+    signal: str
+    """What was noticed, by the signal's name in the table (PASSED, STOPPED, ...)."""
+    phase: Phase
+    """The phase that was looked at."""
+    following: Phase
+    """The phase after it."""
+    weight_percent: Percent
+    """The candidate's share after it."""
+    actor: str
+    """Who moved it: `sluicegate`, or the person whose wish or commit it was."""
+    tip: str
+    """The commit that was looked at; the decision is the next commit of this release on the branch."""
+    reasons: tuple[str, ...] = ()
+    verdict: VerdictKind | None = None
+    mean_harm: float | None = None
+    """The mean e-value of harm, log10."""
+    measures: tuple[Measure, ...] = ()
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class RecordedEvidence:
+    """The bins of one objective as they were judged; what is needed to judge them again."""
+
+    objective: str
+    sli: Sli
+    target: float
+    threshold_ms: float | None = None
+    query: str
+    width_s: float
+    """Width of a bin, seconds."""
+    since: AwareDatetime
+    """Start of the first bin; the others follow without a gap."""
+    candidate: tuple[tuple[float, float], ...]
+    """(total, bad) of each bin."""
+    stable: tuple[tuple[float, float], ...]
+    rescued: tuple[float, ...] | None = None
+    pairs: tuple[tuple[float, float], ...] | None = None
+    """(only the candidate bad, only stable bad) of each bin; empty pairs where there was no shadow."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class Record:
+    """What a rollout can be explained and judged again from; while it is under way it lies beside its release."""
+
+    rollout: str
+    policy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The RolloutPolicy that was in force at the last look, as its document says it."""
+    looks: tuple[LookRecord, ...] = ()
+    evidence: tuple[RecordedEvidence, ...] = ()
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class HistoryRecord:
     """A finished rollout: `history/<env>/<model>/<rollout>.json`."""
 
@@ -383,6 +579,12 @@ class HistoryRecord:
     ended_at: AwareDatetime
     cause: Cause | None
     phases: tuple[PhaseRecord, ...]
+    purpose: Purpose | None = None
+    """None: an ordinary rollout, with every step of the policy."""
+    dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """phi by objective, as it was measured before the rollout."""
+    record: Record | None = None
+    """None in those of older Sluicegates."""
 
 
 # --- observations: what was seen of the world; may be stale or partial, and says so ----------------------------
@@ -421,6 +623,22 @@ class RegistrySnapshot:
     available: bool
     models: Mapping[str, Mapping[int, RegisteredVersion]] = dataclasses.field(default_factory=dict)
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trip:
+    """The guard of some host replicas has stopped a candidate."""
+
+    build: str
+    """The candidate's application."""
+    hosts: int
+    """Host replicas whose guard has tripped."""
+    requests: float
+    """The candidate's requests at these, up to the trip."""
+    bad: float
+    """Bad answers among them that stable answered well."""
+    at: datetime
+    """When the first of them was seen to have tripped."""
 
 
 class ApplicationStatus(StrEnum):

@@ -36,7 +36,7 @@ from urllib3.util.retry import Retry as HttpRetry
 from policies.counting import Ledger, Series, Unusable, VersionKey, first_edge, last_edge, milliseconds, moment
 from policies.documents import PrometheusTarget, format_duration
 from policies.errors import BadInput
-from policies.model import Application, Evidence, Objective, Sli, Source
+from policies.model import Application, Evidence, Objective, Sli, Source, Trip
 from serving_runtime import promql
 from serving_runtime.scrape_health import Health, read_health, window
 
@@ -177,6 +177,11 @@ class PrometheusMetrics:
         edge = objective.threshold_ms if objective.sli is Sli.LATENCY else None
         stable = _key(question.stable) if question.stable else None
         return Page(question.model, _key(question.candidate), stable, edge, first_edge(question.since, self._width))
+
+    def trips(self, requests: Sequence[Question], now: datetime) -> Mapping[str, Trip]:
+        """Guards that have stopped the request's candidate, by model."""
+        del requests, now
+        return {}
 
     def _query(self, page: Page) -> str:
         """What a person would paste into Prometheus to see these series."""

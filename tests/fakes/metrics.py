@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from pipelines.ports import EvidenceRequest
 from policies.counting import NOTHING, VersionKey, first_edge, last_edge, moment
-from policies.model import Application, Bin, Counts, Evidence, Objective, Sli, Source
+from policies.model import Application, Bin, Counts, Evidence, Objective, Sli, Source, Trip
 from serving_runtime.scrape_health import STALE_SCRAPES
 
 _Who = tuple[str, VersionKey]
@@ -47,6 +47,7 @@ class FakeMetrics:
         self._away = ""
         self._spoiled: dict[str, str] = {}
         self._stopped: datetime | None = None
+        self._trips: dict[str, Trip] = {}
 
     # --- what happens -----------------------------------------------------------------------------------------
 
@@ -95,6 +96,16 @@ class FakeMetrics:
     def evidence(self, requests: Sequence[EvidenceRequest], now: datetime) -> Mapping[str, tuple[Evidence, ...]]:
         """Evidence by the request's model, one for each objective in order."""
         return {r.model: tuple(self._evidence(r, o, now) for o in r.objectives) for r in requests}
+
+    def trips(self, requests: Sequence[EvidenceRequest], now: datetime) -> Mapping[str, Trip]:
+        """What `trip` was told, while Prometheus answers."""
+        del now
+        known = {} if self._away else self._trips
+        return {r.model: known[r.candidate.build] for r in requests if r.candidate.build in known}
+
+    def trip(self, version: Application, at: datetime, *, requests: float = 3, bad: float = 3) -> None:
+        """A host's guard has stopped this candidate."""
+        self._trips.setdefault(version.build, Trip(build=version.build, hosts=1, requests=requests, bad=bad, at=at))
 
     def _evidence(self, request: EvidenceRequest, objective: Objective, now: datetime) -> Evidence:
         newest = moment(last_edge(min(now, self._stopped or now), self.width))

@@ -28,12 +28,14 @@ from policies.model import (
     Outcome,
     Phase,
     PhaseRecord,
+    Purpose,
     Quarantined,
     Refused,
     Release,
     Rollout,
     Settings,
     Sli,
+    TestState,
     VerdictKind,
     Wish,
 )
@@ -248,7 +250,10 @@ def test_no_sluice_document_says_how_to_get_one() -> None:
         ("steps: [0]\n", "steps[0]: should be greater than or equal to 1, not 0"),
         ("step: {min_duration: 1h}\n", "step: min_duration is longer than max_duration: the step could never pass"),
         ("shadow: {max_durations: 1h}\n", "shadow.max_durations: is not known here; did you mean max_duration?"),
-        ("on_inconclusive: stop\n", "on_inconclusive: should be 'pause' or 'rollback', not \"stop\""),
+        (
+            "on_inconclusive: stop\n",
+            "on_inconclusive: should be 'pause', 'rollback' or 'promote_if_stable_equal', not \"stop\"",
+        ),
         ("alpha: 0\n", "alpha: should be greater than 0"),
     ],
 )
@@ -460,6 +465,8 @@ RECORD = st.builds(
     reasons=REASONS,
 )
 CAUSE = st.none() | st.builds(Cause, kind=st.sampled_from(CauseKind), reasons=REASONS)
+STAKES = st.dictionaries(TEXT, st.lists(st.floats(-1e3, 1e3), max_size=3).map(tuple), max_size=2)
+STATE = st.builds(TestState, objective=TEXT, until=MOMENT, stakes=STAKES)
 ROLLOUT = st.builds(
     Rollout,
     id=TEXT,
@@ -469,6 +476,9 @@ ROLLOUT = st.builds(
     paused_from=st.none() | st.sampled_from(Phase),
     clock_since=st.none() | MOMENT,
     cause=CAUSE,
+    purpose=st.none() | st.sampled_from(Purpose),
+    dispersion=st.dictionaries(TEXT, st.floats(1, 100), max_size=2),
+    state=st.lists(STATE, max_size=2).map(tuple),
 )
 RELEASE = st.builds(
     Release,
@@ -487,7 +497,8 @@ RELEASE = st.builds(
         st.builds(Quarantined, version=VERSION, digest=DIGEST, rollout=TEXT, since=MOMENT, reasons=REASONS), max_size=2
     ).map(tuple),
     refused=st.lists(st.builds(Refused, version=VERSION, reason=TEXT), max_size=2).map(tuple),
-    ask=st.none() | st.builds(Ask, wish=st.sampled_from(Wish), by=TEXT, why=TEXT),
+    ask=st.none() | st.builds(Ask, wish=st.sampled_from(Wish), by=TEXT, why=TEXT, version=st.none() | VERSION),
+    served=st.lists(APPLICATION, max_size=2).map(tuple),
 )
 
 
@@ -539,6 +550,8 @@ def test_the_same_state_is_the_same_bytes(release: Release) -> None:
         ended_at=MOMENT,
         cause=CAUSE,
         phases=st.lists(RECORD, max_size=3).map(tuple),
+        purpose=st.none() | st.sampled_from(Purpose),
+        dispersion=st.dictionaries(TEXT, st.floats(1, 100), max_size=2),
     )
 )
 def test_a_record_is_read_back_as_it_was_written(record: HistoryRecord) -> None:
