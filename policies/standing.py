@@ -46,6 +46,9 @@ BoolArray = npt.NDArray[np.bool_]
 AWAY_BINS = 4
 """Bins without a request of stable's after which it counts as without traffic; fewer happen by chance."""
 
+LEAST_PART = 0.1
+"""Of what the SLO allows: a smaller difference would not be worth a person's look, however certain it is."""
+
 _PRIOR = np.full(GRID_SIZE, 1.0 / GRID_SIZE)
 
 
@@ -216,12 +219,18 @@ def _quiet(seen: BoolArray, before: FloatArray) -> FloatArray:
 
 
 def counted_harm(standing: Standing, setup: Setup, min_effect: float) -> FloatArray:
-    """Log e-values of harm as a verdict counts them: 0 at most where the effect is below the minimum.
+    """Log e-values of harm as a verdict counts them: 0 at most where the effect is below the least that matters.
 
+    That is `min_effect`, and LEAST_PART of what the SLO allows: a latency SLO that allows 5 % does not mind 0.2 %.
     Capping makes an e-value smaller only, so what was promised of it still holds.
     """
-    matters = standing.effect(setup.allowed) >= min_effect
+    matters = standing.effect(setup.allowed) >= least_effect(setup.allowed, min_effect)
     return np.where(matters, standing.harm, np.minimum(standing.harm, 0.0))
+
+
+def least_effect(allowed: float, min_effect: float) -> float:
+    """The smallest difference of bad rates that is called harm."""
+    return max(min_effect, LEAST_PART * allowed)
 
 
 def _moves(counted: Counted, away: BoolArray) -> BoolArray:

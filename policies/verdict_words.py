@@ -18,7 +18,7 @@ from policies.bets import requests_to_prove
 from policies.documents import RolloutPolicy, format_duration
 from policies.findings import SUSPECTED, Finding
 from policies.model import Counts, Objective, Sli, VerdictKind
-from policies.standing import Harm
+from policies.standing import Harm, least_effect
 
 LONGEST_FORECAST = timedelta(days=30)
 """A proof further away than this is not worth a figure; the line says "more than"."""
@@ -74,7 +74,8 @@ class Words:
         text = f"harm e-value {each}"
         small = any(c < h for c, h in zip(finding.counted, finding.harm, strict=True))
         if small:
-            text += f" (counts as 1: less than {percent(self.policy.min_effect)} above what it is compared with)"
+            least = least_effect(finding.objective.allowed_bad_rate, self.policy.min_effect)
+            text += f" (counts as 1: less than {percent(least)} above what it is compared with)"
         if finding is not max(self.findings, key=lambda f: f.worst):
             return text
         return f"{text}, {self._mean()} {self._comparison()}"

@@ -67,8 +67,8 @@ def test_harm_is_a_fail_and_says_its_arithmetic() -> None:
     verdict = asked(seen(ERRORS, [(1000, 5), (204, 26)]))
     assert verdict.kind is VerdictKind.FAIL
     assert verdict.reasons == (
-        "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; "
-        "harm e-value 1.2e14 against the SLO, 1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL",
+        "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.2e14 against the SLO, "
+        + "1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL",
         "errors: counted in 2 bins of 15s from 2026-03-01 12:00:00 UTC, newest sample 4s old; query: sum(requests)",
     )
 
