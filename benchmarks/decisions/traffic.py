@@ -1,0 +1,230 @@
+"""Simulated traffic to a stable version and a candidate: what is true, and what was counted, bin by bin.
+
+Rules:
+- A truth says what both versions do, minute by minute, from the candidate's first request on. Nothing else differs
+  between the rules that are compared.
+- Arrays have one element per rollout; all rollouts of a cell run side by side.
+- Requests arrive at random (Poisson), errors and slow answers are independent given the moment's rate, but for `bursts`
+  and `clusters`, which are each version's own: a burst of one version's says nothing about the other's.
+- Seeded: the same seed gives the same traffic, as long as the same is asked for.
+
+This module must not know rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+SLO_ERRORS = 0.01
+"""Share of answers that may be errors: SLO 99 %."""
+
+SLO_SLOW = 0.05
+"""Share of answers that may be over the latency target: SLO 95 %."""
+
+STABLE_ERRORS = 0.003
+STABLE_SLOW = 0.01
+
+VERY_SLOW_PART = 2 / 3
+"""Of a slow candidate's slow answers those over 500 ms, which is what Flagger's documented latency check looks at.
+Stable, and a healthy candidate, have none."""
+
+DAY_MINUTES = 1440.0
+WAVE = 0.8
+"""How far the hour of the day moves the error rate, as a part of its mean; traffic moves by half of that."""
+
+BURST_SHAPE = 0.5
+"""A version's error rate in one minute is gamma distributed with this shape about its mean (bursts)."""
+
+OUTAGE_RATE = 0.5
+OUTAGE_MINUTES = 5.0
+OUTAGE_WITHIN_MINUTES = 60.0
+"""The outage begins at a random moment of the first hour."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What a candidate is like. Defaults: as healthy as stable."""
+
+    name: str
+    errors: float = STABLE_ERRORS
+    slow: float = STABLE_SLOW
+    from_minute: float = 0.0
+    """When it begins to be like that; until then it is healthy."""
+    until_minute: float = math.inf
+    wave: bool = False
+    bursts: bool = False
+    cluster: float = 1.0
+    """Mean number of errors in a row (geometric)."""
+    outage: bool = False
+    """Both versions fail half of their requests for a while."""
+
+    @property
+    def healthy(self) -> bool:
+        """Within both SLOs at all times, but for what both versions share."""
+        return self.errors <= SLO_ERRORS and self.slow <= SLO_SLOW
+
+    @property
+    def bad(self) -> bool:
+        """Outside an SLO, and not only while it starts."""
+        return not self.healthy and math.isinf(self.until_minute)
+
+
+TRUTHS = (
+    Truth(name="healthy"),
+    Truth(name="1.5 %", errors=0.015),
+    Truth(name="5 %", errors=0.05),
+    Truth(name="50 %", errors=0.5),
+    Truth(name="slow", slow=0.3),
+    Truth(name="slow start", slow=0.3, until_minute=2.0),
+    Truth(name="wave", wave=True),
+    Truth(name="bursts", bursts=True),
+    Truth(name="clusters 5", cluster=5.0),
+    Truth(name="clusters 20", cluster=20.0),
+    Truth(name="outage", outage=True),
+    Truth(name="turns bad 20", errors=0.05, from_minute=20.0),
+    Truth(name="turns bad 60", errors=0.05, from_minute=60.0),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """One version's answers in a bin, one element per rollout."""
+
+    total: FloatArray
+    errors: FloatArray
+    slow: FloatArray
+    very_slow: FloatArray
+
+    @property
+    def bad(self) -> FloatArray:
+        """Errors and slow answers; one that is both counts twice."""
+        return self.errors + self.slow
+
+    def __add__(self, other: Answers) -> Answers:
+        return Answers(
+            self.total + other.total,
+            self.errors + other.errors,
+            self.slow + other.slow,
+            self.very_slow + other.very_slow,
+        )
+
+
+class Traffic:
+    """The traffic of many rollouts, drawn bin by bin."""
+
+    def __init__(
+        self, truth: Truth, requests_per_minute: float, rollouts: int, bin_minutes: float, seed: tuple[int, ...]
+    ) -> None:
+        self.truth = truth
+        self.requests_per_minute = requests_per_minute
+        self.bin_minutes = bin_minutes
+        self._random = np.random.default_rng(seed)
+        self._phase = self._random.uniform(0.0, DAY_MINUTES, rollouts)
+        self._outage_from = self._random.uniform(0.0, OUTAGE_WITHIN_MINUTES, rollouts)
+        self._carry = np.zeros((2, rollouts))
+        self._burst = np.ones((2, rollouts))
+        self._burst_minute: int | None = None
+        self._bins = 0
+
+    @property
+    def minute(self) -> float:
+        """Minutes since the candidate's first request, at the next bin's start."""
+        return self._bins * self.bin_minutes
+
+    def keep(self, kept: BoolArray) -> None:
+        """Forget all rollouts but these."""
+        self._phase, self._outage_from = self._phase[kept], self._outage_from[kept]
+        self._carry, self._burst = self._carry[:, kept], self._burst[:, kept]
+
+    def next_bin(
+        self, candidate_share: FloatArray | float, *, shadow: BoolArray | bool = False, stable_share: float | None = None
+    ) -> tuple[Answers, Answers]:
+        """Answers of candidate and stable in the next bin.
+
+        The candidate answers `candidate_share` of the requests, stable the rest or `stable_share` of them; in
+        `shadow` both answer each request.
+        """
+        rollouts = len(self._phase)
+        share = np.broadcast_to(np.asarray(candidate_share, dtype=np.float64), (rollouts,))
+        in_shadow = np.broadcast_to(np.asarray(shadow), (rollouts,))
+        minute, mean = self.minute, self._requests()
+        requests = self._random.poisson(mean * np.where(in_shadow, 1.0, share)).astype(np.float64)
+        others = self._random.poisson(mean * (1.0 - share if stable_share is None else stable_share))
+        self._burst_anew()
+        answers = (
+            self._answers(0, requests, *self._candidate_rates(minute)),
+            self._answers(1, np.where(in_shadow, requests, others), STABLE_ERRORS, STABLE_SLOW),
+        )
+        self._bins += 1
+        return answers
+
+    def before(self, minutes: float) -> FloatArray:
+        """Stable's requests and errors per bin in this time before the candidate's first request: (2, bins, rollouts)."""
+        bins = round(minutes / self.bin_minutes)
+        ahead, self._bins = self._bins, -bins
+        counted = np.empty((2, bins, len(self._phase)))
+        for i in range(bins):
+            self._burst_anew()
+            requests = self._random.poisson(self._requests()).astype(np.float64)
+            counted[:, i] = requests, self._errors(1, requests, STABLE_ERRORS)
+            self._bins += 1
+        self._bins = ahead
+        return counted
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _burst_anew(self) -> None:
+        """Each minute has its own burst."""
+        if self.truth.bursts and math.floor(self.minute) != self._burst_minute:
+            self._burst_minute = math.floor(self.minute)
+            self._burst = self._random.gamma(BURST_SHAPE, 1.0 / BURST_SHAPE, self._burst.shape)
+
+    def _wave(self, height: float) -> FloatArray:
+        return 1.0 + height * np.sin(2 * np.pi * (self.minute + self._phase) / DAY_MINUTES)
+
+    def _requests(self) -> FloatArray:
+        mean = self.requests_per_minute * self.bin_minutes
+        return mean * self._wave(WAVE / 2) if self.truth.wave else np.full(len(self._phase), mean)
+
+    def _candidate_rates(self, minute: float) -> tuple[float, float]:
+        if self.truth.from_minute <= minute < self.truth.until_minute:
+            return self.truth.errors, self.truth.slow
+        return STABLE_ERRORS, STABLE_SLOW
+
+    def _answers(self, version: int, requests: FloatArray, errors: float, slow: float) -> Answers:
+        slow_answers = self._random.binomial(requests.astype(np.int64), slow).astype(np.float64)
+        very = VERY_SLOW_PART if slow > STABLE_SLOW else 0.0
+        very_slow = self._random.binomial(slow_answers.astype(np.int64), very).astype(np.float64)
+        return Answers(requests, self._errors(version, requests, errors), slow_answers, very_slow)
+
+    def _errors(self, version: int, requests: FloatArray, mean: float) -> FloatArray:
+        if self.truth.cluster > 1:
+            return self._clustered(version, requests, mean)
+        rate: FloatArray | float = mean
+        if self.truth.wave:
+            rate = rate * self._wave(WAVE)
+        if self.truth.bursts:
+            rate = np.minimum(rate * self._burst[version], 1.0)
+        if self.truth.outage and self.minute >= 0:
+            during = (self.minute >= self._outage_from) & (self.minute < self._outage_from + OUTAGE_MINUTES)
+            rate = np.where(during, OUTAGE_RATE, rate)
+        return self._random.binomial(requests.astype(np.int64), rate).astype(np.float64)
+
+    def _clustered(self, version: int, requests: FloatArray, mean: float) -> FloatArray:
+        """Errors in geometric runs of consecutive requests of this version; what does not fit goes on in its next bin."""
+        size, carry = self.truth.cluster, self._carry[version]
+        first = np.minimum(carry, requests)
+        open_to_start = requests - first
+        starts = self._random.binomial(open_to_start.astype(np.int64), mean / size)
+        more = np.where(starts > 0, self._random.negative_binomial(np.maximum(starts, 1), 1.0 / size), 0)
+        wanted = starts + more
+        taken = np.minimum(wanted, open_to_start)
+        self._carry[version] = carry - first + wanted - taken
+        return first + taken
