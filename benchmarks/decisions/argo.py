@@ -24,7 +24,7 @@ def run(traffic: Traffic, outcomes: Outcomes) -> None:
     per = round(1.0 / traffic.bin_minutes)
     for weight in WEIGHTS:
         for number in range(COUNT):
-            answers = per_minute([traffic.next_bin(weight)[0] for _ in range(per)])
+            answers = per_minute([traffic.next_bin(weight).candidate for _ in range(per)])
             outcomes.answered(answers)
             failed = ~ratio_ok(answers.errors, answers.total, SLO_ERRORS)
             last = weight == WEIGHTS[-1] and number == COUNT - 1

@@ -26,7 +26,7 @@ def run(traffic: Traffic, outcomes: Outcomes, threshold: int) -> None:
     weight = np.full(len(outcomes.open), STEP)
     failures = np.zeros(len(outcomes.open))
     while len(outcomes.open) and traffic.minute < HORIZON_MINUTES:
-        answers = per_minute([traffic.next_bin(weight)[0] for _ in range(per)])
+        answers = per_minute([traffic.next_bin(weight).candidate for _ in range(per)])
         outcomes.answered(answers)
         fast = ratio_ok(answers.very_slow, answers.total, P99)
         passed = ratio_ok(answers.errors, answers.total, SLO_ERRORS) & fast

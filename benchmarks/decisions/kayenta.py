@@ -23,8 +23,6 @@ SHARE = 0.10
 JUDGEMENTS, POINTS = 3, 60
 CONFIDENCE = 0.98
 FRACTION = 0.25
-RESOLUTION = 1e-4
-"""Of the judge's root finder: a shift of exactly 0 is read as a little more."""
 CHUNK = 100
 
 
@@ -35,7 +33,7 @@ def run(traffic: Traffic, outcomes: Outcomes) -> None:
         minutes: list[tuple[Answers, Answers]] = []
         for _ in range(POINTS):
             bins = [traffic.next_bin(SHARE, stable_share=SHARE) for _ in range(per)]
-            minutes.append((per_minute([b[0] for b in bins]), per_minute([b[1] for b in bins])))
+            minutes.append((per_minute([b.candidate for b in bins]), per_minute([b.stable for b in bins])))
             outcomes.answered(minutes[-1][0])
         failed = np.zeros(len(outcomes.open), dtype=np.bool_)
         for metric in ("errors", "slow"):
@@ -53,6 +51,6 @@ def is_high(canary: FloatArray, baseline: FloatArray) -> BoolArray:
     found = []
     for start in range(0, len(canary), CHUNK):  # the comparison of all pairs is large
         x, y = canary[start : start + CHUNK], baseline[start : start + CHUNK]
-        bound = np.maximum(FRACTION * np.abs(median_difference(x, y)), RESOLUTION)
+        bound = FRACTION * np.abs(median_difference(x, y))
         found.append(exceeds(rank_z(x, y, shift=bound), level))
     return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)

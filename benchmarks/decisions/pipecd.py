@@ -4,7 +4,8 @@
 `deviation: HIGH`, of the error ratio over the last 5 minutes. Each interval compares the points of the last interval by
 Mann-Whitney's test at a significance of 0.05 (`metrics_analyzer.go`: "Typically 5% is used"); `failureLimit` is 0 by
 default, so the first failure ends the deployment. A variant without a single data point fails where the other has some;
-equal samples pass. Points come a minute apart. The example has no latency metric.
+equal samples pass. Points come a minute apart, from the
+interval's start to its end (`prometheus.go`). The example has no latency metric.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def run(traffic: Traffic, outcomes: Outcomes) -> None:
     counted = np.zeros((2, 2, 0, len(outcomes.open)))  # version, (errors, total), minute, rollout
     for minute in range(1, DURATION + 1):
         bins = [traffic.next_bin(SHARE, stable_share=SHARE) for _ in range(per)]
-        both = per_minute([b[0] for b in bins]), per_minute([b[1] for b in bins])
+        both = per_minute([b.candidate for b in bins]), per_minute([b.stable for b in bins])
         outcomes.answered(both[0])
         new = np.array([[[v.errors], [v.total]] for v in both])
         counted = np.concatenate([counted, new], axis=2)
@@ -53,7 +54,7 @@ def acceptable(canary: FloatArray, baseline: FloatArray) -> BoolArray:
 
 def _points(counted: FloatArray) -> FloatArray:
     """The error ratio over the last WINDOW minutes at each minute of the last interval, (rollouts, points)."""
-    ends = range(counted.shape[1] - INTERVAL + 1, counted.shape[1] + 1)
+    ends = range(max(1, counted.shape[1] - INTERVAL), counted.shape[1] + 1)
     sums = [counted[:, max(0, end - WINDOW) : end].sum(axis=1) for end in ends]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([errors / total for errors, total in sums], axis=-1)
@@ -78,11 +79,11 @@ def _acceptable(canary: tuple[float, ...], baseline: tuple[float, ...]) -> bool:
 
 @lru_cache(maxsize=200_000)
 def _p_value(first: tuple[int, ...], second: tuple[int, ...]) -> float:
-    """The exact chance of a U at least as large, over all ways to divide the values (ties count half)."""
+    """1 - P(U <= u - 1) over all ways to divide the values, ties counted half: as `mannwhitney.go` computes it."""
     values = np.array([*first, *second], dtype=np.float64)
     wins = (values[:, np.newaxis] > values) + 0.5 * (values[:, np.newaxis] == values)
     members = np.array(list(combinations(range(len(values)), len(first))))
     inside = np.zeros((len(members), len(values)), dtype=np.bool_)
     np.put_along_axis(inside, members, values=True, axis=1)
     u = np.einsum("ki,ij,kj->k", inside.astype(np.float64), wins, (~inside).astype(np.float64))
-    return float((u >= u[0] - 1e-9).mean())
+    return float((u > u[0] - 1.0 + 1e-9).mean())

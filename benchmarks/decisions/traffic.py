@@ -116,6 +116,18 @@ class Answers:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """What was counted in one bin."""
+
+    candidate: Answers
+    stable: Answers
+    both_failed: FloatArray
+    """In shadow: requests that both versions answered with an error."""
+    rescued: FloatArray
+    """Of the candidate's errors those that stable, asked in its place, answered without."""
+
+
 class Traffic:
     """The traffic of many rollouts, drawn bin by bin."""
 
@@ -145,8 +157,8 @@ class Traffic:
 
     def next_bin(
         self, candidate_share: FloatArray | float, *, shadow: BoolArray | bool = False, stable_share: float | None = None
-    ) -> tuple[Answers, Answers]:
-        """Answers of candidate and stable in the next bin.
+    ) -> Bin:
+        """The next bin.
 
         The candidate answers `candidate_share` of the requests, stable the rest or `stable_share` of them; in
         `shadow` both answer each request.
@@ -158,12 +170,12 @@ class Traffic:
         requests = self._random.poisson(mean * np.where(in_shadow, 1.0, share)).astype(np.float64)
         others = self._random.poisson(mean * (1.0 - share if stable_share is None else stable_share))
         self._burst_anew()
-        answers = (
-            self._answers(0, requests, *self._candidate_rates(minute)),
-            self._answers(1, np.where(in_shadow, requests, others), STABLE_ERRORS, STABLE_SLOW),
-        )
+        candidate = self._answers(0, requests, *self._candidate_rates(minute))
+        stable = self._answers(1, np.where(in_shadow, requests, others), STABLE_ERRORS, STABLE_SLOW)
+        failed = candidate.errors.astype(np.int64)
+        rescued = self._random.binomial(failed, 1.0 - self._rate(1, STABLE_ERRORS)).astype(np.float64)
         self._bins += 1
-        return answers
+        return Bin(candidate, stable, self._both(candidate, stable, in_shadow), rescued)
 
     def before(self, minutes: float) -> FloatArray:
         """Stable's requests and errors per bin in this time before the candidate's first request: (2, bins, rollouts)."""
@@ -204,9 +216,19 @@ class Traffic:
         very_slow = self._random.binomial(slow_answers.astype(np.int64), very).astype(np.float64)
         return Answers(requests, self._errors(version, requests, errors), slow_answers, very_slow)
 
+    def _both(self, candidate: Answers, stable: Answers, in_shadow: BoolArray) -> FloatArray:
+        """Errors are independent given the moment's rate, also those of two versions on one request."""
+        failed, stable_failed = (np.where(in_shadow, v.errors, 0).astype(np.int64) for v in (candidate, stable))
+        others = np.where(in_shadow, stable.total, 0).astype(np.int64) - stable_failed
+        return self._random.hypergeometric(stable_failed, others, failed).astype(np.float64)
+
     def _errors(self, version: int, requests: FloatArray, mean: float) -> FloatArray:
         if self.truth.cluster > 1:
             return self._clustered(version, requests, mean)
+        return self._random.binomial(requests.astype(np.int64), self._rate(version, mean)).astype(np.float64)
+
+    def _rate(self, version: int, mean: float) -> FloatArray | float:
+        """The moment's chance that an answer is an error; for clusters its mean."""
         rate: FloatArray | float = mean
         if self.truth.wave:
             rate = rate * self._wave(WAVE)
@@ -215,7 +237,7 @@ class Traffic:
         if self.truth.outage and self.minute >= 0:
             during = (self.minute >= self._outage_from) & (self.minute < self._outage_from + OUTAGE_MINUTES)
             rate = np.where(during, OUTAGE_RATE, rate)
-        return self._random.binomial(requests.astype(np.int64), rate).astype(np.float64)
+        return rate
 
     def _clustered(self, version: int, requests: FloatArray, mean: float) -> FloatArray:
         """Errors in geometric runs of consecutive requests of this version; what does not fit goes on in its next bin."""
