@@ -61,7 +61,8 @@ def drawn(
 ) -> Drawn:
     """Rollouts with bad rates by bin.
 
-    `share` of the traffic is the candidate's; None is a shadow: a copy of each request. `clusters` is the mean size of geometric clusters in which bad answers come.
+    `share` of the traffic is the candidate's; None is a shadow: a copy of each request. `clusters` is the mean size of
+    geometric clusters in which bad answers come.
     """
     randomness = np.random.default_rng(seed)
     setup = dataclasses.replace(SETUP, dispersion=dispersion)
