@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .outcome import Outcomes, per_minute, ratio_ok
+from .outcome import Outcomes, ratio_ok
 from .traffic import SLO_ERRORS, Traffic
 
 NAME = "argo inline"
@@ -21,10 +21,9 @@ COUNT = 5
 
 def run(traffic: Traffic, outcomes: Outcomes) -> None:
     """Decide all rollouts."""
-    per = round(1.0 / traffic.bin_minutes)
     for weight in WEIGHTS:
         for number in range(COUNT):
-            answers = per_minute([traffic.next_bin(weight).candidate for _ in range(per)])
+            answers = traffic.next_minute(weight).candidate
             outcomes.answered(answers)
             failed = ~ratio_ok(answers.errors, answers.total, SLO_ERRORS)
             last = weight == WEIGHTS[-1] and number == COUNT - 1

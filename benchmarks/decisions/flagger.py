@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .outcome import HORIZON_MINUTES, Outcomes, per_minute, ratio_ok
+from .outcome import HORIZON_MINUTES, Outcomes, ratio_ok
 from .traffic import SLO_ERRORS, Traffic
 
 DOCS, DEFAULT = "flagger docs", "flagger default"
@@ -22,11 +22,10 @@ P99 = 0.01
 
 def run(traffic: Traffic, outcomes: Outcomes, threshold: int) -> None:
     """Decide all rollouts."""
-    per = round(1.0 / traffic.bin_minutes)
     weight = np.full(len(outcomes.open), STEP)
     failures = np.zeros(len(outcomes.open))
     while len(outcomes.open) and traffic.minute < HORIZON_MINUTES:
-        answers = per_minute([traffic.next_bin(weight).candidate for _ in range(per)])
+        answers = traffic.next_minute(weight).candidate
         outcomes.answered(answers)
         fast = ratio_ok(answers.very_slow, answers.total, P99)
         passed = ratio_ok(answers.errors, answers.total, SLO_ERRORS) & fast

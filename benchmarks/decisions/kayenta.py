@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import norm
 
-from .outcome import Outcomes, per_minute
+from .outcome import Outcomes
 from .ranks import exceeds, median_difference, rank_z
-from .traffic import Answers, BoolArray, FloatArray, Traffic
+from .traffic import Bin, BoolArray, FloatArray, Traffic
 
 NAME = "kayenta"
 SHARE = 0.10
@@ -28,17 +28,16 @@ CHUNK = 100
 
 def run(traffic: Traffic, outcomes: Outcomes) -> None:
     """Decide all rollouts."""
-    per = round(1.0 / traffic.bin_minutes)
     for number in range(JUDGEMENTS):
-        minutes: list[tuple[Answers, Answers]] = []
+        minutes: list[Bin] = []
         for _ in range(POINTS):
-            bins = [traffic.next_bin(SHARE, stable_share=SHARE) for _ in range(per)]
-            minutes.append((per_minute([b.candidate for b in bins]), per_minute([b.stable for b in bins])))
-            outcomes.answered(minutes[-1][0])
+            minutes.append(traffic.next_minute(SHARE, stable_share=SHARE))
+            outcomes.answered(minutes[-1].candidate)
         failed = np.zeros(len(outcomes.open), dtype=np.bool_)
         for metric in ("errors", "slow"):
             canary, baseline = (
-                np.stack([getattr(pair[which], metric) for pair in minutes], axis=-1) for which in (0, 1)
+                np.stack([getattr(getattr(m, version), metric) for m in minutes], axis=-1)
+                for version in ("candidate", "stable")
             )
             failed |= is_high(canary, baseline)
         last = number == JUDGEMENTS - 1

@@ -50,14 +50,6 @@ class Outcomes:
         return going_on
 
 
-def per_minute(bins: list[Answers]) -> Answers:
-    """Several bins together."""
-    total = bins[0]
-    for one in bins[1:]:
-        total = total + one
-    return total
-
-
 def ratio_ok(bad: FloatArray, total: FloatArray, allowed: float) -> BoolArray:
     """Is the share of bad answers at most `allowed`? False without requests: a rule that sees NaN fails."""
     return (total > 0) & (bad <= allowed * total + 1e-9)

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .outcome import Outcomes, per_minute
+from .outcome import Outcomes
 from .traffic import BoolArray, FloatArray, Traffic
 
 NAME = "pipecd"
@@ -26,12 +26,11 @@ ALPHA = 0.05
 
 def run(traffic: Traffic, outcomes: Outcomes) -> None:
     """Decide all rollouts."""
-    per = round(1.0 / traffic.bin_minutes)
     counted = np.zeros((2, 2, 0, len(outcomes.open)))  # version, (errors, total), minute, rollout
     for minute in range(1, DURATION + 1):
-        bins = [traffic.next_bin(SHARE, stable_share=SHARE) for _ in range(per)]
-        both = per_minute([b.candidate for b in bins]), per_minute([b.stable for b in bins])
-        outcomes.answered(both[0])
+        answers = traffic.next_minute(SHARE, stable_share=SHARE)
+        both = answers.candidate, answers.stable
+        outcomes.answered(answers.candidate)
         new = np.array([[[v.errors], [v.total]] for v in both])
         counted = np.concatenate([counted, new], axis=2)
         if minute % INTERVAL:

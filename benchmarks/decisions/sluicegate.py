@@ -33,14 +33,17 @@ POLICIES = {
     DEFAULT: RolloutPolicy(name="default", shadow=None),
 }
 
-BASELINE_MINUTES = 24 * 60.0
-"""How long stable is measured before the rollout."""
+FINE_MINUTES = 30.0
+"""Bins are of 15 s this long, then of 60 s, which delays a later verdict by 45 s at most and saves most of the time that
+this takes. Where there are fewer requests than FINE_REQUESTS a minute, they are of 60 s from the first."""
+FINE_REQUESTS = 60.0
+BIN_MINUTES = (0.25, 1.0)
 
 
 class Indicator:
     """One objective of many rollouts: its tests over the rollout and over the step, and what was counted."""
 
-    def __init__(self, allowed: float, policy: RolloutPolicy, dispersion: FloatArray, bin_minutes: float) -> None:
+    def __init__(self, allowed: float, policy: RolloutPolicy, dispersion: FloatArray, planned: int) -> None:
         rollouts = len(dispersion)
         self._policy = policy
         self._setup = Setup(
@@ -48,7 +51,7 @@ class Indicator:
             tolerance=policy.tolerance,
             margin=policy.margin,
             dispersion=dispersion,
-            planned=max(1, round(policy.max_duration.total_seconds() / 60 / bin_minutes)),
+            planned=planned,
         )
         self._rollout, self._step = Standing.before((rollouts,)), Standing.before((rollouts,))
         self._stable, self._stable_bad = np.zeros(rollouts), np.zeros(rollouts)
@@ -94,11 +97,11 @@ class Indicator:
 class Judge:
     """The verdicts on many rollouts, look by look."""
 
-    def __init__(self, policy: RolloutPolicy, dispersion: FloatArray, bin_minutes: float) -> None:
+    def __init__(self, policy: RolloutPolicy, dispersion: FloatArray, planned: int) -> None:
         calm = np.ones_like(dispersion)
         self._policy = policy
-        self._errors = Indicator(SLO_ERRORS, policy, dispersion, bin_minutes)
-        self._latency = Indicator(SLO_SLOW, policy, calm, bin_minutes)
+        self._errors = Indicator(SLO_ERRORS, policy, dispersion, planned)
+        self._latency = Indicator(SLO_SLOW, policy, calm, planned)
 
     def look(self, counted: Bin, *, shadow: BoolArray) -> tuple[BoolArray, BoolArray]:
         """PASS and FAIL after one more bin."""
@@ -156,11 +159,15 @@ def run(traffic: Traffic, outcomes: Outcomes, policy: RolloutPolicy) -> None:
     weights = np.array([*([0] if policy.shadow else []), *policy.steps, 100]) / 100
     bakes = [*([policy.shadow] if policy.shadow else []), *(policy.step for _ in policy.steps), policy.settle]
     least = np.array([bake.min_duration.total_seconds() / 60 for bake in bakes])
-    judge = Judge(policy, dispersion(traffic.before(BASELINE_MINUTES), traffic.bin_minutes), traffic.bin_minutes)
+    fine_until = FINE_MINUTES if traffic.requests_per_minute >= FINE_REQUESTS else 0.0
+    whole = policy.max_duration.total_seconds() / 60
+    planned = round(fine_until / BIN_MINUTES[0] + (whole - fine_until) / BIN_MINUTES[1])
+    judge = Judge(policy, dispersion(traffic.day_before()), planned)
     step, since = np.zeros(len(outcomes.open), dtype=np.int64), np.zeros(len(outcomes.open))
     while len(outcomes.open) and traffic.minute < HORIZON_MINUTES:
         shadow = weights[step] == 0
-        counted = traffic.next_bin(weights[step], shadow=shadow)
+        width = BIN_MINUTES[0] if traffic.minute < fine_until else BIN_MINUTES[1]
+        counted = traffic.next_bin(width, weights[step], shadow=shadow)
         outcomes.answered(counted.candidate, users=~shadow)
         passed, failed = judge.look(counted, shadow=shadow)
         now = traffic.minute
@@ -177,16 +184,15 @@ def run(traffic: Traffic, outcomes: Outcomes, policy: RolloutPolicy) -> None:
 
 # --- phi ----------------------------------------------------------------------------------------------------------
 
-BLOCK_MINUTES = (0.0, 1.0, 5.0)
+BLOCK_MINUTES = (1, 5)
 MIN_BAD = 20
 MAX_PHI = 50.0
 
 
-def dispersion(counted: FloatArray, bin_minutes: float) -> FloatArray:
-    """phi of each rollout from stable's requests and errors before it, shape (2, bins, rollouts)."""
+def dispersion(counted: FloatArray) -> FloatArray:
+    """phi of each rollout from stable's requests and errors before it, shape (2, minutes, rollouts)."""
     widest = np.ones(counted.shape[-1])
-    for minutes in BLOCK_MINUTES:
-        per = max(1, round(minutes / bin_minutes))
+    for per in BLOCK_MINUTES:
         whole = counted.shape[1] // per * per
         total, bad = counted[:, :whole].reshape(2, -1, per, counted.shape[-1]).sum(axis=2)
         rate = bad.sum(axis=0) / np.maximum(total.sum(axis=0), 1)

@@ -107,14 +107,6 @@ class Answers:
         """Errors and slow answers; one that is both counts twice."""
         return self.errors + self.slow
 
-    def __add__(self, other: Answers) -> Answers:
-        return Answers(
-            self.total + other.total,
-            self.errors + other.errors,
-            self.slow + other.slow,
-            self.very_slow + other.very_slow,
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
@@ -129,36 +121,34 @@ class Bin:
 
 
 class Traffic:
-    """The traffic of many rollouts, drawn bin by bin."""
+    """The traffic of many rollouts, drawn bin by bin. `minute` is when the next bin starts."""
 
-    def __init__(
-        self, truth: Truth, requests_per_minute: float, rollouts: int, bin_minutes: float, seed: tuple[int, ...]
-    ) -> None:
+    def __init__(self, truth: Truth, requests_per_minute: float, rollouts: int, seed: tuple[int, ...]) -> None:
         self.truth = truth
         self.requests_per_minute = requests_per_minute
-        self.bin_minutes = bin_minutes
+        self.minute = 0.0
         self._random = np.random.default_rng(seed)
         self._phase = self._random.uniform(0.0, DAY_MINUTES, rollouts)
         self._outage_from = self._random.uniform(0.0, OUTAGE_WITHIN_MINUTES, rollouts)
         self._carry = np.zeros((2, rollouts))
         self._burst = np.ones((2, rollouts))
         self._burst_minute: int | None = None
-        self._bins = 0
-
-    @property
-    def minute(self) -> float:
-        """Minutes since the candidate's first request, at the next bin's start."""
-        return self._bins * self.bin_minutes
 
     def keep(self, kept: BoolArray) -> None:
         """Forget all rollouts but these."""
-        self._phase, self._outage_from = self._phase[kept], self._outage_from[kept]
-        self._carry, self._burst = self._carry[:, kept], self._burst[:, kept]
+        if not kept.all():
+            self._phase, self._outage_from = self._phase[kept], self._outage_from[kept]
+            self._carry, self._burst = self._carry[:, kept], self._burst[:, kept]
 
     def next_bin(
-        self, candidate_share: FloatArray | float, *, shadow: BoolArray | bool = False, stable_share: float | None = None
+        self,
+        minutes: float,
+        candidate_share: FloatArray | float,
+        *,
+        shadow: BoolArray | bool = False,
+        stable_share: float | None = None,
     ) -> Bin:
-        """The next bin.
+        """The next bin, of so many minutes.
 
         The candidate answers `candidate_share` of the requests, stable the rest or `stable_share` of them; in
         `shadow` both answer each request.
@@ -166,29 +156,32 @@ class Traffic:
         rollouts = len(self._phase)
         share = np.broadcast_to(np.asarray(candidate_share, dtype=np.float64), (rollouts,))
         in_shadow = np.broadcast_to(np.asarray(shadow), (rollouts,))
-        minute, mean = self.minute, self._requests()
+        self._burst_anew()
+        mean = self._requests(self.minute) * minutes
         requests = self._random.poisson(mean * np.where(in_shadow, 1.0, share)).astype(np.float64)
         others = self._random.poisson(mean * (1.0 - share if stable_share is None else stable_share))
-        self._burst_anew()
-        candidate = self._answers(0, requests, *self._candidate_rates(minute))
+        candidate = self._answers(0, requests, *self._candidate_rates())
         stable = self._answers(1, np.where(in_shadow, requests, others), STABLE_ERRORS, STABLE_SLOW)
         failed = candidate.errors.astype(np.int64)
         rescued = self._random.binomial(failed, 1.0 - self._rate(1, STABLE_ERRORS)).astype(np.float64)
-        self._bins += 1
+        self.minute += minutes
         return Bin(candidate, stable, self._both(candidate, stable, in_shadow), rescued)
 
-    def before(self, minutes: float) -> FloatArray:
-        """Stable's requests and errors per bin in this time before the candidate's first request: (2, bins, rollouts)."""
-        bins = round(minutes / self.bin_minutes)
-        ahead, self._bins = self._bins, -bins
-        counted = np.empty((2, bins, len(self._phase)))
-        for i in range(bins):
-            self._burst_anew()
-            requests = self._random.poisson(self._requests()).astype(np.float64)
-            counted[:, i] = requests, self._errors(1, requests, STABLE_ERRORS)
-            self._bins += 1
-        self._bins = ahead
-        return counted
+    def next_minute(self, candidate_share: FloatArray | float, *, stable_share: float | None = None) -> Bin:
+        """The next minute, as one bin."""
+        return self.next_bin(1.0, candidate_share, stable_share=stable_share)
+
+    def day_before(self) -> FloatArray:
+        """Stable's requests and errors in each minute of the day before the rollout, shape (2, minutes, rollouts)."""
+        minutes = np.arange(-DAY_MINUTES, 0.0)[:, np.newaxis]
+        mean = np.broadcast_to(self._requests(minutes), (len(minutes), len(self._phase)))
+        requests = self._random.poisson(mean).astype(np.float64)
+        if self.truth.cluster > 1:
+            return np.stack([requests, np.stack([self._clustered(1, n, STABLE_ERRORS) for n in requests])])
+        rate = STABLE_ERRORS * (self._wave(minutes, WAVE) if self.truth.wave else np.ones_like(mean))
+        if self.truth.bursts:
+            rate = np.minimum(rate * self._random.gamma(BURST_SHAPE, 1.0 / BURST_SHAPE, rate.shape), 1.0)
+        return np.stack([requests, self._random.binomial(requests.astype(np.int64), rate)])
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -198,15 +191,16 @@ class Traffic:
             self._burst_minute = math.floor(self.minute)
             self._burst = self._random.gamma(BURST_SHAPE, 1.0 / BURST_SHAPE, self._burst.shape)
 
-    def _wave(self, height: float) -> FloatArray:
-        return 1.0 + height * np.sin(2 * np.pi * (self.minute + self._phase) / DAY_MINUTES)
+    def _wave(self, minute: FloatArray | float, height: float) -> FloatArray:
+        return 1.0 + height * np.sin(2 * np.pi * (minute + self._phase) / DAY_MINUTES)
 
-    def _requests(self) -> FloatArray:
-        mean = self.requests_per_minute * self.bin_minutes
-        return mean * self._wave(WAVE / 2) if self.truth.wave else np.full(len(self._phase), mean)
+    def _requests(self, minute: FloatArray | float) -> FloatArray:
+        """Per minute, of all versions together."""
+        still = np.full(self._phase.shape, self.requests_per_minute)
+        return still * self._wave(minute, WAVE / 2) if self.truth.wave else still
 
-    def _candidate_rates(self, minute: float) -> tuple[float, float]:
-        if self.truth.from_minute <= minute < self.truth.until_minute:
+    def _candidate_rates(self) -> tuple[float, float]:
+        if self.truth.from_minute <= self.minute < self.truth.until_minute:
             return self.truth.errors, self.truth.slow
         return STABLE_ERRORS, STABLE_SLOW
 
@@ -231,10 +225,10 @@ class Traffic:
         """The moment's chance that an answer is an error; for clusters its mean."""
         rate: FloatArray | float = mean
         if self.truth.wave:
-            rate = rate * self._wave(WAVE)
+            rate = rate * self._wave(self.minute, WAVE)
         if self.truth.bursts:
             rate = np.minimum(rate * self._burst[version], 1.0)
-        if self.truth.outage and self.minute >= 0:
+        if self.truth.outage:
             during = (self.minute >= self._outage_from) & (self.minute < self._outage_from + OUTAGE_MINUTES)
             rate = np.where(during, OUTAGE_RATE, rate)
         return rate
