@@ -27,6 +27,7 @@ from policies.model import (
     Rollout,
     Settings,
     Trip,
+    Verdict,
     VerdictKind,
 )
 
@@ -132,8 +133,13 @@ class Noticed:
     signal: Signal
     reasons: tuple[str, ...] = ()
     verdict: VerdictKind | None = None
+    """What it was decided by, or, where a person did not wait for it, what it was."""
     cause: Cause | None = None
     start: Start | None = None
+    by: str = ""
+    """The person whose wish or commit it was; empty: nobody's."""
+    judged: Verdict | None = None
+    """What the evidence said at this look, with its figures; none where nothing is judged."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,14 +156,14 @@ class Idle:
             raise ValueError(f"a wait without an end: {self.reason}")
 
 
-def stop(kind: CauseKind, *reasons: str) -> Noticed:
+def stop(kind: CauseKind, *reasons: str, by: str = "") -> Noticed:
     """The rollout ends, because of this."""
-    return Noticed(signal=Signal.STOPPED, reasons=reasons, cause=Cause(kind=kind, reasons=reasons))
+    return Noticed(signal=Signal.STOPPED, reasons=reasons, cause=Cause(kind=kind, reasons=reasons), by=by)
 
 
-def halt(kind: CauseKind, *reasons: str) -> Noticed:
+def halt(kind: CauseKind, *reasons: str, by: str = "") -> Noticed:
     """The rollout's clock stops and its weight stays, because of this."""
-    return Noticed(signal=Signal.HALTED, reasons=reasons, cause=Cause(kind=kind, reasons=reasons))
+    return Noticed(signal=Signal.HALTED, reasons=reasons, cause=Cause(kind=kind, reasons=reasons), by=by)
 
 
 # --- small readings -------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from policies.documents import RolloutPolicy
 from policies.facts import Observed, Rules, rollout_of
 from policies.judge import judge
-from policies.model import Evidence, Measure, Release, Verdict, VerdictKind
+from policies.model import Evidence, Measure, Release, Rollout, Sli, Verdict, VerdictKind
 
 STALE_FAILURE = timedelta(minutes=20)
 """A failure is acted on at once or not by itself: whoever comes back after longer (a process that was away, a paused
@@ -33,7 +33,13 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     rollout = rollout_of(release)
     if rollout.traffic_since is None:
         return Verdict(kind=VerdictKind.INSUFFICIENT, reasons=("the candidate has seen no request yet",))
-    verdict = judge(observed.evidence, rules.policy, step_since=rollout.current.live_since, now=now)
+    verdict = judge(
+        observed.evidence,
+        rules.policy,
+        step_since=rollout.current.live_since,
+        now=now,
+        dispersion=_dispersion(rollout),
+    )
     since = stale_since(observed.evidence)
     if verdict.kind is not VerdictKind.FAIL or since is None or now < since:
         return verdict
@@ -43,6 +49,11 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
         "minutes ago: too old to act on"
     )
     return dataclasses.replace(verdict, kind=VerdictKind.UNAVAILABLE, reasons=(words, *verdict.reasons))
+
+
+def _dispersion(rollout: Rollout) -> Mapping[str, float]:
+    """Phi as it was recorded. A person can write anything into a release, and the judge refuses less than 1."""
+    return {name: phi for name, phi in rollout.dispersion.items() if 1 <= phi < math.inf}
 
 
 def stale_since(evidence: Sequence[Evidence]) -> datetime | None:
@@ -62,4 +73,5 @@ def _as_good(measure: Measure, needed: float) -> bool:
     proofs = [p for p in (measure.proof, measure.equal) if p is not None]
     harms = [h for h in (measure.harm_slo, measure.harm_stable) if h is not None]
     proved = measure.proved_at is not None or max(proofs, default=-math.inf) >= needed
-    return bool(not measure.trouble and proved and measure.step_total and harms and max(harms) < 0)
+    measured = measure.step_total > 0 or measure.sli is Sli.AGREEMENT  # predictions are compared in shadow only
+    return bool(not measure.trouble and proved and measured and harms and max(harms) < 0)

@@ -36,6 +36,7 @@ from policies.model import (
     Purpose,
     Refused,
     Release,
+    Sli,
     Verdict,
     VerdictKind,
     Wish,
@@ -43,6 +44,19 @@ from policies.model import (
 from policies.promotion import at_trigger
 from policies.starting import notice_steady
 from policies.stopping import notice_stop
+
+__all__ = [
+    "RESUMED",
+    "Idle",
+    "Noticed",
+    "Observed",
+    "Rules",
+    "Signal",
+    "candidate_of",
+    "notice",
+    "restores",
+    "rollout_of",
+]
 
 # Of one reason. Serve hands on whole tracebacks; a release is written with each reason up to four times, and a file
 # above 1 MiB could not be written at all: then nothing would move any more, the way back to stable included.
@@ -85,42 +99,45 @@ def _noticed(
         return notice_steady(release, observed, rules, now)
     if release.phase is Phase.ROLLING_BACK:
         return _notice_rolling_back(release, observed, rules, now)
-    return (
-        notice_stop(release, observed, rules, now, seen)
-        or _notice_wish(release, observed, rules, now)
-        or _notice_progress(release, observed, rules, now)
+    verdict = judged(release, observed, rules, now)
+    noticed = (
+        notice_stop(release, observed, rules, now, seen=seen, verdict=verdict)
+        or _notice_wish(release, observed, rules, verdict)
+        or _notice_progress(release, observed, rules, now, verdict)
     )
+    seen_requests = rollout_of(release).traffic_since is not None
+    return dataclasses.replace(noticed, judged=verdict) if isinstance(noticed, Noticed) and seen_requests else noticed
 
 
 # --- wishes that go on ------------------------------------------------------------------------------------------
 
 
-def _notice_wish(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | None:
+def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
     """What a person asks for; harm comes first (rule 1)."""
     ask = release.ask
     if ask is None:
         return None
     if ask.wish is Wish.PAUSE and not release.waits_for_a_person:
-        return halt(CauseKind.ASKED, f"{ask.by} asked to pause: {ask.why}")
+        return halt(CauseKind.ASKED, f"{ask.by} asked to pause: {ask.why}", by=ask.by)
     if ask.wish is Wish.RESUME and release.phase is Phase.PAUSED:
-        return _resume(release, f"{ask.by} asked to resume: {ask.why}")
+        return _resume(release, f"{ask.by} asked to resume: {ask.why}", by=ask.by)
     if ask.wish is Wish.PROMOTE:
-        return _notice_promote(release, ask, observed, rules, now)
+        return _notice_promote(release, ask, observed, rules, verdict)
     return None
 
 
-def _notice_promote(release: Release, ask: Ask, observed: Observed, rules: Rules, now: datetime) -> Noticed | None:
-    """Rule 13. Not before the world matches Git (rule 5): until then its step goes on, or pauses, as it would."""
+def _notice_promote(release: Release, ask: Ask, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
+    """Rule 14. Not before the world matches Git (rule 5): until then its step goes on, or pauses, as it would."""
     is_live = release.phase is Phase.PAUSED or rollout_of(release).current.live_since is not None
     if not is_live or observed.out_of_place:
         return None
-    verdict = judged(release, observed, rules, now)
     reasons = (
         f"{ask.by} asked to go on without the analysis: {ask.why}",
         f"skipped: {verdict.kind}",
         *verdict.reasons,
     )
-    return Noticed(signal=_SKIPPED[_next_step(release, rules.policy)], verdict=verdict.kind, reasons=reasons)
+    signal = _SKIPPED[_next_step(release, rules.policy)]
+    return Noticed(signal=signal, verdict=verdict.kind, reasons=reasons, by=ask.by)
 
 
 _SKIPPED: Mapping[Signal, Signal] = {
@@ -132,17 +149,19 @@ _SKIPPED: Mapping[Signal, Signal] = {
 # --- progress -----------------------------------------------------------------------------------------------------
 
 
-def _notice_progress(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
+def _notice_progress(
+    release: Release, observed: Observed, rules: Rules, now: datetime, verdict: Verdict
+) -> Noticed | Idle:
     if release.phase is Phase.WARMING:
         return _notice_warming(release, observed, rules, now)
     if release.phase is Phase.PAUSED:
-        return _notice_paused(release, observed, rules, now)
+        return _notice_paused(release, observed, rules, now, verdict)
     record = rollout_of(release).current
     if record.live_since is None:
         return _notice_live(release, observed, rules, now)
     if observed.out_of_place:
         return _notice_out_of_place(release, observed, rules, now)
-    return _notice_verdict(release, observed, rules, now)
+    return _notice_verdict(release, observed, rules, now, verdict)
 
 
 def _notice_warming(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
@@ -195,8 +214,9 @@ def _step_ends(release: Release, rules: Rules, now: datetime) -> datetime:
     return min(live_since + _bake(release.phase, rules.policy).max_duration, now + left)
 
 
-def _notice_verdict(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
-    verdict = judged(release, observed, rules, now)
+def _notice_verdict(
+    release: Release, observed: Observed, rules: Rules, now: datetime, verdict: Verdict
+) -> Noticed | Idle:
     bake = _bake(release.phase, rules.policy)
     live_since = rollout_of(release).current.live_since or now
     least, most = live_since + bake.min_duration, _step_ends(release, rules, now)
@@ -239,7 +259,9 @@ def _time_is_over(release: Release, verdict: Verdict, policy: RolloutPolicy, now
     return Noticed(signal=signal, verdict=verdict.kind, reasons=reasons, cause=cause)
 
 
-def _notice_paused(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:
+def _notice_paused(
+    release: Release, observed: Observed, rules: Rules, now: datetime, verdict: Verdict
+) -> Noticed | Idle:
     """Rule 10."""
     cause = rollout_of(release).cause
     why = "; ".join(cause.reasons) if cause else "no cause recorded"
@@ -247,7 +269,6 @@ def _notice_paused(release: Release, observed: Observed, rules: Rules, now: date
         return _resume(release, "Ray matches Git by now")
     if cause is None or paused_from(release, Phase.WARMING):
         return Idle(reason=f"paused until a person resumes or aborts: {why}", ends=_BY_A_PERSON)
-    verdict = judged(release, observed, rules, now)
     if cause.kind is CauseKind.NO_METRICS and verdict.kind is not VerdictKind.UNAVAILABLE:
         return _resume(release, "the metrics are back")
     over = rollout_of(release).lasted(now) >= rules.policy.max_duration
@@ -315,7 +336,9 @@ def _lacking_requests(release: Release, observed: Observed, bake: Bake) -> str:
     live_since = rollout_of(release).current.live_since
     if live_since is None or not observed.evidence:
         return ""
-    requests = min(e.since(live_since).candidate.total for e in observed.evidence)
+    shadow = Phase.SHADOW in (release.phase, rollout_of(release).paused_from)
+    counted = [e for e in observed.evidence if shadow or e.objective.sli is not Sli.AGREEMENT]  # counted in shadow only
+    requests = min((e.since(live_since).candidate.total for e in counted), default=bake.min_requests)
     if requests >= bake.min_requests:
         return ""
     return f"{requests:,.0f} of at least {bake.min_requests:,} requests in this step"
@@ -331,11 +354,11 @@ def _next_step(release: Release, policy: RolloutPolicy) -> Signal:
 # --- small readings --------------------------------------------------------------------------------------------
 
 
-def _resume(release: Release, *reasons: str) -> Noticed:
+def _resume(release: Release, *reasons: str, by: str = "") -> Noticed:
     origin = rollout_of(release).paused_from
     if origin is None:
         raise ValueError(f"{release.model} is PAUSED from nowhere")
-    return Noticed(signal=RESUMED[origin], reasons=reasons)
+    return Noticed(signal=RESUMED[origin], reasons=reasons, by=by)
 
 
 def _minutes(duration: timedelta) -> str:

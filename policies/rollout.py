@@ -18,15 +18,15 @@ Everything that decides what follows what lives in this file. The rules, each wi
 11. A person's commit that takes a release back is obeyed: a promotion that is taken back ends the rollout, a step that
     is taken back pauses it.
 12. An empty trigger, an empty or failing registry: stable stays.
-13. A person may go on without the analysis: who and why stand in record and commit, and harm still takes it back.
-14. A person may go back to what served before, in one step that is judged; the registry follows where it may.
-15. A version that was stopped is tried again when a person asks for it, on fresh evidence, with every step.
-16. A newer version ends the running rollout where the policy says supersede: without quarantine, and not in SETTLING.
-17. A guard that holds the candidate ends the rollout in every phase that has traffic, whatever else is known.
-18. No rollout starts while the service burns its error budget, but an undo and an emergency; one that has spent its
+14. A person may go on without the analysis: who and why stand in record and commit, and harm still takes it back.
+15. A person may go back to what served before, in one step that is judged; the registry follows where it may.
+16. A version that was stopped is tried again when a person asks for it, on fresh evidence, with every step.
+17. A newer version ends the running rollout where the policy says supersede: without quarantine, and not in SETTLING.
+18. A guard that holds the candidate ends the rollout in every phase that has traffic, whatever else is known.
+19. No rollout starts while the service burns its error budget, but an undo and an emergency; one that has spent its
     own part is taken back.
-19. A failure older than 20 minutes is no reason to act: it freezes.
-20. A wish that would change nothing is dropped with words; none acts in a later phase.
+20. A failure older than 20 minutes is no reason to act: it freezes.
+21. A wish that would change nothing is dropped with words; none acts in a later phase.
 
 The diagram in the docs is generated from TRANSITIONS. This module must not do I/O, read a clock or make up ids that its
 arguments do not determine.

@@ -42,7 +42,7 @@ def notice_steady(release: Release, observed: Observed, rules: Rules, now: datet
     measured = _measured(start, observed, rules, now)
     if measured.purpose is None and (wait := _waits(measured, observed, rules, now)):
         return wait
-    return Noticed(signal=Signal.STARTED, start=measured, reasons=measured.reasons)
+    return Noticed(signal=Signal.STARTED, start=measured, reasons=measured.reasons, by=measured.asked_by)
 
 
 def what_starts(release: Release, observed: Observed, rules: Rules) -> Start | Idle | Refused:

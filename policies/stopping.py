@@ -21,19 +21,22 @@ from datetime import datetime
 from policies.budget import spent
 from policies.convergence import Failed
 from policies.facts import Noticed, Observed, Rules, Signal, candidate_of, halt, paused_from, rollout_of, stop
-from policies.judged import judged, stale_since
+from policies.judged import stale_since
 from policies.model import Application, Cause, CauseKind, Phase, Purpose, Release, Verdict, VerdictKind, Wish
 from policies.promotion import admit, at_trigger
 
 
 def notice_stop(
-    release: Release, observed: Observed, rules: Rules, now: datetime, seen: Collection[int]
+    release: Release, observed: Observed, rules: Rules, now: datetime, *, seen: Collection[int], verdict: Verdict
 ) -> Noticed | None:
-    """STOPPED, or HALTED by a person's commit; none where the rollout may go on."""
+    """STOPPED, or HALTED by a person's commit; none where the rollout may go on.
+
+    `seen` are the versions that were at the trigger at the last look.
+    """
     return (
         _notice_person(release, observed, rules, seen)
         or _notice_superseded(release, observed, rules)
-        or _notice_harm(release, observed, rules, now)
+        or notice_harm(release, observed, now, verdict)
     )
 
 
@@ -46,7 +49,7 @@ def _notice_person(release: Release, observed: Observed, rules: Rules, seen: Col
         return _notice_taken_back(release, observed.taken_back_from, observed.taken_back_by)
     ask = release.ask
     if ask and ask.wish is Wish.ABORT:
-        return stop(CauseKind.ASKED, f"{ask.by} asked to abort: {ask.why}")
+        return stop(CauseKind.ASKED, f"{ask.by} asked to abort: {ask.why}", by=ask.by)
     return _notice_withdrawn(release, observed, rules, seen)
 
 
@@ -57,7 +60,7 @@ def _notice_taken_back(release: Release, before: Release, by: str) -> Noticed | 
     if release.stable is None and not quarantined:
         return _keep(release, by)  # there is nothing to go back to
     if promoted or quarantined or release.phase is Phase.WARMING or before.candidate != candidate:
-        return stop(CauseKind.REVERTED, f"a commit by {by} took the release back")
+        return stop(CauseKind.REVERTED, f"a commit by {by} took the release back", by=by)
     return _keep(release, by)
 
 
@@ -66,7 +69,7 @@ def _keep(release: Release, by: str) -> Noticed | None:
     if release.waits_for_a_person:
         return None
     why = f"a commit by {by} took the release back to {release.phase}; it waits for a person"
-    return halt(CauseKind.REVERTED, why)
+    return halt(CauseKind.REVERTED, why, by=by)
 
 
 def _notice_withdrawn(release: Release, observed: Observed, rules: Rules, seen: Collection[int]) -> Noticed | None:
@@ -113,7 +116,7 @@ def _could_start(version: int, release: Release, observed: Observed, rules: Rule
 # --- harm ---------------------------------------------------------------------------------------------------------
 
 
-def _notice_harm(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | None:
+def notice_harm(release: Release, observed: Observed, now: datetime, verdict: Verdict) -> Noticed | None:
     """What must stop the candidate at once: rules 1 and 5."""
     if release.phase is Phase.WARMING or paused_from(release, Phase.WARMING):
         if isinstance(observed.candidate, Failed):
@@ -121,7 +124,6 @@ def _notice_harm(release: Release, observed: Observed, rules: Rules, now: dateti
         return None
     if (tripped := _tripped(release, observed)) is not None:
         return tripped
-    verdict = judged(release, observed, rules, now)
     if verdict.kind is VerdictKind.FAIL:
         return _stop_with(verdict, CauseKind.FAILED, verdict.reasons)
     since = stale_since(observed.evidence)
