@@ -1,4 +1,4 @@
-"""Sentences of the design that are no numbered rule, and traps that other tools fell into: a test with the words of each.
+"""Sentences of the design that are no numbered rule, and other tools' traps: a test with the words of each.
 
 The rest of them: tests/unit/test_rollout.py (rules 1 to 12), test_wishes.py, test_stopping.py, test_budget.py and
 test_waits.py; the registry's part is in tests/contracts/test_registry_contract.py, lint's in test_consistency.py.
