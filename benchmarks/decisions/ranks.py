@@ -8,7 +8,7 @@ from .traffic import BoolArray, FloatArray
 
 
 def rank_z(first: FloatArray, second: FloatArray, *, shift: FloatArray | float = 0.0) -> FloatArray:
-    """z of "`first` is larger than `second` by more than `shift`", shape (rollouts,); samples have (rollouts, n).
+    """Z of "`first` is larger than `second` by more than `shift`", shape (rollouts,); samples have (rollouts, n).
 
     Normal approximation with corrections for ties and continuity. NaN where all values are equal.
     """
@@ -33,5 +33,5 @@ def median_difference(first: FloatArray, second: FloatArray) -> FloatArray:
 
 
 def exceeds(z: FloatArray, level: float) -> BoolArray:
-    """z > level; False where z is not a number."""
+    """Z > level; False where z is not a number."""
     return np.nan_to_num(z, nan=-np.inf) > level

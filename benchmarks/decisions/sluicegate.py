@@ -1,8 +1,8 @@
 """Sluicegate's own rules: the judge's arithmetic for many rollouts side by side, and the phases around it.
 
 The arithmetic is `policies/standing.py`'s, which takes arrays of any shape; what `policies/findings.py`, `judge.py` and
-`rollout.py` decide about one rollout is said here once more for many. `tests/unit/test_decision_benchmark.py` holds both
-against each other.
+`rollout.py` decide about one rollout is said here once more for many. `tests/unit/test_decision_benchmark.py` holds
+both against each other.
 
 Rules, as in `rollout.py` and the built-in policy:
 - FAIL rolls back at once. A step passes with PASS and after its minimum time; the last one promotes.
@@ -19,6 +19,7 @@ import math
 
 import numpy as np
 
+from policies.dispersion import MAX_PHI, MIN_BAD
 from policies.documents import RolloutPolicy
 from policies.findings import NEAR_SLO, SUSPECTED
 from policies.stakes import log_mean_exp
@@ -34,8 +35,8 @@ POLICIES = {
 }
 
 FINE_MINUTES = 30.0
-"""Bins are of 15 s this long, then of 60 s, which delays a later verdict by 45 s at most and saves most of the time that
-this takes. Where there are fewer requests than FINE_REQUESTS a minute, they are of 60 s from the first."""
+"""Bins are of 15 s this long, then of 60 s, which delays a later verdict by 45 s at most and saves most of the time
+that this takes. Where there are fewer requests than FINE_REQUESTS a minute, they are of 60 s from the first."""
 FINE_REQUESTS = 60.0
 BIN_MINUTES = (0.25, 1.0)
 
@@ -185,22 +186,19 @@ def run(traffic: Traffic, outcomes: Outcomes, policy: RolloutPolicy) -> None:
 # --- phi ----------------------------------------------------------------------------------------------------------
 
 BLOCK_MINUTES = (1, 5)
-MIN_BAD = 20
-MAX_PHI = 50.0
 
 
 def dispersion(counted: FloatArray) -> FloatArray:
-    """phi of each rollout from stable's requests and errors before it, shape (2, minutes, rollouts)."""
+    """As `policies/dispersion.py`, of many rollouts: stable's requests and errors, shape (2, minutes, rollouts)."""
     widest = np.ones(counted.shape[-1])
     for per in BLOCK_MINUTES:
         whole = counted.shape[1] // per * per
         total, bad = counted[:, :whole].reshape(2, -1, per, counted.shape[-1]).sum(axis=2)
-        rate = bad.sum(axis=0) / np.maximum(total.sum(axis=0), 1)
-        blocks = np.maximum((total > 0).sum(axis=0), 2)
+        left = bad - bad.sum(axis=0) / np.maximum(total.sum(axis=0), 1) * total
         with np.errstate(divide="ignore", invalid="ignore"):
-            index = ((bad - rate * total) ** 2).sum(axis=0) / bad.sum(axis=0) * blocks / (blocks - 1)
+            index = (np.diff(left, axis=0) ** 2).sum(axis=0) / (2 * bad.sum(axis=0)) * len(left) / (len(left) - 1)
         widest = np.fmax(widest, index)
-    return np.where(counted[1].sum(axis=0) < MIN_BAD, 1.0, np.minimum(widest, MAX_PHI))
+    return np.where(counted[1].sum(axis=0) < MIN_BAD, 1.0, np.minimum(widest, MAX_PHI).round(2))
 
 
 # --- inside -------------------------------------------------------------------------------------------------------

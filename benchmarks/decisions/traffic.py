@@ -234,7 +234,7 @@ class Traffic:
         return rate
 
     def _clustered(self, version: int, requests: FloatArray, mean: float) -> FloatArray:
-        """Errors in geometric runs of consecutive requests of this version; what does not fit goes on in its next bin."""
+        """Errors in geometric runs of consecutive requests of this version; a run goes on in its next bin."""
         size, carry = self.truth.cluster, self._carry[version]
         first = np.minimum(carry, requests)
         open_to_start = requests - first
