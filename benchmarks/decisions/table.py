@@ -30,7 +30,7 @@ NOTES = """\
 ## Notes
 
 - **Rules of others**, each from its documentation (sources in `benchmarks/decisions/`): Argo Rollouts, steps
-  20/40/60/80 % with five inline measurements of a minute each, success rate >= 99 %, failureLimit 0, NaN fails; Flagger,
+  20/40/60/80 % with five inline measurements of a minute each, success >= 99 %, failureLimit 0, NaN fails; Flagger,
   the documented example (1 m, threshold 10, 5 % steps to 50 %, success rate >= 99 %, P99 <= 500 ms) and the same with
   `threshold` left out (1); Kayenta, three judgements of an hour on errors and slow answers per minute, canary and
   baseline 10 % each, 98 % interval, marginal 75, pass 90; PipeCD, CANARY_BASELINE at 20 % each, 30 minutes, error ratio
