@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.counting import Ledger, Series, Unusable, first_edge, last_edge, milliseconds, moment
-from policies.model import Counts
+from policies.counting import Indicator, Ledger, Series, Unusable, first_edge, last_edge, milliseconds, moment
+from policies.model import Counts, Sli
 
 WIDTH_MS = 15_000
 CANDIDATE, STABLE = ("2", "bbbbbbbb"), ("1", "aaaaaaaa")
-EMPTY = Ledger(candidate=CANDIDATE, stable=STABLE, edge=None, width_ms=WIDTH_MS, upto_ms=0)
+ERRORS = Indicator(sli=Sli.ERRORS)
+EMPTY = Ledger(candidate=CANDIDATE, stable=STABLE, indicator=ERRORS, width_ms=WIDTH_MS, upto_ms=0)
 
 
 def labels(process: str, outcome: str, version: tuple[str, str] = CANDIDATE, instance: str = "a") -> dict[str, str]:
@@ -181,7 +182,7 @@ def test_a_baseline_that_cannot_be_a_count_is_unusable_too() -> None:
 
 # --- histograms ---------------------------------------------------------------------------------------------------
 
-LATENCY = dataclasses.replace(EMPTY, edge=200.0)
+LATENCY = dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.LATENCY, edge=200.0))
 
 
 def bucket(edge: str, *samples: tuple[int, float]) -> Series:
