@@ -29,6 +29,7 @@ from policies.noticing import Observed, Rules
 from policies.placement import known_revision, out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED
+from policies.slo import asked_of
 
 Config = Mapping[str, Any]
 
@@ -168,7 +169,7 @@ class Looker:
                 model=slug,
                 candidate=release.candidate,
                 stable=release.stable,
-                objectives=tuple(place.repo.slos[name] for name in place.repo.models[slug].slos),
+                objectives=asked_of(release.rollout, (place.repo.slos[n] for n in place.repo.models[slug].slos)),
                 since=release.rollout.traffic_since,
             )
             for slug, release in releases.items()

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.documents import Duration
 from policies.errors import BadInput
-from policies.model import Objective, Queries, Sli
+from policies.model import Objective, Phase, Queries, Rollout, Sli
 from policies.query_templates import bucket_pair, read_pair, read_template
 
 OPENSLO_VERSION = "openslo/v1"
@@ -268,6 +268,16 @@ def objective(document: SloDocument) -> Objective | SloProblem:
     if query is not None:
         return _of_buckets(plain, query, spec.value, within_is_good=spec.op == "lte")
     return _of_latency(plain, spec)
+
+
+def asked_of(rollout: Rollout, objectives: Iterable[Objective]) -> tuple[Objective, ...]:
+    """Those of a model's objectives that a rollout can have evidence for, in order.
+
+    Predictions are compared in shadow only: a rollout that has no SHADOW phase (the policy's choice, or a first
+    version, an undo, an emergency) is not held to agreement, instead of waiting for what cannot come.
+    """
+    shadowed = any(record.phase is Phase.SHADOW for record in rollout.records)
+    return tuple(one for one in objectives if shadowed or one.sli is not Sli.AGREEMENT)
 
 
 def _of_ratio(plain: Objective, ratio: RatioMetric) -> Objective | SloProblem:
