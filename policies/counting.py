@@ -163,8 +163,7 @@ Process: TypeAlias = tuple[VersionKey, tuple[tuple[str, str], ...]]
 Readings: TypeAlias = Mapping[Counter, Mapping[Source, Reading]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Increase:
+class Increase(NamedTuple):
     """A counter grew by `by` in `(.., at_ms]`."""
 
     counter: Counter
@@ -297,12 +296,15 @@ class Ledger:
         return None
 
     def _bins(self, grown: Iterable[Increase], upto_ms: int) -> tuple[Bin, ...] | Unusable:
-        sums: dict[tuple[int, VersionKey], Amount] = {}
-        for increase in grown:
-            place = (-(-increase.at_ms // self.width_ms) * self.width_ms, increase.counter.version)
-            one = amount(increase.counter, self.indicator) or Amount()
-            before = sums.get(place, Amount())
-            sums[place] = Amount(*(b + o * increase.by for b, o in zip(before, one, strict=True)))
+        added: dict[tuple[int, VersionKey], list[float]] = defaultdict(lambda: [0.0] * len(Amount._fields))
+        parts: dict[Counter, Sequence[tuple[int, float]]] = {}  # a day of a service is a million increases
+        for counter, at_ms, by in grown:
+            if counter not in parts:
+                parts[counter] = [(i, a) for i, a in enumerate(amount(counter, self.indicator) or ()) if a]
+            here = added[-(-at_ms // self.width_ms) * self.width_ms, counter.version]
+            for i, one in parts[counter]:
+                here[i] += one * by
+        sums = {place: Amount(*found) for place, found in added.items()}
         for place, found in sums.items():
             spare = max(1.0, ESTIMATE_TOLERANCE * found.total) if self.indicator.estimated else TOLERANCE
             if not -spare <= found.bad <= found.total + spare:
