@@ -241,6 +241,8 @@ class Ledger:
                 f"candidate and stable are both version {self.candidate[0]}, and the series have no label build that "
                 "tells them apart"
             )
+        if silent := self._silent(inside):
+            return silent
         found = evaluated(self.readings, inside) if self.indicator.estimated else increases(self.readings, inside)
         if isinstance(found, Unusable):
             return found
@@ -293,7 +295,26 @@ class Ledger:
                 "events are counted, and the query of good ones has no series for any version: is it right? (That "
                 "nothing was good is believed only where some version shows the series.)"
             )
+        newest: dict[tuple[Process, str], int] = defaultdict(int)
+        for counter, places in readings.items():
+            whose = (_process(counter), counter.outcome)
+            newest[whose] = max(newest[whose], *(reading.at_ms for reading in places.values()))
+        for (process, role), at_ms in newest.items():
+            others_ms = newest.get((process, Role.UNPROVED), 0)
+            if role == Role.GOOD and at_ms < others_ms and not self.indicator.estimated:
+                return _good_ended(process[0], at_ms, others_ms)
         return None
+
+    def _silent(self, inside: Iterable[tuple[Counter, Source, Sequence[tuple[int, float]]]]) -> Unusable | None:
+        """Evaluated counts of stable's events in a bin for which the query of good ones says nothing of any version."""
+        if not self.indicator.estimated or self.stable is None:
+            return None
+        told: dict[str, set[int]] = defaultdict(set)
+        for counter, _, samples in inside:
+            if counter.outcome == Role.GOOD or counter.version == self.stable:
+                told[counter.outcome].update(at_ms for at_ms, value in samples if value or counter.outcome == Role.GOOD)
+        silent = told[Role.UNPROVED] - told[Role.GOOD]
+        return _good_ended(self.stable, max(told[Role.GOOD], default=0), min(silent)) if silent else None
 
     def _bins(self, grown: Iterable[Increase], upto_ms: int) -> tuple[Bin, ...] | Unusable:
         added: dict[tuple[int, VersionKey], list[float]] = defaultdict(lambda: [0.0] * len(Amount._fields))
@@ -326,6 +347,14 @@ class Ledger:
             rescued=(candidate.rescued if candidate else 0.0) if errors else None,
             pairs=_pairs(candidate),
         )
+
+
+def _good_ended(version: VersionKey, at_ms: int, others_ms: int) -> Unusable:
+    since = f"nothing since {moment(at_ms):%H:%M:%S}" if at_ms else "nothing"
+    return Unusable(
+        f"stale: of good events of version {version[0]} there is {since}, but its events are counted at "
+        f"{moment(others_ms):%H:%M:%S}"
+    )
 
 
 UNTOLD: VersionKey = ("", "?")

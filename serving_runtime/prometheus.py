@@ -302,7 +302,8 @@ class PrometheusMetrics:
             known = self._known(page, asked[page])
             ledger = known or _empty(page, asked[page])
             together[page.indicator.sli, page.queries, known is None, ledger.upto_ms][page] = ledger
-        for (_, queries, _, _), batch in together.items():
+        # A document's own queries come last: one that takes too long must not keep the others from being asked.
+        for (_, queries, _, _), batch in sorted(together.items(), key=lambda item: item[0][1] is not None):
             size, some = _models_per_query(queries), list(batch.items())
             for start in range(0, len(some), size):
                 yield dict(some[start : start + size])

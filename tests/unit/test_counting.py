@@ -304,6 +304,28 @@ def test_what_is_no_number_is_no_data_for_a_document() -> None:
     assert candidate(entered(own(Role.TOTAL, at(15, nan)), ledger=ESTIMATES)) == [Counts()] * 4
 
 
+def test_good_counters_that_end_while_their_process_goes_on_are_stale_and_not_all_bad() -> None:
+    total, good_ = own(Role.UNPROVED, at(10, 50), at(25, 60)), own(Role.GOOD, at(10, 50))
+    found = QUERIES.entered([total, good_], 60_000)
+    gone = QUERIES.entered([own(Role.UNPROVED, at(10, 50)), good_, own(Role.UNPROVED, at(40, 9), pod="b")], 60_000)
+
+    assert isinstance(found, Unusable)
+    assert "stale: of good events of version 2 there is nothing since 00:00:10" in found.reason
+    assert isinstance(gone, Ledger), "another process begins with what is bad"
+    assert candidate(gone)[2] == Counts(9, 9)
+
+
+def test_an_estimate_of_good_that_ends_while_stable_has_events_is_stale_and_not_all_bad() -> None:
+    stable = own(Role.UNPROVED, at(15, 50), at(30, 50), version="1")
+    found = ESTIMATES.entered([stable, own(Role.GOOD, at(15, 50), version="1")], 60_000)
+    alone = ESTIMATES.entered([stable, own(Role.GOOD, at(15, 50), at(30, 0), version="1")], 60_000)
+
+    assert isinstance(found, Unusable)
+    assert "stale" in found.reason
+    assert isinstance(alone, Ledger), "zero is said, and is no silence"
+    assert alone.bins[1].stable == Counts(50, 50)
+
+
 def test_two_builds_of_one_version_are_told_by_their_build_or_not_at_all() -> None:
     rebuilt = dataclasses.replace(QUERIES, stable=("2", "aaaaaaaa"))
     apart = entered(
