@@ -7,6 +7,8 @@ Rules:
   void and nothing of it is carried out.
 - Then Ray (traffic), then the registry (words): in that order, so that safety never waits for a record.
 - The tip is read again immediately before anything is submitted to Ray, which has no compare-and-swap of its own.
+- Without Git, or where it takes no commit, one thing is still done: a candidate that must not stay in traffic is held
+  in Ray (`policies/holding.py`), by the tip that was seen last. Its rollback is recorded by whoever has Git first.
 
 This module must not have opinions about what follows what: they are in `policies`.
 """
@@ -25,6 +27,7 @@ from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, Wri
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
 from policies.errors import Conflict, Retry, SluiceError
+from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
 from policies.layout import history_path, release_path, serve_path
 from policies.model import Phase, Release
 from policies.names import slug
@@ -43,6 +46,9 @@ _STALLED = timedelta(seconds=15)
 _ON_THE_WAY = frozenset({Phase.WARMING, Phase.ROLLING_BACK})
 # A decision that lost the race is void; the next look is due at once, but not in a busy loop.
 _AT_ONCE = timedelta(milliseconds=100)
+# Without Git, Ray and the evidence are as fresh as ever, and the tip only counts while Ray runs what it says. What may
+# be out of date are people's policies: after a day without Git, holding a candidate is for people to say.
+LAST_TIP_COUNTS = timedelta(days=1)
 
 Config = Mapping[str, Any]
 
@@ -83,6 +89,8 @@ class Tick:
     waits: tuple[Wait, ...] = ()
     problems: tuple[str, ...] = ()
     """What went wrong, in words; the next tick tries again."""
+    remarks: tuple[str, ...] = ()
+    """What was out of the ordinary, and nobody's trouble."""
     again_after: timedelta = _SOON
 
 
@@ -93,9 +101,15 @@ class Reconciler:
         self._doors = doors
         self._clock = clock
         self._looker = Looker(doors, defaults)
+        self._last: Look | None = None
+        """The last look that Git answered, with what it led to in Git."""
+        self._without_git_since: datetime | None = None
 
     def plan(self) -> Plan:
-        """Look and decide. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        """Look and decide.
+
+        Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
+        """
         look = self._looker.look(self._clock.now())
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
@@ -105,16 +119,18 @@ class Reconciler:
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
+        plan: Plan | None = None
         try:
             plan = self.plan()
-        except SluiceError as error:
-            return Tick(at=self._clock.now(), plan=None, problems=(str(error),), again_after=_patience(error))
-        try:
+            self._last = plan.look
             commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
+            self._last = _as_committed(plan)
         except Conflict as error:
-            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_AT_ONCE)
+            remark = f"somebody else committed first, so this look's decision is void and the next decides: {error}"
+            return Tick(at=self._clock.now(), plan=plan, remarks=(remark,), again_after=_AT_ONCE)
         except SluiceError as error:
-            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_patience(error))
+            return self._act_without_git(plan, error)
+        self._without_git_since = None
         return self._act(plan, commit)
 
     def run(self, stop: Callable[[], bool], report: Callable[[Tick], None]) -> None:
@@ -123,6 +139,61 @@ class Reconciler:
             tick = self.tick()
             report(tick)
             self._clock.wait(tick.again_after)
+
+    # --- without Git ----------------------------------------------------------------------------------------------
+
+    def _act_without_git(self, plan: Plan | None, error: SluiceError) -> Tick:
+        """Nothing can be recorded. Hold what must not stay in traffic; all else waits."""
+        now = self._clock.now()
+        self._without_git_since = self._without_git_since or now
+        problems = [f"nothing can be committed since {self._without_git_since:%H:%M:%S}: {error}"]
+        submitted = []
+        for name, environment, actions in self._decided_without_git(plan, now, problems):
+            stops = tuple(_stops(environment, actions, now))
+            if stops and self._hold(environment, stops, problems):
+                submitted.append(name)
+        return Tick(
+            at=now, plan=plan, submitted=tuple(submitted), problems=tuple(problems), again_after=_patience(error)
+        )
+
+    def _decided_without_git(
+        self, plan: Plan | None, now: datetime, problems: list[str]
+    ) -> Iterator[tuple[str, EnvironmentLook, Sequence[Action]]]:
+        """What was decided and could not be committed, else what would be decided on the tip that was seen last."""
+        if plan is not None:
+            yield from ((name, each, plan.actions[name]) for name, each in plan.look.environments.items())
+        elif self._last is None:
+            problems.append("this process has not seen the config repo yet: it can stop nothing until it has")
+        elif now - self._last.at > LAST_TIP_COUNTS:
+            problems.append(
+                f"the tip was seen last at {self._last.at:%Y-%m-%d %H:%M}: too long ago to stop anything by it"
+            )
+        else:
+            look = self._looker.look_without_git(self._last, now)
+            yield from ((name, each, tuple(_decide(each, now))) for name, each in look.environments.items())
+
+    def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
+        """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
+        runtime = self._doors.runtime(environment.document.ray)
+        observed = runtime.observe()  # the look is older than what a second reconciler may have submitted
+        possible = []
+        for stop in stops:
+            why = "; ".join(stop.cause.reasons)
+            if reason := why_not(stop, observed):
+                problems.append(f"{stop.subject} should stop, and cannot without a commit: {reason}; {why}")
+            elif has_traffic(stop.release, stop.slug, observed):
+                possible.append(stop)
+                problems.append(f"{stop.subject} is taken out of traffic without a commit, and held: {why}")
+            elif cause := held(stop.release, stop.slug, observed):
+                said = "; ".join(cause.reasons)
+                problems.append(f"{stop.subject} is held out of traffic; its rollback is still to be committed: {said}")
+        try:
+            if possible:
+                runtime.apply(with_holds(possible, observed))
+        except SluiceError as error:
+            problems.append(f"{environment.name}: {error}")
+            return False
+        return bool(possible)
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +239,10 @@ class Reconciler:
             if isinstance(step, Submit):
                 if self._doors.repo.read().commit != tip:
                     return Waiting("the branch moved; the next look decides anew")
-                self._doors.runtime(environment.document.ray).apply(step.config)
+                runtime = self._doors.runtime(environment.document.ray)
+                if holds(runtime.observe()) - holds(environment.runtime):
+                    return Waiting("a reconciler without Git has stopped something; the next look records it")
+                runtime.apply(step.config)
                 _LOG.info("%s: submitted: %s", environment.name, step.reason)
             if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
                 self._doors.repo.mark_applied(environment.name, tip)
@@ -214,6 +288,17 @@ def _decide(environment: EnvironmentLook, now: datetime) -> Iterator[Action]:
             yield from decide(model.release, model.observed, model.rules, now)
 
 
+def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:
+    """The rollouts that these actions would stop."""
+    for action in actions:
+        if isinstance(action, WriteRelease) and action.release.phase is Phase.ROLLING_BACK:
+            key = slug(action.release.model)
+            before = environment.models[key].release
+            cause = action.release.rollout.cause if action.release.rollout else None
+            if before.phase is not Phase.ROLLING_BACK and cause is not None:
+                yield Stop(slug=key, release=before, cause=cause, at=now)
+
+
 def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str, Release]:
     """The environment's releases as the actions leave them, by slug."""
     releases = {key: model.release for key, model in environment.models.items()}
@@ -229,6 +314,17 @@ def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look:
     documents = {key: model.document for key, model in environment.models.items()}
     pairs = [(release, document) for key, release in releases.items() if (document := documents[key]) is not None]
     return render(pairs, tracking_uri=look.registry.tracking_uri)
+
+
+def _as_committed(plan: Plan) -> Look:
+    """The look with the releases that its commit wrote: the tip, as far as it can be known without reading it again."""
+    look = plan.look
+    if not plan.changes:
+        return look
+    after = {name: _after(environment, plan.actions[name]) for name, environment in look.environments.items()}
+    releases = {(name, key): release for name, each in after.items() for key, release in each.items()}
+    serve = {name: _config(environment, after[name], look) for name, environment in look.environments.items()}
+    return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
 
 
 # --- the commit --------------------------------------------------------------------------------------------------

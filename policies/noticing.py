@@ -86,6 +86,8 @@ class Observed:
     """Why Ray could not be looked at; empty when it could."""
     known_revision: int = 0
     """The highest revision that replicas of this model were told of: they ignore a lower one."""
+    held: Cause | None = None
+    """Why this rollout is held in Ray: it was stopped while Git was away, and its rollback is still to be recorded."""
     out_of_place: str = ""
     """Empty when Ray matches Git for this model, else why not."""
     candidate: Ready | Starting | Failed = dataclasses.field(default_factory=lambda: Starting(reason="not looked at"))
@@ -163,6 +165,8 @@ def _noticed(
         return _notice_steady(release, observed, rules)
     if release.phase is Phase.ROLLING_BACK:
         return _notice_rolling_back(release, observed, rules, now)
+    if observed.held is not None:
+        return _notice_held(release, observed, rules, now, observed.held)
     return (
         _notice_person(release, observed, rules, seen)
         or _notice_harm(release, observed, rules, now)
@@ -240,6 +244,15 @@ def _notice_withdrawn(release: Release, observed: Observed, rules: Rules, seen: 
     if candidate.version in present or pushed_out:
         return None
     return _stop(CauseKind.WITHDRAWN, f"v{candidate.version} was taken out of {rules.trigger}")
+
+
+def _notice_held(release: Release, observed: Observed, rules: Rules, now: datetime, held: Cause) -> Noticed:
+    """Rule 13. What the evidence says by now tells more than what whoever held it could leave behind."""
+    harm = _notice_harm(release, observed, rules, now)
+    if harm is None or harm.cause is None:
+        return Noticed(signal=Signal.STOPPED, reasons=held.reasons, cause=held)
+    reasons = (*harm.reasons, held.reasons[0])
+    return dataclasses.replace(harm, reasons=reasons, cause=dataclasses.replace(harm.cause, reasons=reasons))
 
 
 def _notice_harm(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | None:

@@ -18,6 +18,7 @@ from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
+from policies.errors import Retry
 from policies.layout import release_path
 from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
 from policies.stored_documents import parse_history, parse_release
@@ -92,6 +93,19 @@ class Truth:
 HEALTHY = Truth()
 BAD = Truth(error_rate=0.2)
 BROKEN = Truth(starts=False)
+
+
+class Line:
+    """One process's own way to Git: it can be cut while everybody else has theirs."""
+
+    def __init__(self, repo: FakeRepo) -> None:
+        self._repo = repo
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.cut:
+            raise Retry("the config repo is away: no route to host")
+        return getattr(self._repo, name)
 
 
 class Crasher:
