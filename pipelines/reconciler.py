@@ -16,6 +16,7 @@ This module must not have opinions about what follows what: they are in `policie
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -63,8 +64,12 @@ class Plan:
     changes: Mapping[str, str | None]
     """Files of the commit, by path; none removes."""
     message: str
-    submits: Mapping[str, str]
-    """What Ray would be told, by environment, in words; environments that are in place are left out."""
+
+    @functools.cached_property
+    def submits(self) -> Mapping[str, str]:
+        """What Ray would be told, by environment, in words; environments that are in place are left out."""
+        told = {name: _submit_in_words(environment) for name, environment in self.look.environments.items()}
+        return {name: words for name, words in told.items() if words}
 
     @property
     def waits(self) -> tuple[Wait, ...]:
@@ -114,8 +119,7 @@ class Reconciler:
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
         changes = _changes(look, actions)
-        submits = {n: words for n, environment in look.environments.items() if (words := _submit_in_words(environment))}
-        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes), submits=submits)
+        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes))
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
@@ -339,9 +343,8 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
         for action in actions[name]:
             changes.update(_written(name, action))
         config = _config(environment, _after(environment, actions[name]), look)
-        text = serve_text(config)
-        if text != look.tip.files.get(serve_path(name)) and (config["applications"] or environment.desired):
-            changes[serve_path(name)] = text
+        if config != environment.desired and (config["applications"] or environment.desired):
+            changes[serve_path(name)] = serve_text(config)
     return changes
 
 

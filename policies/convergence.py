@@ -404,6 +404,8 @@ def _not_in_place(look: _Look) -> Iterator[str]:
 
 def _differing(submitted: Config, desired: Config) -> frozenset[str]:
     """Names of the application's fields that are not the same."""
+    if submitted == desired:
+        return frozenset()
     has, wants = _normalised(submitted), _normalised(desired)
     return frozenset(key for key in has.keys() | wants.keys() if has.get(key) != wants.get(key))
 
