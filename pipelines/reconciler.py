@@ -150,31 +150,34 @@ class Reconciler:
         """Nothing can be recorded. Hold what must not stay in traffic; all else waits."""
         now = self._clock.now()
         self._without_git_since = self._without_git_since or now
+        if plan is not None and (self._last is None or self._last.tip.commit != plan.look.tip.commit):
+            self._last = plan.look
         problems = [f"nothing can be committed since {self._without_git_since:%H:%M:%S}: {error}"]
         submitted = []
-        for name, environment, actions in self._decided_without_git(plan, now, problems):
+        for environment, actions in self._decided_without_git(now, problems):
             stops = tuple(_stops(environment, actions, now))
             if stops and self._hold(environment, stops, problems):
-                submitted.append(name)
+                submitted.append(environment.name)
         return Tick(
             at=now, plan=plan, submitted=tuple(submitted), problems=tuple(problems), again_after=_patience(error)
         )
 
     def _decided_without_git(
-        self, plan: Plan | None, now: datetime, problems: list[str]
-    ) -> Iterator[tuple[str, EnvironmentLook, Sequence[Action]]]:
-        """What was decided and could not be committed, else what would be decided on the tip that was seen last."""
-        if plan is not None:
-            yield from ((name, each, plan.actions[name]) for name, each in plan.look.environments.items())
-        elif self._last is None:
+        self, now: datetime, problems: list[str]
+    ) -> Iterator[tuple[EnvironmentLook, tuple[Action, ...]]]:
+        """What would be decided on the tip that was seen last."""
+        if self._last is None:
             problems.append("this process has not seen the config repo yet: it can stop nothing until it has")
-        elif now - self._last.at > LAST_TIP_COUNTS:
+            return
+        if now - self._last.at > LAST_TIP_COUNTS:
             problems.append(
                 f"the tip was seen last at {self._last.at:%Y-%m-%d %H:%M}: too long ago to stop anything by it"
             )
-        else:
-            look = self._looker.look_without_git(self._last, now)
-            yield from ((name, each, tuple(_decide(each, now))) for name, each in look.environments.items())
+            return
+        look = self._looker.look_without_git(self._last, now)
+        decided = [(environment, tuple(_decide(environment, now))) for environment in look.environments.values()]
+        self._last = _seen_to_be_live(self._last, decided)
+        yield from decided
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
@@ -329,6 +332,26 @@ def _as_committed(plan: Plan) -> Look:
     releases = {(name, key): release for name, each in after.items() for key, release in each.items()}
     serve = {name: _config(environment, after[name], look) for name, environment in look.environments.items()}
     return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
+
+
+def _seen_to_be_live(last: Look, decided: Sequence[tuple[EnvironmentLook, Sequence[Action]]]) -> Look:
+    """The look with phases that are live by now. It changes nothing in Ray, and evidence counts from there."""
+    live = {
+        (environment.name, key): dataclasses.replace(before, rollout=action.release.rollout)
+        for environment, actions in decided
+        for action in actions
+        if isinstance(action, WriteRelease)
+        for key in [slug(action.release.model)]
+        if _became_live(before := environment.models[key].release, action.release)
+    }
+    releases = {**last.documents.releases, **live}
+    return dataclasses.replace(last, documents=dataclasses.replace(last.documents, releases=releases)) if live else last
+
+
+def _became_live(before: Release, after: Release) -> bool:
+    if before.rollout is None or after.rollout is None or before.phase is not after.phase:
+        return False
+    return before.rollout.current.live_since is None and after.rollout.current.live_since is not None
 
 
 # --- the commit --------------------------------------------------------------------------------------------------

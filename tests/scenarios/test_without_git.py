@@ -11,7 +11,7 @@ from pipelines.reconciler import LAST_TIP_COUNTS
 from policies.errors import Retry
 from policies.holding import Stop, with_holds
 from policies.model import Cause, CauseKind, Outcome, Phase, Wish
-from tests.simulation.world import BAD, HEALTHY, Line, World
+from tests.simulation.world import BAD, HEALTHY, POLICY, Line, World
 
 
 def with_bad_candidate(truth=BAD, *, phase: Phase = Phase.CANARY) -> World:
@@ -77,6 +77,25 @@ def test_git_is_away_before_the_fail():
     world.step()
     assert world.release.phase is Phase.ROLLING_BACK
     assert "e-value" in " ".join(world.release.rollout.cause.reasons)
+    assert_recorded(world)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_git_goes_away_before_the_first_share_is_known_to_be_live(readable):
+    """That every replica has it is a commit; without Git it is remembered, or nothing would ever be judged."""
+    world = World()
+    world.repo.person_commits({"policies/quick.yaml": POLICY.replace("shadow: {", "shadow: null  # {") % "[10, 50]"})
+    world.promote(world.register())
+    world.run_until(lambda: len(world.history()) == 1)
+    world.promote(world.register(BAD))
+    world.run_until(lambda: world.release.phase is Phase.CANARY)
+    assert world.release.rollout.current.live_since is None
+    if readable:
+        world.repo.refuses = "this branch is protected"
+    else:
+        world.repo.outage()
+    world.run_until(lambda: held(world), minutes=5)
+    world.repo.refuses = None
     assert_recorded(world)
 
 
