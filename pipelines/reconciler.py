@@ -126,7 +126,6 @@ class Reconciler:
         plan: Plan | None = None
         try:
             plan = self.plan()
-            self._last = plan.look
             commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
             self._last = _as_committed(plan)
         except Conflict as error:
