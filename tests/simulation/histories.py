@@ -173,7 +173,10 @@ class Player:
         self.world.mend()
 
     def somebody_asks(self, dice: random.Random) -> None:
-        dice.choice(self.world.places).ask(dice.choice((Wish.PAUSE, Wish.RESUME, Wish.ABORT)))
+        place = dice.choice(self.world.places)
+        wish = dice.choice(list(Wish))
+        which = wish in (Wish.RETRY, Wish.LIFT) and place.versions and dice.random() < 0.5
+        place.ask(wish, dice.choice(sorted(place.versions)) if which else None)
 
     def somebody_reverts_the_last_change_of_a_release(self, _dice: random.Random) -> None:
         last = self.world.commits()[-1]

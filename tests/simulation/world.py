@@ -214,9 +214,10 @@ class Place:
         alias = self.environment.alias
         return shown is not None and (alias in shown.aliases if alias else shown.stage == self.environment.stage)
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: Wish, version: int | None = None) -> None:
         """Raises BadInput where there is nothing to ask for."""
-        ask(self.world.repo, wish, self.model, self.environment.name, by="Ada", why="a person wants it")
+        repo, why = self.world.repo, "a person wants it"
+        ask(repo, wish, self.model, self.environment.name, by="Ada", why=why, version=version)
 
     # --- readings ---
 
@@ -523,8 +524,8 @@ class World:
     def archive(self, version: int) -> None:
         self._first.archive(version)
 
-    def ask(self, wish: Wish) -> None:
-        self._first.ask(wish)
+    def ask(self, wish: Wish, version: int | None = None) -> None:
+        self._first.ask(wish, version)
 
     def history(self) -> list[HistoryRecord]:
         return self._first.history()
