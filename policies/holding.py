@@ -5,7 +5,8 @@ shows of it is the only record until Git answers, and the next decision of whoev
 
 Rules:
 1. A hold changes two user_configs and nothing else: the host gives its candidate nothing, and the candidate drains.
-2. Only what a host gives requests or copies is held. Without a host nobody could answer in the candidate's place.
+2. Only what a host gives requests or copies is held. Without a host nobody could answer in the candidate's place; and a
+   candidate that has the route itself (an emergency: stable fails) would lose requests without a swap, step by step.
 3. Whoever has not seen Git's tip for a while holds only what Ray was told by the tip it knows: where Ray knows a higher
    revision, somebody who has Git went on, and knows better.
 4. A hold is lifted by a higher revision only. Every release that is written by somebody who saw the hold has one, and
@@ -65,6 +66,9 @@ def why_not(stop: Stop, observed: RuntimeObservation) -> str:
         return f"Ray cannot be seen: {observed.reason}"
     if stop.release.stable is None:
         return "it has no stable version that could answer in its place"
+    guest = stop.release.candidate.name(stop.slug) if stop.release.candidate else ""
+    if guest in observed.applications and observed.applications[guest].submitted.get("route_prefix"):
+        return "it has the route itself, which only a commit moves"
     known = known_revision(stop.slug, observed)
     if known > stop.release.traffic_revision and held(stop.release, stop.slug, observed) is None:
         return (

@@ -98,6 +98,12 @@ def test_a_first_version_has_nobody_who_could_answer_in_its_place():
     assert "no stable version" in why_not(stop(dataclasses.replace(CANARY, stable=None)), running())
 
 
+def test_a_candidate_that_has_the_route_itself_is_left_to_git():
+    """An emergency: stable fails, and the swap back is a commit's, make before break."""
+    host, guest = app(HOST, 1), {**app(GUEST, 2), "route_prefix": "/models/fraud"}
+    assert "has the route itself" in why_not(stop(), showing(host, guest))
+
+
 def test_a_tip_that_is_older_than_what_ray_was_told_stops_nothing():
     assert "went on" in why_not(stop(dataclasses.replace(CANARY, traffic_revision=4)), running())
     assert not why_not(stop(), running())
