@@ -43,6 +43,7 @@ from policies.notes import Note
 from policies.placement import known_revision, out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED, wants_baseline
+from policies.slo import asked_of
 from policies.wishes import carried_out, only_asks
 
 Config = Mapping[str, Any]
@@ -337,7 +338,8 @@ def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[Evidence
     for request in _with_traffic(place, models):
         rollout = models[request.model].release.rollout
         if rollout and rollout.traffic_since:
-            yield dataclasses.replace(request, since=rollout.traffic_since)
+            asked = asked_of(rollout, request.objectives)
+            yield dataclasses.replace(request, objectives=asked, since=rollout.traffic_since)
 
 
 def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:
