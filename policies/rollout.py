@@ -385,9 +385,12 @@ def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
     """What is not tried again by itself: a version that is to blame, and new settings whoever stopped them.
 
     A version left the trigger, or stays in `seen`; settings are still in the model's document and would start again.
+    Those that a newer version ended may: what becomes of that one decides.
     """
     candidate = candidate_of(release)
-    if noticed.cause is None or not (noticed.cause.quarantines or _serves(release, candidate.version)):
+    if noticed.cause is None or noticed.cause.kind is CauseKind.SUPERSEDED:
+        return release
+    if not (noticed.cause.quarantines or _serves(release, candidate.version)):
         return release
     entry = Quarantined(
         version=candidate.version,
