@@ -24,8 +24,9 @@ from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import Retry, SluiceError
+from policies.errors import Conflict, SluiceError
 from policies.facts import Observed, Rules
+from policies.holding import held, known_revision
 from policies.layout import model_path, release_path, serve_path
 from policies.model import (
     Application,
@@ -40,15 +41,13 @@ from policies.model import (
     Wish,
 )
 from policies.notes import Note
-from policies.placement import known_revision, out_of_place
+from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.rollout import JUDGED, wants_baseline
+from policies.slo import asked_of
 from policies.wishes import carried_out, only_asks
 
 Config = Mapping[str, Any]
-
-# Somebody else's commit came in between: it is there to be looked at now.
-_AT_ONCE = timedelta(milliseconds=100)
 
 
 # A day of samples is a large answer, and a service that burns does so for minutes at least.
@@ -93,11 +92,18 @@ class EnvironmentLook:
 class Look:
     """Everything that one look showed."""
 
+    at: datetime
     tip: Tip
-    registry: RegistryTarget
+    documents: ConfigRepo
+    """What the documents in force say."""
     environments: Mapping[str, EnvironmentLook]
     notes: tuple[Note, ...]
     """What is wrong in the documents, of which the last readable ones count instead."""
+
+    @property
+    def registry(self) -> RegistryTarget:
+        """Where MLflow is."""
+        return self.documents.sluice.registry
 
 
 class Looker:
@@ -115,26 +121,48 @@ class Looker:
         self._baselines: dict[tuple[str, str], _Baseline] = {}
 
     def look(self, now: datetime) -> Look:
-        """One look at everything. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        """One look at everything.
+
+        Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
+        """
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
+        environments = {}
+        for name in repo.sluice.environments:
+            place = _Place(name, tip, repo, snapshot, warming)
+            before, foreign = self._history(place)
+            environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
+        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=tuple(notes))
+
+    def look_without_git(self, last: Look, now: datetime) -> Look:
+        """The others as they are now, on the tip of an earlier look. Nothing of it may be committed."""
+        registry = self._doors.registry(last.registry)
+        snapshot = registry.snapshot(_registered_names(last.documents))
         environments = {
-            name: self._environment(_Place(name, tip, repo, snapshot, refused.get(name, ""), warming), registry, now)
-            for name in repo.sluice.environments
+            name: self._environment(
+                _Place(name, last.tip, last.documents, snapshot, {}), registry, {}, before.refused, now
+            )
+            for name, before in last.environments.items()
         }
-        return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=tuple(notes))
+        self._warming_since = {}  # a time without Git is no chance to start
+        return dataclasses.replace(last, environments=environments)
 
     # --- one environment ------------------------------------------------------------------------------------------
 
-    def _environment(self, place: _Place, registry: Registry, now: datetime) -> EnvironmentLook:
-        document = place.repo.sluice.environments[place.name]
-        runtime = self._doors.runtime(document.ray).observe()
+    def _history(self, place: _Place) -> tuple[Mapping[str, Release], str]:
+        """The releases that were applied last, where they differ, and why the tip must not be applied."""
         applied = self._doors.repo.applied(place.name)
         before = self._applied_releases(place, applied)
-        refused = place.refused or self._foreign(place, applied, before)
+        return before, self._foreign(place, applied, before)
+
+    def _environment(
+        self, place: _Place, registry: Registry, before: Mapping[str, Release], refused: str, now: datetime
+    ) -> EnvironmentLook:
+        document = place.repo.sluice.environments[place.name]
+        runtime = self._doors.runtime(document.ray).observe()
         releases = _releases(place)
         seen = {
             slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
@@ -167,7 +195,7 @@ class Looker:
             return ""
         if not self._doors.repo.descends(place.tip.commit, applied):
             if self._doors.repo.read().commit != place.tip.commit:
-                raise Retry("the branch moved while it was looked at", after=_AT_ONCE)  # applied may be younger
+                raise Conflict("the branch moved while it was looked at")  # applied may be younger
             return (
                 f"the tip {place.tip.commit[:8]} does not descend from {applied[:8]}, which was applied last: somebody "
                 "rewrote the branch. Bring the old history back, or accept the new one by deleting "
@@ -249,6 +277,7 @@ class Looker:
             digest_reason=digest_reason,
             runtime_reason="" if runtime.available else runtime.reason,
             known_revision=known_revision(slug, runtime),
+            held=held(release, slug, runtime),
             out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
             candidate=_candidate(release, slug, runtime),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
@@ -292,7 +321,6 @@ class _Place:
     tip: Tip
     repo: ConfigRepo
     snapshot: RegistrySnapshot
-    refused: str
     warming: Mapping[tuple[str, str, datetime], datetime]
     """Since when candidates had had their chance to start, at the last look."""
 
@@ -337,7 +365,8 @@ def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[Evidence
     for request in _with_traffic(place, models):
         rollout = models[request.model].release.rollout
         if rollout and rollout.traffic_since:
-            yield dataclasses.replace(request, since=rollout.traffic_since)
+            asked = asked_of(rollout, request.objectives)
+            yield dataclasses.replace(request, objectives=asked, since=rollout.traffic_since)
 
 
 def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:

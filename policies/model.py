@@ -12,6 +12,7 @@ This module must not do I/O, read a clock or hold a rule about what follows what
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ class Application:
     """Digest of the artifact's payload files (`artifact_digest.py`)."""
     settings: Settings = dataclasses.field(default_factory=Settings)
 
-    @property
+    @functools.cached_property
     def build(self) -> str:
         """Eight hex digits over every field of this application: two that differ never share a name."""
         fields = {"version": self.version, "digest": self.digest, "settings": dataclasses.asdict(self.settings)}

@@ -43,7 +43,7 @@ from policies.model import (
 )
 from policies.promotion import at_trigger
 from policies.starting import notice_steady
-from policies.stopping import notice_stop
+from policies.stopping import notice_held, notice_stop
 
 __all__ = [
     "RESUMED",
@@ -101,7 +101,8 @@ def _noticed(
         return _notice_rolling_back(release, observed, rules, now)
     verdict = judged(release, observed, rules, now)
     noticed = (
-        notice_stop(release, observed, rules, now, seen=seen, verdict=verdict)
+        notice_held(release, observed, now, verdict)
+        or notice_stop(release, observed, rules, now, seen=seen, verdict=verdict)
         or _notice_wish(release, observed, rules, verdict)
         or _notice_progress(release, observed, rules, now, verdict)
     )
@@ -112,7 +113,7 @@ def _noticed(
 # --- wishes that go on ------------------------------------------------------------------------------------------
 
 
-def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
+def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | Idle | None:
     """What a person asks for; harm comes first (rule 1)."""
     ask = release.ask
     if ask is None:
@@ -126,11 +127,15 @@ def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Ve
     return None
 
 
-def _notice_promote(release: Release, ask: Ask, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
+def _notice_promote(
+    release: Release, ask: Ask, observed: Observed, rules: Rules, verdict: Verdict
+) -> Noticed | Idle | None:
     """Rule 14. Not before the world matches Git (rule 5): until then its step goes on, or pauses, as it would."""
-    is_live = release.phase is Phase.PAUSED or rollout_of(release).current.live_since is not None
-    if not is_live or observed.out_of_place:
+    if release.phase is not Phase.PAUSED and (observed.out_of_place or rollout_of(release).current.live_since is None):
         return None
+    if observed.out_of_place:
+        why = f"{ask.by} asked to go on without the analysis; first Ray must match Git: {observed.out_of_place}"
+        return Idle(reason=why, ends="Ray matches Git")
     reasons = (
         f"{ask.by} asked to go on without the analysis: {ask.why}",
         f"skipped: {verdict.kind}",

@@ -18,6 +18,8 @@ Everything that decides what follows what lives in this file. The rules, each wi
 11. A person's commit that takes a release back is obeyed: a promotion that is taken back ends the rollout, a step that
     is taken back pauses it.
 12. An empty trigger, an empty or failing registry: stable stays.
+13. Git that is away never keeps a failing candidate in traffic: what was stopped in Ray meanwhile is a rollback still
+    to be recorded, and that comes before everything else.
 14. A person may go on without the analysis: who and why stand in record and commit, and harm still takes it back.
 15. A person may go back to what served before, in one step that is judged; the registry follows where it may.
 16. A version that was stopped is tried again when a person asks for it, on fresh evidence, with every step.
@@ -211,6 +213,8 @@ def _books_in_words(release: Release, kept: Release) -> str:
     left = sorted(set(release.seen) - set(kept.seen))
     came = sorted(set(kept.seen) - set(release.seen))
     words = [f"v{n} left the trigger" for n in left] + [f"v{n} is at the trigger again" for n in came]
+    if not words and dataclasses.replace(kept, revision=release.revision) == release:
+        return "its revision goes on from what Ray was told"
     return ", ".join(words) or "a person's commit taken up"
 
 
@@ -381,9 +385,12 @@ def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
     """What is not tried again by itself: a version that is to blame, and new settings whoever stopped them.
 
     A version left the trigger, or stays in `seen`; settings are still in the model's document and would start again.
+    Those that a newer version ended may: what becomes of that one decides.
     """
     candidate = candidate_of(release)
-    if noticed.cause is None or not (noticed.cause.quarantines or _serves(release, candidate.version)):
+    if noticed.cause is None or noticed.cause.kind is CauseKind.SUPERSEDED:
+        return release
+    if not (noticed.cause.quarantines or _serves(release, candidate.version)):
         return release
     entry = Quarantined(
         version=candidate.version,
