@@ -12,6 +12,7 @@ This module must not decide and must not act.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,19 +22,24 @@ from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import Retry, SluiceError
-from policies.layout import model_path, release_path, serve_path
-from policies.model import Evidence, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
-from policies.notes import Note
+from policies.errors import BadInput, Retry, SluiceError
+from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
+from policies.model import Evidence, Phase, Record, RegistrySnapshot, Release, RuntimeObservation, Tip
+from policies.notes import Note, Severity
 from policies.noticing import Observed, Rules
 from policies.placement import known_revision, out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
+from policies.record import evidence_with
 from policies.rollout import JUDGED
+from policies.stored_documents import parse_history, parse_record
 
 Config = Mapping[str, Any]
 
 # Somebody else's commit came in between: it is there to be looked at now.
 _AT_ONCE = timedelta(milliseconds=100)
+# A record is new with every step of its rollout, 10 ms to read, and the same at the looks between: those of a hundred
+# rollouts at once.
+_RECORDS_REMEMBERED = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,13 +102,16 @@ class Looker:
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
+        records, unread = _records(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
         environments = {
-            name: self._environment(_Place(name, tip, repo, snapshot, refused.get(name, ""), warming), registry, now)
+            name: self._environment(
+                _Place(name, tip, repo, snapshot, refused.get(name, ""), warming, records), registry, now
+            )
             for name in repo.sluice.environments
         }
-        return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=tuple(notes))
+        return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=(*notes, *unread))
 
     # --- one environment ------------------------------------------------------------------------------------------
 
@@ -195,6 +204,8 @@ class Looker:
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         digests, digest_reason = _digests(registry, release, rules, place)
         changed = before is not None and before.revision >= release.revision and before != release
+        record = self._record(place, slug, release, taken_back=changed)
+        evidence = evidence_with(record, evidence)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
@@ -209,10 +220,26 @@ class Looker:
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
             taken_back_by=place.tip.author,
+            tip=place.tip.commit,
+            record=record,
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
         return ModelLook(release=release, document=document, rules=rules, observed=observed, new=new)
+
+    def _record(self, place: _Place, slug: str, release: Release, *, taken_back: bool) -> Record | None:
+        """What is recorded of the running rollout, also by looks that a person's commit took back."""
+        if release.rollout is None:
+            return None
+        rollout = release.rollout.id
+        found = [place.records.get((place.name, slug))]
+        applied = self._doors.repo.applied(place.name) if taken_back else None
+        if applied is not None:
+            paths = record_path(place.name, slug), history_path(place.name, slug, rollout)
+            texts = self._doors.repo.read_at(applied, paths)
+            found += [_recorded(path, text) for path, text in texts.items()]
+        ours = [record for record in found if record is not None and record.rollout == rollout]
+        return max(ours, key=lambda record: len(record.looks), default=None)
 
     def _blind_since(self, key: tuple[str, str], evidence: tuple[Evidence, ...], now: datetime) -> datetime | None:
         if all(e.source.available for e in evidence):
@@ -241,6 +268,43 @@ class _Place:
     refused: str
     warming: Mapping[tuple[str, str, datetime], datetime]
     """Since when candidates had had their chance to start, at the last look."""
+    records: Mapping[tuple[str, str], Record]
+    """What is recorded of running rollouts, by environment and slug."""
+
+
+@functools.lru_cache(maxsize=_RECORDS_REMEMBERED)
+def _parsed_record(path: str, text: str) -> Record:
+    """A record, from its own file or from a history. Raises BadInput."""
+    if path.startswith("history/"):
+        return parse_history(text, path).record or Record(rollout="")
+    return parse_record(text, path)
+
+
+def _recorded(path: str, text: str) -> Record | None:
+    """The same; none where it cannot be read."""
+    try:
+        return _parsed_record(path, text)
+    except BadInput:
+        return None
+
+
+def _records(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Record], list[Note]]:
+    """The records of running rollouts by environment and slug, and what is wrong with those that cannot be read.
+
+    A rollout goes on without its record: the record begins anew, and its bins are in Prometheus.
+    """
+    records: dict[tuple[str, str], Record] = {}
+    unread = []
+    for path, text in files.items():
+        located = locate(path) if path.startswith("environments/") else None  # history/ has tens of thousands of files
+        if located is None or located.place is not Place.RECORD:
+            continue
+        try:
+            records[located.environment, located.slug] = _parsed_record(path, text)
+        except BadInput as error:
+            message = f"is not read, the rollout goes on without it: {error}"
+            unread.append(Note(severity=Severity.WARNING, file=path, line=None, field="", message=message))
+    return records, unread
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from policies.model import (
     CauseKind,
     Evidence,
     Phase,
+    Record,
     Refused,
     RegisteredVersion,
     Release,
@@ -97,6 +98,10 @@ class Observed:
     taken_back_from: Release | None = None
     """The release as it was last applied, when a person's commit took it back or changed it."""
     taken_back_by: str = ""
+    tip: str = ""
+    """The commit that was looked at."""
+    record: Record | None = None
+    """What is recorded of the running rollout so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -418,6 +423,11 @@ def _judged(release: Release, observed: Observed, rules: Rules, now: datetime) -
     if rollout_of(release).traffic_since is None:
         return Verdict(kind=VerdictKind.INSUFFICIENT, reasons=("the candidate has seen no request yet",))
     return judge(observed.evidence, rules.policy, step_since=rollout_of(release).current.live_since, now=now)
+
+
+def verdict_on(release: Release, observed: Observed, rules: Rules, now: datetime) -> Verdict:
+    """What the evidence says of the running rollout, whatever else was noticed."""
+    return _judged(release, observed, rules, now)
 
 
 def _bake(phase: Phase | None, policy: RolloutPolicy) -> Bake:

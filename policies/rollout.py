@@ -27,7 +27,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.documents import RolloutPolicy
 from policies.model import (
     Application,
@@ -54,6 +54,7 @@ from policies.noticing import (
     notice,
     restores,
     rollout_of,
+    verdict_on,
 )
 from policies.promotion import (
     at_trigger,
@@ -64,6 +65,7 @@ from policies.promotion import (
     tags_wanted,
     without_settings,
 )
+from policies.record import looked
 
 # --- the table ------------------------------------------------------------------------------------------------
 
@@ -114,18 +116,18 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     if observed.versions is not None:
         kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
     if rules.settings is None:
-        return _remove(kept, now)
+        return _remove(kept, observed, rules, now)
     kept = lift_settings(kept, rules.settings)
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed), *_tell(kept, observed, rules), *_wait(kept, noticed))
     following = _move(kept, noticed, rules, now)
     written = _written(release, kept, following, noticed)
-    record = (WriteHistory(record=_history(kept, noticed, now)),) if kept.rollout and not following.rollout else ()
-    return (written, *record, *_tell(written.release, observed, rules))
+    record = _recorded(kept, following, noticed, observed, rules, now)
+    return (written, record, *_tell(written.release, observed, rules))
 
 
-def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
+def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
     """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
     why = "its model document was removed"
     gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
@@ -134,7 +136,8 @@ def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
     cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
     ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
     noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
-    return (gone, WriteHistory(record=_history(ended, noticed, now)))
+    steady = dataclasses.replace(ended, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
+    return (gone, _recorded(ended, steady, noticed, observed, rules, now))
 
 
 # --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
@@ -329,6 +332,17 @@ def _end(release: Release, noticed: Noticed) -> Release:
     if noticed.signal is not Signal.SETTLED:
         return ended
     return dataclasses.replace(without_settings(ended), stable=release.candidate)
+
+
+def _recorded(
+    before: Release, after: Release, noticed: Noticed, observed: Observed, rules: Rules, now: datetime
+) -> WriteRecord | WriteHistory:
+    """The look, in the record of the rollout that runs after it or, where that has ended, in its history."""
+    verdict = verdict_on(before, observed, rules, now) if before.phase in JUDGED else None
+    record = looked(before, after, noticed, observed=observed, verdict=verdict, policy=rules.policy, now=now)
+    if before.rollout and not after.rollout:
+        return WriteHistory(record=dataclasses.replace(_history(before, noticed, now), record=record))
+    return WriteRecord(model=before.model, environment=before.environment, record=record)
 
 
 def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord:

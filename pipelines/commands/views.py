@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.documents import format_duration
 from policies.layout import Place, locate
@@ -160,6 +160,8 @@ def _action_lines(action: Action) -> list[str]:
             return [f"{release.model} ({release.environment}): {action.subject}", *(f"  {r}" for r in action.reasons)]
         case WriteHistory(record=record):
             return [f"{record.model} ({record.environment}): record of {record.rollout}: {record.outcome.value}"]
+        case WriteRecord(record=record):
+            return [f"{action.model} ({action.environment}): record of {record.rollout}: {len(record.looks)} looks"]
         case Annotate():
             said = ", ".join(f"{key}={value}" for key, value in action.tags.items())
             return [f"{action.model} ({action.environment}): registry: v{action.version} is tagged {said}"]

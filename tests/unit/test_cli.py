@@ -119,7 +119,7 @@ def test_the_console_script_is_this_command() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "HistoryRecord"]
+    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "Record", "HistoryRecord"]
 
 
 def test_no_command_shows_the_help() -> None:
