@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from policies.bets import FloatArray, harm_grid, health_grid, mixture_log_e
+from policies.bets import harm_grid, health_grid, mixture_log_e
 from policies.documents import RolloutPolicy
 from policies.judge import judge
 from policies.model import Bin, Counts, Evidence, Objective, Sli, Source, VerdictKind
+from policies.stakes import FloatArray
 
 ROLLOUTS = 2000
 """Gives a rate of 1 % to 0.22 % (one standard error)."""
