@@ -23,15 +23,15 @@ from policies.bets import bounds
 from policies.documents import RolloutPolicy
 from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
 from policies.stakes import FloatArray
-from policies.standing import Counted, Harm, Setup, Standing, Test, counted_harm
+from policies.standing import NOTHING, Counted, Harm, Setup, Standing, Test, counted_harm
 
 NEAR_SLO = 0.5
 """Stable is near its SLO where its bad rate is at least this part of what is allowed: a proof of health takes four
 times the requests there and more, and a candidate that is as good as stable could hardly ever give it."""
 
 SUSPECTED = math.log(3.0)
-"""Log e-value from which harm is suspected, in the rollout or in its step, and nothing passes. At the 1 of the design,
-noise held up one healthy version in eight for hours; a bad one is past 3 only a few bad answers later (ADR 7)."""
+"""Log e-value above which the harm of a step alone is suspected, and nothing passes; in the whole rollout 1 is enough.
+One bad answer of ninety is worth more than 1 in a step: noise held up healthy versions for hours there (ADR 7)."""
 
 _LOWEST = -1e6
 """A logarithm below which a stake is nothing; minus infinity is no number in YAML."""
@@ -64,8 +64,10 @@ class Finding:
     """Is that the proof against stable?"""
     step: Counts | None = None
     """The candidate's counts since the step's weights were live; none while they are not."""
-    step_harm: tuple[float, ...] = ()
-    """The harm of this step alone, by `Harm`: as if the rollout had begun with it."""
+    suspicion: tuple[float, ...] = ()
+    """What speaks for harm over the rollout, by `Harm` (`Standing.suspicion`)."""
+    step_suspicion: tuple[float, ...] = ()
+    """The same of this step alone: as if the rollout had begun with it."""
     standing: Standing = dataclasses.field(default_factory=Standing.before)
 
     @property
@@ -80,8 +82,8 @@ class Finding:
 
     @property
     def suspected(self) -> bool:
-        """Is there enough harm to pass nothing?"""
-        return any(h > SUSPECTED for h in (*self.harm, *self.step_harm))
+        """Is there enough harm, in the rollout or in the step alone, to pass nothing?"""
+        return any(h > NOTHING for h in self.suspicion) or any(h > SUSPECTED for h in self.step_suspicion)
 
     @property
     def measured(self) -> bool:
@@ -119,7 +121,7 @@ def find(
     counted = tuple(float(h) for h in counted_harm(walk.end, setup, policy.min_effect))
     proved_at, by_stable = _proved(judged, walk.best, policy.beta)
     step = None if step_since is None else judged.since(step_since)
-    step_harm = () if step is None else Standing.before().through(_counted(step.bins), setup).end.harm
+    of_step = Standing.before().through(_counted(step.bins), setup).end if step else Standing.before()
     return Finding(
         evidence=judged,
         setup=setup,
@@ -132,7 +134,8 @@ def find(
         proved_at=proved_at,
         by_stable=by_stable,
         step=None if step is None else step.candidate,
-        step_harm=tuple(float(h) for h in step_harm),
+        suspicion=tuple(float(h) for h in walk.end.suspicion),
+        step_suspicion=tuple(float(h) for h in of_step.suspicion),
         standing=walk.end,
     )
 
@@ -220,7 +223,8 @@ def _counted(bins: Sequence[Bin]) -> Counted:
         bad=each(lambda b: b.candidate.bad),
         stable_total=each(lambda b: b.stable.total),
         stable_bad=each(lambda b: b.stable.bad),
-        rescued=each(lambda b: b.candidate.bad if b.rescued is None else b.rescued),
+        rescued=each(lambda b: b.rescued or 0.0),
+        told=np.fromiter((b.rescued is not None for b in bins), np.bool_, len(bins)),
         only_candidate=each(lambda b: b.pairs.candidate if b.pairs else 0.0),
         only_stable=each(lambda b: b.pairs.stable if b.pairs else 0.0),
         paired=np.fromiter((b.pairs is not None for b in bins), np.bool_, len(bins)),

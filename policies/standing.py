@@ -5,15 +5,16 @@
 | SLO | the candidate's bad rate is within the SLO | all while stable has traffic too |
 | SHARED | it is at most stable's in the same bin | those in which both have requests |
 | ALONE | it is within the SLO, by bad answers that stable answered well | while stable has no traffic of its own |
+| OUTAGE | stable itself answers a fifth of these badly at least | those of ALONE with a bad answer |
 | STABLE | it is at most `tolerance` times stable's in the same bin | those in which both have requests |
 | PROOF | it is outside the SLO | all |
 | EQUAL | it is `margin` times stable's at least | those in which both have requests |
 
 Rules:
-- The first four look for harm and may start at any bin (`stakes.py`); the last two prove, begin with the first bin,
+- The first five look for harm and may start at any bin (`stakes.py`); the last two prove, begin with the first bin,
   and what counts is the most that they ever were.
-- Harm against the SLO is min(E_SLO, E_SHARED) E_ALONE: a shared outage blames nobody. It is at most the product of two
-  e-processes that never move in the same bin, and so at most an e-process (ADR 7).
+- Harm against the SLO is min(E_SLO E_ALONE, c E_SHARED E_OUTAGE): a shared outage blames nobody. The factors of each
+  product never move in the same bin, so it is an e-process, and the minimum of two is at most either (ADR 7).
 - Log likelihood ratios are divided by phi, the dispersion of bad events per bin: bad events that come in clusters are
   fewer than they look (quasi-likelihood, Wedderburn 1974). phi is at least 1, so it only ever makes a bet smaller.
 - Arrays of any leading shape, as in `stakes.py`: the live judge has one rollout, a benchmark thousands.
@@ -24,6 +25,7 @@ This module must not know time, sources or verdicts.
 from __future__ import annotations
 
 import dataclasses
+import math
 from enum import IntEnum
 from typing import Any
 
@@ -46,6 +48,18 @@ BoolArray = npt.NDArray[np.bool_]
 AWAY_BINS = 4
 """Bins without a request of stable's after which it counts as without traffic; fewer happen by chance."""
 
+FORGIVING = math.log(10.0)
+"""c, as a logarithm: how much less it takes to show that an outage is not shared than that the SLO is missed. At 1, a
+bad answer is worth a factor of two at most, and a candidate at 5 % takes a quarter longer; at 10, a shared outage
+rolled back 0.02 % of healthy versions (ADR 7)."""
+
+OUTAGE_RATE = 0.2
+"""Stable's bad rate on what the candidate failed from which that counts as a shared outage. Stable is asked for nothing
+else at 100 %, so a smaller one could not be told from none within minutes."""
+
+NOTHING = 1e-9
+"""A log e-value up to this is 0: a double's rounding."""
+
 LEAST_PART = 0.1
 """Of what the SLO allows: a smaller difference would not be worth a person's look, however certain it is."""
 
@@ -61,9 +75,10 @@ class Test(IntEnum):
     SLO = 0
     SHARED = 1
     ALONE = 2
-    STABLE = 3
-    PROOF = 4
-    EQUAL = 5
+    OUTAGE = 3
+    STABLE = 4
+    PROOF = 5
+    EQUAL = 6
 
 
 class Harm(IntEnum):
@@ -82,7 +97,9 @@ class Counted:
     stable_total: FloatArray
     stable_bad: FloatArray
     rescued: FloatArray
-    """Bad answers that stable answered well; all bad ones where the indicator cannot tell."""
+    """Bad answers that stable, asked in the candidate's place, answered well."""
+    told: BoolArray
+    """Does the indicator tell which were rescued?"""
     only_candidate: FloatArray
     """Pairs in which only the candidate was bad."""
     only_stable: FloatArray
@@ -171,7 +188,7 @@ class Standing:
         fields = (counted.total, counted.bad, counted.stable_total, counted.stable_bad)
         counts = np.stack(np.broadcast_arrays(*fields), axis=-1)[..., np.newaxis, :]
         # True from the bin on after which the harm never was nothing again.
-        still = np.flip(np.logical_and.accumulate(np.flip(harm > 0, axis=0), axis=0), axis=0)[..., np.newaxis]
+        still = np.flip(np.logical_and.accumulate(np.flip(harm > NOTHING, axis=0), axis=0), axis=0)[..., np.newaxis]
         before = np.where(still.all(axis=0), self.rising, 0.0)
         return np.asarray(before + np.where(still, counts, 0.0).sum(axis=0))
 
@@ -179,6 +196,11 @@ class Standing:
     def harm(self) -> FloatArray:
         """Log e-values of harm, shape (..., harms)."""
         return _harm(self.stakes.log_e)
+
+    @property
+    def suspicion(self) -> FloatArray:
+        """The same with c = 1: above 0, something speaks for harm. Shape (..., harms)."""
+        return _harm(self.stakes.log_e, forgiving=0.0)
 
     def effect(self, allowed: float) -> FloatArray:
         """How far the candidate's bad rate is above what each harm compares it with, since that harm has been rising.
@@ -203,10 +225,11 @@ class Walk:
     """Largest log E of PROOF and EQUAL up to each bin, shape (bins, ..., 2)."""
 
 
-def _harm(log_e: FloatArray) -> FloatArray:
+def _harm(log_e: FloatArray, forgiving: float = FORGIVING) -> FloatArray:
     """Of all tests (..., tests), the harms (..., harms)."""
-    slo = np.minimum(log_e[..., Test.SLO], log_e[..., Test.SHARED]) + log_e[..., Test.ALONE]
-    return np.stack([slo, log_e[..., Test.STABLE]], axis=-1)
+    blamed = log_e[..., Test.SLO] + log_e[..., Test.ALONE]
+    not_shared = forgiving + log_e[..., Test.SHARED] + log_e[..., Test.OUTAGE]
+    return np.stack([np.minimum(blamed, not_shared), log_e[..., Test.STABLE]], axis=-1)
 
 
 def _quiet(seen: BoolArray, before: FloatArray) -> FloatArray:
@@ -240,6 +263,7 @@ def _moves(counted: Counted, away: BoolArray) -> BoolArray:
         Test.SLO: any_ & ~away,
         Test.SHARED: both,
         Test.ALONE: any_ & away,
+        Test.OUTAGE: any_ & away,
         Test.STABLE: both,
         Test.PROOF: any_,
         Test.EQUAL: both,
@@ -252,7 +276,9 @@ def _log_ratios(counted: Counted, setup: Setup, no_stable: BoolArray) -> FloatAr
     c, allowed = counted, setup.allowed
     paired = c.paired & (c.stable_total > 0)
     half = np.where(paired, 1.0, c.total), np.where(paired, 1.0, c.stable_total)
-    alone = np.where(no_stable, c.bad, c.rescued)
+    told = c.told & ~no_stable
+    alone = rate_log_ratio(np.where(told, c.rescued, c.bad), c.total, harm_grid(allowed), allowed)
+    outage = rate_log_ratio(c.bad - c.rescued, c.bad, health_grid(OUTAGE_RATE), OUTAGE_RATE)
     shared = share_grid(1.0)
     columns = {
         Test.SLO: rate_log_ratio(c.bad, c.total, harm_grid(allowed), allowed),
@@ -260,7 +286,9 @@ def _log_ratios(counted: Counted, setup: Setup, no_stable: BoolArray) -> FloatAr
         Test.SHARED: share_log_ratio(
             np.where(paired, c.only_candidate, c.bad), np.where(paired, c.only_stable, c.stable_bad), *half, shared, 1.0
         ),
-        Test.ALONE: rate_log_ratio(alone, c.total, harm_grid(allowed), allowed),
+        Test.ALONE: alone,
+        # Where nobody tells, nothing takes an outage out: the same bet on both sides of the minimum.
+        Test.OUTAGE: np.where(told[..., np.newaxis], outage, alone),
         Test.STABLE: _share(c, share_grid(setup.tolerance), setup.tolerance),
         Test.PROOF: rate_log_ratio(c.bad, c.total, health_grid(allowed), allowed),
         Test.EQUAL: _share(c, equal_grid(setup.margin), setup.margin),

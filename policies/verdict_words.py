@@ -18,7 +18,7 @@ from policies.bets import requests_to_prove
 from policies.documents import RolloutPolicy, format_duration
 from policies.findings import SUSPECTED, Finding
 from policies.model import Counts, Objective, Sli, VerdictKind
-from policies.standing import Harm, least_effect
+from policies.standing import NOTHING, Harm, least_effect
 
 LONGEST_FORECAST = timedelta(days=30)
 """A proof further away than this is not worth a figure; the line says "more than"."""
@@ -72,7 +72,7 @@ class Words:
         """Both harms; the worst of all objectives also carries the comparison that decides."""
         each = ", ".join(f"{e_value(finding.harm[h])} {_AGAINST[h]}" for h in Harm)
         text = f"harm e-value {each}"
-        small = any(c < h for c, h in zip(finding.counted, finding.harm, strict=True))
+        small = any(c < h - NOTHING for c, h in zip(finding.counted, finding.harm, strict=True))
         if small:
             least = least_effect(finding.objective.allowed_bad_rate, self.policy.min_effect)
             text += f" (counts as 1: less than {percent(least)} above what it is compared with)"
@@ -162,9 +162,11 @@ def _step(finding: Finding) -> str:
     if not finding.step.total:
         return "no requests in this step yet" if not finding.measured else "nothing to compare in this step"
     counts = "all of these" if finding.step == finding.counts else _bad_of(finding.objective, finding.step)
-    worst = e_value(max(finding.step_harm))
-    judged = f"> {e_value(SUSPECTED)}: harm is suspected" if finding.suspected else f"<= {e_value(SUSPECTED)}"
-    return f"this step {counts}, harm e-value {worst} {judged}"
+    worst = max(finding.step_suspicion)
+    if worst > SUSPECTED:
+        return f"this step {counts}, harm e-value {e_value(worst)} > {e_value(SUSPECTED)}: harm is suspected"
+    over_all = "; over all it is above 1: harm is suspected" if finding.suspected else ""
+    return f"this step {counts}, harm e-value {e_value(worst)} <= {e_value(SUSPECTED)}{over_all}"
 
 
 def _unavailable(finding: Finding) -> str:

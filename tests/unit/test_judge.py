@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.bets import GRID_SIZE, harm_grid, health_log_e, mixture_log_e
 from policies.documents import RolloutPolicy
-from policies.findings import SUSPECTED, find
+from policies.findings import find
 from policies.judge import judge, mean_harm, states
 from policies.model import Bin, Counts, Discordant, Evidence, Objective, Sli, Source, Verdict, VerdictKind
 from policies.standing import Harm
@@ -67,8 +67,10 @@ def test_harm_is_a_fail_and_says_its_arithmetic() -> None:
     verdict = asked(seen(ERRORS, [(1000, 5), (204, 26)]))
     assert verdict.kind is VerdictKind.FAIL
     assert verdict.reasons == (
-        "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.2e14 against the SLO, "
-        + "1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL",
+        (
+            "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.2e14 against the SLO, "
+            "1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL"
+        ),
         "errors: counted in 2 bins of 15s from 2026-03-01 12:00:00 UTC, newest sample 4s old; query: sum(requests)",
     )
 
@@ -274,7 +276,7 @@ def test_a_shared_outage_blames_nobody() -> None:
     outage = [(15, 7, 135, 68)] * 20
     verdict = asked(seen(ERRORS, [(15, 0, 135, 0)] * 40 + outage + [(15, 0, 135, 0)] * 40))
     assert verdict.kind is not VerdictKind.FAIL
-    assert verdict.measures[0].harm_slo < 0
+    assert verdict.measures[0].harm_slo < 1
     without = asked(seen(ERRORS, [(15, 0)] * 40 + [(15, 7)] * 20))
     assert without.kind is VerdictKind.FAIL
 
@@ -310,8 +312,8 @@ def test_in_shadow_the_pairs_that_differ_are_what_counts_against_stable() -> Non
         bins = tuple(Bin(at(i), Counts(100, 20 + candidate), Counts(100, 20 + stable), pairs=pairs) for i in range(20))
         return asked(Evidence(objective=ERRORS, width=WIDTH, bins=bins, source=AVAILABLE)).measures[0].harm_slo
 
-    assert shadow(candidate=4, stable=0.5) > 4
-    assert shadow(candidate=2, stable=2) < 0
+    assert shadow(candidate=4, stable=0.5) > 5
+    assert shadow(candidate=2, stable=2) < 1
 
 
 def test_clusters_make_every_bet_smaller() -> None:
@@ -359,7 +361,7 @@ def test_a_rollout_that_disagrees_only_where_it_can_be_compared() -> None:
 def test_the_state_is_one_vector_per_test_and_the_same_from_the_same_bins() -> None:
     evidence = seen(ERRORS, [(500, 5, 500, 2)] * 8)
     (state,) = states([evidence], POLICY, now=at(8))
-    assert set(state.stakes) == {"slo", "shared", "alone", "stable", "proof", "equal"}
+    assert set(state.stakes) == {"slo", "shared", "alone", "outage", "stable", "proof", "equal"}
     assert all(len(stakes) == GRID_SIZE + 1 for stakes in state.stakes.values())
     assert state.until == at(8)
     assert states([evidence], POLICY, now=at(8)) == (state,)
@@ -461,7 +463,7 @@ def test_a_pass_is_always_measured_proved_and_clean(
         for e in evidence:
             step = e.since(at(since)).candidate
             assert step.total > 0
-        assert all(m.proved_at and max(m.harm_slo or 0, m.harm_stable or 0) <= SUSPECTED for m in verdict.measures)
+        assert all(m.proved_at and max(m.harm_slo or 0, m.harm_stable or 0) <= 0 for m in verdict.measures)
 
 
 @given(errors=BINS, latency=BINS)
