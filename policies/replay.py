@@ -171,7 +171,7 @@ def replay(past: Past, policy: RolloutPolicy) -> Replay:
     """Step the rollout through `decide` with this policy. Raises BadInput where there is nothing to judge again."""
     if not past.evidence and any(phase.live_since and phase.phase in JUDGED for phase in past.phases):
         raise BadInput(f"{past.rollout} has no recorded bins: nothing can be judged again")
-    return _Replaying(past, policy).run()
+    return _Replaying(past, policy).to_the_end()
 
 
 def _shares(phases: Sequence[PhaseRecord]) -> list[tuple[Phase, int]]:
@@ -195,7 +195,7 @@ class _Replaying:
         self._patience = 2 * max((e.width for e in past.evidence), default=SOON)
         self._differs: tuple[datetime, PhaseRecord, PhaseRecord] | None = None
 
-    def run(self) -> Replay:
+    def to_the_end(self) -> Replay:
         """From the recorded start to the end, or to where the data ends."""
         now = self._past.started_at
         moments = self._moments()
