@@ -121,18 +121,23 @@ def _is_history(path: str) -> bool:
     return located is not None and located.place is Place.HISTORY
 
 
-def history_lines(records: Sequence[HistoryRecord]) -> list[str]:
-    """A block for each finished rollout: its outcome, and each phase with verdict and reasons."""
+def history_lines(records: Sequence[HistoryRecord], *, long: bool = False) -> list[str]:
+    """A line for each finished rollout; long, a block with each phase, its verdict and reasons."""
     if not records:
         return ["no rollout has finished yet"]
-    return [line for record in records for line in _history_block(record)]
+    return [line for record in records for line in (_history_block(record) if long else [_history_line(record)])]
 
 
-def _history_block(record: HistoryRecord) -> list[str]:
+def _history_line(record: HistoryRecord) -> str:
     lasted = format_duration(_whole(record.ended_at - record.started_at))
     over = f"over v{record.stable_version}" if record.stable_version else "the first version"
     head = f"{record.started_at:%Y-%m-%d %H:%M:%S} {record.model} ({record.environment}) v{record.version} {over}"
-    lines = [f"{head}: {record.outcome.value} after {lasted} [{record.rollout}]"]
+    because = f" ({record.cause.kind.value})" if record.cause else ""
+    return f"{head}: {record.outcome.value} after {lasted}{because} [{record.rollout}]"
+
+
+def _history_block(record: HistoryRecord) -> list[str]:
+    lines = [_history_line(record)]
     for phase in record.phases:
         end = f"{phase.until:%H:%M:%S}" if phase.until else "..."
         verdict = f" {phase.verdict.value}" if phase.verdict else ""
