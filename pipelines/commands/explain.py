@@ -270,46 +270,49 @@ def _measure(told: Told, look: LookRecord, measure: Measure) -> Iterator[str]:
     if measure.rate is None:
         yield f"{measure.objective}: no requests yet{_age(measure)}"
         return
-    versions = f"v{told.version} {_counts(measure.candidate_bad, measure.candidate_total)}{_bounds(measure)}"
+    word = "late" if measure.sli is Sli.LATENCY else "bad"
+    counts = f"v{told.version} {_counts(measure.candidate_bad, measure.candidate_total, word)}{_bounds(measure)}"
     if measure.stable_total:
-        versions += f", v{told.stable_version} {_counts(measure.stable_bad, measure.stable_total)}"
-    bad = "bad" if measure.sli is not Sli.LATENCY else "late"
-    yield f"{measure.objective}: {bad} answers: {versions}; the SLO allows {percent(measure.allowed)}"
-    yield f"  {'; '.join(_tests(told, look, measure))}"
-    yield f"  {_window(measure)}{_age(measure)}{_dispersion(measure)}"
+        counts += f"; v{told.stable_version} {_counts(measure.stable_bad, measure.stable_total, word)}"
+    yield f"{measure.objective}: {counts}; the SLO allows {percent(measure.allowed)}"
+    for words in (_harm(told, look, measure), _proof(told, measure)):
+        if words:
+            yield f"  {words}"
+    step = f"this step {_counts(measure.step_bad, measure.step_total, word)}; " if measure.step_total else ""
+    yield f"  {step}{_window(measure)}{_age(measure)}{_dispersion(measure)}"
 
 
-def _counts(bad: float, total: float) -> str:
-    return f"{bad:,.0f} of {total:,.0f} ({percent(bad / total)})" if total else "none"
+def _counts(bad: float, total: float, word: str) -> str:
+    return f"{bad:,.0f} {word} of {total:,.0f} ({percent(bad / total)})"
 
 
 def _bounds(measure: Measure) -> str:
     if measure.lower is None or measure.upper is None:
         return ""
-    return f" [{_bound(measure.lower)} to {_bound(measure.upper)} at any time]"
+    return f", at any time {_bound(measure.lower)} to {_bound(measure.upper)}"
 
 
 def _bound(rate: float) -> str:
     return f"under {percent(_LEAST_SHOWN)}" if 0 < rate < _LEAST_SHOWN else percent(rate)
 
 
-def _tests(told: Told, look: LookRecord, measure: Measure) -> Iterator[str]:
-    alpha, beta = (_threshold(told, name) for name in ("alpha", "beta"))
-    if measure.harm_slo is not None:
-        yield f"harm against the SLO {_e(measure.harm_slo)}"
-    if measure.harm_stable is not None:
-        yield f"against stable {_e(measure.harm_stable)}"
+def _harm(told: Told, look: LookRecord, measure: Measure) -> str:
+    tests = ((measure.harm_slo, "against the SLO"), (measure.harm_stable, "against stable"))
+    said = [f"{_e(value)} {words}" for value, words in tests if value is not None]
     if look.mean_harm is not None:
-        mean = f"the mean over all objectives and tests {_e(look.mean_harm)}"
-        yield f"{mean} {_against(look.mean_harm, alpha)}{' -> FAIL' if alpha and look.mean_harm >= alpha else ''}"
-    if measure.proof is not None:
-        yield f"proof of health {_e(measure.proof)} {_against(measure.proof, beta)}"
-    if measure.equal is not None:
-        yield f"proof of being within the margin of stable {_e(measure.equal)} {_against(measure.equal, beta)}"
+        limit = _threshold(told, "alpha")
+        failed = " -> FAIL" if limit is not None and look.mean_harm >= limit else ""
+        said.append(f"mean of all tests {_e(look.mean_harm)}{_against(look.mean_harm, limit)}{failed}")
+    return f"harm: e-value {', '.join(said)}" if said else ""
+
+
+def _proof(told: Told, measure: Measure) -> str:
+    limit = _threshold(told, "beta")
+    tests = ((measure.proof, "of health"), (measure.equal, "of being as good as stable"))
+    said = [f"{words} {_e(value)}{_against(value, limit)}" for value, words in tests if value is not None]
     if measure.proved_at is not None:
-        yield f"proved at {measure.proved_at:%H:%M:%S} UTC"
-    if measure.step_total:
-        yield f"this step {_counts(measure.step_bad, measure.step_total)}"
+        said.append(f"given at {measure.proved_at:%H:%M:%S} UTC")
+    return f"proof: e-value {', '.join(said)}" if said else ""
 
 
 def _threshold(told: Told, name: str) -> float | None:
@@ -319,7 +322,7 @@ def _threshold(told: Told, name: str) -> float | None:
 
 
 def _against(log10: float, threshold: float | None) -> str:
-    return "" if threshold is None else f"{'>=' if log10 >= threshold else '<'} {_e(threshold)}"
+    return "" if threshold is None else f" {'>=' if log10 >= threshold else '<'} {_e(threshold)}"
 
 
 def _e(log10: float) -> str:
@@ -337,7 +340,7 @@ def _age(measure: Measure) -> str:
 
 
 def _dispersion(measure: Measure) -> str:
-    return "" if measure.dispersion == 1 else f", clusters count as one in {measure.dispersion:.3g} (phi)"
+    return "" if measure.dispersion == 1 else f"; phi {measure.dispersion:.3g}: bad answers come in clusters"
 
 
 def _phases(phases: Sequence[PhaseRecord]) -> Iterator[Text]:
