@@ -366,54 +366,74 @@ def plan(
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
+_WISHES = {
+    "pause": "Stop a rollout's clock; its weight stays, and harm still takes it back.",
+    "resume": "Let a paused rollout go on with the step it was in.",
+    "promote": "Go on to the next step now, without the analysis; harm still takes it back.",
+    "abort": "Take a rollout back to stable, without quarantine.",
+    "undo": "Go back to the version that served before, in one step that is judged.",
+}
+"""Wishes that need a model and a reason, with what they do."""
+
+
+def _add_wish(wish: str, says: str) -> None:
+    """One command for each of them: they take the same."""
+
+    def command(
+        model: ModelArgument,
+        why: WhyOption,
+        environment: EnvironmentOption = None,
+        repo: RepoOption = None,
+        branch: BranchOption = None,
+        stack: StackOption = STACK,
+    ) -> None:
+        _ask(wish, model, environment, why, _settings(repo, branch, stack))
+
+    app.command(name=wish, help=says)(_says_errors(command))
+
+
+for _wish, _says in _WISHES.items():
+    _add_wish(_wish, _says)
+
+
 @app.command()
 @_says_errors
-def pause(
+def retry(
     model: ModelArgument,
     why: WhyOption,
+    version: Annotated[int | None, typer.Option("--version", help="Which; else the one stopped last.")] = None,
     environment: EnvironmentOption = None,
     repo: RepoOption = None,
     branch: BranchOption = None,
     stack: StackOption = STACK,
 ) -> None:
-    """Stop a rollout's clock; its weight stays, and harm still takes it back."""
-    _ask("pause", model, environment, why, _settings(repo, branch, stack))
+    """Try a version that was stopped again, with every step and on fresh evidence."""
+    _ask("retry", model, environment, why, _settings(repo, branch, stack), version)
 
 
 @app.command()
 @_says_errors
-def resume(
+def lift(
     model: ModelArgument,
     why: WhyOption,
+    version: Annotated[int, typer.Option("--version", help="Which.")],
     environment: EnvironmentOption = None,
     repo: RepoOption = None,
     branch: BranchOption = None,
     stack: StackOption = STACK,
 ) -> None:
-    """Let a paused rollout go on with the step it was in."""
-    _ask("resume", model, environment, why, _settings(repo, branch, stack))
+    """Take a version out of the quarantine; it is tried when it enters the trigger, or is there."""
+    _ask("lift", model, environment, why, _settings(repo, branch, stack), version)
 
 
-@app.command()
-@_says_errors
-def abort(
-    model: ModelArgument,
-    why: WhyOption,
-    environment: EnvironmentOption = None,
-    repo: RepoOption = None,
-    branch: BranchOption = None,
-    stack: StackOption = STACK,
+def _ask(
+    wish: str, model: str, environment: str | None, why: str, settings: Settings, version: int | None = None
 ) -> None:
-    """Take a rollout back to stable, without quarantine."""
-    _ask("abort", model, environment, why, _settings(repo, branch, stack))
-
-
-def _ask(wish: str, model: str, environment: str | None, why: str, settings: Settings) -> None:
     from pipelines.commands.asks import ask
     from pipelines.wiring import config_repo
     from policies.model import Wish
 
-    commit = ask(config_repo(settings), Wish(wish), model, environment, by=_me(), why=why)
+    commit = ask(config_repo(settings), Wish(wish), model, environment, by=_me(), why=why, version=version)
     typer.echo(f"{wish} asked in {commit[:12]}; the reconciler takes it up at its next look")
 
 

@@ -4,6 +4,8 @@ Rules:
 - Git is read first, the registry after it. A commit is accepted only on the tip that was read, so what the registry
   shows is never older than the release it is compared with.
 - A document that is broken is not in force (`documents_in_force.py`), and the break is said.
+- Evidence is asked for releases whose candidate has requests, one call for an environment; a baseline (a day of
+  stable's counts) only where a rollout is about to begin.
 - A tip that is foreign (rewritten history, a release or the Serve config gone or emptied) stops its environment.
 
 This module must not decide and must not act.
@@ -13,25 +15,39 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
 from policies.errors import BadInput, Retry, SluiceError
+from policies.facts import Observed, Rules
 from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
-from policies.model import Evidence, Phase, Record, RegistrySnapshot, Release, RuntimeObservation, Tip
+from policies.model import (
+    Application,
+    Evidence,
+    Objective,
+    Phase,
+    Record,
+    RegistrySnapshot,
+    Release,
+    RuntimeObservation,
+    Sli,
+    Tip,
+    Wish,
+)
 from policies.notes import Note, Severity
-from policies.noticing import Observed, Rules
 from policies.placement import known_revision, out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.record import evidence_with
-from policies.rollout import JUDGED
+from policies.rollout import JUDGED, wants_baseline
 from policies.stored_documents import parse_history, parse_record
+from policies.wishes import carried_out, only_asks
 
 Config = Mapping[str, Any]
 
@@ -122,11 +138,11 @@ class Looker:
         before = self._applied_releases(place, applied)
         refused = place.refused or self._foreign(place, applied, before)
         releases = _releases(place)
-        evidence = self._evidence(place, document, releases, now)
-        models = {
-            slug: self._model(place, slug, release, before.get(slug), registry, runtime, evidence.get(slug, ()), now)
+        seen = {
+            slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
+        models = seen if refused else self._measured(place, document, seen, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -169,25 +185,31 @@ class Looker:
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
 
-    def _evidence(
-        self, place: _Place, document: EnvironmentDocument, releases: Mapping[str, Release], now: datetime
-    ) -> Mapping[str, tuple[Evidence, ...]]:
-        requests = [
-            EvidenceRequest(
-                model=slug,
-                candidate=release.candidate,
-                stable=release.stable,
-                objectives=tuple(place.repo.slos[name] for name in place.repo.models[slug].slos),
-                since=release.rollout.traffic_since,
+    def _measured(
+        self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
+    ) -> Mapping[str, ModelLook]:
+        """The same models with evidence, tripped guards and baselines: one call each, where something is asked."""
+        door = self._doors.metrics
+        with_traffic, judged = list(_with_traffic(place, models)), list(_judged(place, models))
+        starting = list(_about_to_start(place, models, now))
+        trips = door(document.prometheus).trips(with_traffic, now) if with_traffic else {}
+        evidence = door(document.prometheus).evidence(judged, now) if judged else {}
+        baselines = door(document.prometheus).evidence(starting, now) if starting else {}
+        return {
+            slug: dataclasses.replace(
+                model,
+                observed=dataclasses.replace(
+                    model.observed,
+                    trip=trips.get(slug),
+                    evidence=evidence_with(model.observed.record, evidence.get(slug, ())),
+                    baseline=baselines.get(slug, ()),
+                    unavailable_since=self._blind_since(
+                        (place.name, slug), evidence.get(slug) or baselines.get(slug, ()), now
+                    ),
+                ),
             )
-            for slug, release in releases.items()
-            if release.phase in JUDGED
-            and slug in place.repo.models
-            and release.candidate
-            and release.rollout
-            and release.rollout.traffic_since
-        ]
-        return self._doors.metrics(document.prometheus).evidence(requests, now) if requests else {}
+            for slug, model in models.items()
+        }
 
     def _model(
         self,
@@ -197,15 +219,13 @@ class Looker:
         before: Release | None,
         registry: Registry,
         runtime: RuntimeObservation,
-        evidence: tuple[Evidence, ...],
         now: datetime,
     ) -> ModelLook:
         rules = _rules(place, slug)
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         digests, digest_reason = _digests(registry, release, rules, place)
-        changed = before is not None and before.revision >= release.revision and before != release
-        record = self._record(place, slug, release, taken_back=changed)
-        evidence = evidence_with(record, evidence)
+        older = before is not None and before.revision >= release.revision and before != release
+        changed = older and before is not None and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
@@ -215,13 +235,11 @@ class Looker:
             known_revision=known_revision(slug, runtime),
             out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
             candidate=_candidate(release, slug, runtime),
-            evidence=evidence,
-            unavailable_since=self._blind_since((place.name, slug), evidence, now),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
             taken_back_by=place.tip.author,
             tip=place.tip.commit,
-            record=record,
+            record=self._record(place, slug, release, taken_back=changed),
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
@@ -331,21 +349,73 @@ def _rules(place: _Place, slug: str) -> Rules:
     )
 
 
+# --- what the metrics are asked ---------------------------------------------------------------------------------
+
+
+def _with_traffic(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+    """Candidates that may have been given requests, whether every replica was seen to do so or not."""
+    for slug, model in models.items():
+        release = model.release
+        if release.phase in JUDGED and release.candidate and release.rollout and slug in place.repo.models:
+            objectives = _objectives(place, slug)
+            yield _request(slug, release.candidate, release.stable, objectives, release.rollout.started_at)
+
+
+def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+    for request in _with_traffic(place, models):
+        rollout = models[request.model].release.rollout
+        if rollout and rollout.traffic_since:
+            yield dataclasses.replace(request, since=rollout.traffic_since)
+
+
+def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:
+    """Stable in the candidate's place: how it did in the last day. It agrees with itself: that is not asked."""
+    for slug, model in models.items():
+        stable = model.release.stable
+        if stable and wants_baseline(model.release, model.observed, model.rules):
+            objectives = tuple(o for o in _objectives(place, slug) if o.sli is not Sli.AGREEMENT)
+            if objectives:
+                yield _request(slug, stable, None, objectives, now - BASELINE)
+
+
+def _objectives(place: _Place, slug: str) -> tuple[Objective, ...]:
+    return tuple(place.repo.slos[name] for name in place.repo.models[slug].slos)
+
+
+def _request(
+    slug: str, candidate: Application, stable: Application | None, objectives: tuple[Objective, ...], since: datetime
+) -> EvidenceRequest:
+    return EvidenceRequest(model=slug, candidate=candidate, stable=stable, objectives=objectives, since=since)
+
+
+# --- what the registry and Ray are asked ------------------------------------------------------------------------
+
+
 def _digests(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, str], str]:
-    """The digest of the version that is wanted, if one is: reading it may download the artifact."""
+    """The digest of the version that could start next, if one could: reading it may download the artifact."""
     versions = place.snapshot.models.get(release.model, {})
-    if release.phase is not Phase.STEADY or rules.settings is None or not place.snapshot.available:
+    if rules.settings is None or not place.snapshot.available:
         return {}, ""
-    present = at_trigger(rules.trigger, versions)
-    want = wanted(keep_books(release, present), rules.trigger, present, rules.settings)
-    if not isinstance(want, Wanted) or want.version not in versions:
+    version = _could_start(carried_out(release, versions)[0], rules, at_trigger(rules.trigger, versions))
+    if version is None or version not in versions:
         return {}, ""
-    if release.stable and release.stable.version == want.version:
-        return {want.version: release.stable.digest}, ""
+    if release.stable and release.stable.version == version:
+        return {version: release.stable.digest}, ""
     try:
-        return {want.version: registry.digest(release.model, want.version)}, ""
+        return {version: registry.digest(release.model, version)}, ""
     except SluiceError as error:
         return {}, str(error)
+
+
+def _could_start(release: Release, rules: Rules, present: frozenset[int]) -> int | None:
+    """What a person asked for, what is wanted, or what may supersede the running rollout."""
+    kept = keep_books(release, present)
+    if release.phase is not Phase.STEADY:
+        return kept.queued if rules.policy.on_newer == "supersede" else None
+    if release.ask and release.ask.wish is Wish.RETRY:
+        return release.ask.version
+    want = wanted(kept, rules.trigger, present, rules.settings) if rules.settings else None
+    return want.version if isinstance(want, Wanted) else None
 
 
 def _candidate(release: Release, slug: str, runtime: RuntimeObservation) -> Ready | Starting | Failed:

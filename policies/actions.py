@@ -69,12 +69,13 @@ class Restore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Nothing moves, and why; `until` is when patience ends, none where only an event can end it."""
+    """Nothing moves, and why; `until` is when patience ends, none where only the event `ends` can end it."""
 
     model: str
     environment: str
     reason: str
     until: datetime | None = None
+    ends: str = ""
 
 
 Action = WriteRelease | RemoveRelease | WriteRecord | WriteHistory | Annotate | Restore | Wait

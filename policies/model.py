@@ -384,8 +384,12 @@ class Rollout:
     """Why it is PAUSED or ROLLING_BACK."""
     purpose: Purpose | None = None
     """None: an ordinary rollout, with every step of the policy."""
+    asked_by: str = ""
+    """Who asked for it (`sluice undo`, `sluice retry`); empty: its version entered the trigger."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, measured before the rollout; one that is not named counts as 1."""
+    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Bad events in excess that it may cause, by objective; one that is not named is not counted."""
     state: tuple[TestState, ...] = ()
     """The tests' state at the last change of phase, one per objective: recomputable from the record's bins."""
 
@@ -438,7 +442,7 @@ class Refused:
 
 
 class Wish(StrEnum):
-    """What a person can ask of a running rollout."""
+    """What a person can ask of a release."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -446,9 +450,9 @@ class Wish(StrEnum):
     PROMOTE = "promote"
     """Go on to the next step, without waiting for its evidence; harm still takes it back."""
     UNDO = "undo"
-    """Back to the version that served before this one."""
+    """Back to the version that served before this one; while nothing runs."""
     RETRY = "retry"
-    """Try the version that was stopped last again."""
+    """Try a version that was stopped again, on fresh evidence; while nothing runs."""
     LIFT = "lift"
     """Take a version out of the quarantine."""
 
@@ -490,6 +494,12 @@ class Release:
     ask: Ask | None = None
     served: tuple[Application, ...] = ()
     """Applications that were stable before this one, the latest last."""
+
+    @property
+    def candidate_takes_the_route(self) -> bool:
+        """Is it answered by the candidate itself at 100 %, without a host? A failing stable version is a bad one."""
+        emergency = self.rollout is not None and self.rollout.purpose is Purpose.EMERGENCY
+        return self.candidate is not None and (self.stable is None or emergency)
 
     @property
     def waits_for_a_person(self) -> bool:
@@ -606,6 +616,8 @@ class HistoryRecord:
     """None: an ordinary rollout, with every step of the policy."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, as it was measured before the rollout."""
+    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Bad events in excess that it might cause, by objective."""
     record: Record | None = None
     """None in those of older Sluicegates."""
 

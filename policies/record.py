@@ -23,9 +23,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from policies.documents import RolloutPolicy
+from policies.facts import Noticed, Observed
 from policies.model import (
     Bin,
-    CauseKind,
     Counts,
     Discordant,
     Evidence,
@@ -36,10 +36,7 @@ from policies.model import (
     RecordedEvidence,
     Release,
     Source,
-    Verdict,
-    Wish,
 )
-from policies.noticing import RESUMED, Noticed, Observed, Signal
 from policies.stored_documents import plain, record_text
 
 SLUICEGATE = "sluicegate"
@@ -78,15 +75,14 @@ def looked(
     noticed: Noticed,
     *,
     observed: Observed,
-    verdict: Verdict | None,
     policy: RolloutPolicy,
     now: datetime,
 ) -> Record:
     """The rollout's record with this look, and with the bins that came since the last one.
 
-    `verdict` is what the evidence said; none in a phase that is not judged. Raises ValueError where there is no rollout
-    before or after the look: that is a bug.
+    Raises ValueError where there is no rollout before or after the look: that is a bug.
     """
+    verdict = noticed.judged
     rollout = after.rollout or before.rollout
     if rollout is None:
         raise ValueError(f"{before.model} has no rollout that a look could be recorded of")
@@ -99,13 +95,13 @@ def looked(
         phase=before.phase,
         following=after.phase,
         weight_percent=after.weight_percent,
-        actor=actor_of(before, observed, noticed),
+        actor=_actor(noticed),
         tip=observed.tip,
         reasons=noticed.reasons,
         verdict=verdict.kind if verdict else noticed.verdict,
         mean_harm=_figure(verdict.mean_harm) if verdict else None,
         measures=tuple(map(_storable, verdict.measures)) if verdict else (),
-        ask=before.ask if _carries_out(before, noticed) else None,
+        ask=before.ask if before.ask and before.ask.by == noticed.by else None,
         new_policy=bool(record.policy) and record.policy != said,
     )
     return fitted(
@@ -115,28 +111,9 @@ def looked(
     )
 
 
-def actor_of(release: Release, observed: Observed, noticed: Noticed) -> str:
+def _actor(noticed: Noticed) -> str:
     """Who moved it: the person whose wish or commit it was, else Sluicegate."""
-    if noticed.cause and noticed.cause.kind is CauseKind.REVERTED and observed.taken_back_by:
-        return observed.taken_back_by
-    return release.ask.by if release.ask and _carries_out(release, noticed) else SLUICEGATE
-
-
-def _carries_out(release: Release, noticed: Noticed) -> bool:
-    """Is this signal the person's wish? Harm may come before it, and then it is not."""
-    if release.ask is None or noticed.verdict is not None:
-        return False
-    if noticed.cause is not None:
-        return noticed.cause.kind is CauseKind.ASKED
-    match release.ask.wish:
-        case Wish.RESUME:
-            return noticed.signal in RESUMED.values()
-        case Wish.PROMOTE:
-            return noticed.signal in (Signal.PASSED, Signal.PASSED_LAST, Signal.SETTLED, *RESUMED.values())
-        case Wish.UNDO | Wish.RETRY:
-            return noticed.signal is Signal.STARTED
-        case Wish.PAUSE | Wish.ABORT | Wish.LIFT:
-            return False
+    return noticed.by or (noticed.start.asked_by if noticed.start else "") or SLUICEGATE
 
 
 def _storable(measure: Measure) -> Measure:

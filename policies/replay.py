@@ -18,14 +18,17 @@ This module must not do I/O or read a clock.
 from __future__ import annotations
 
 import dataclasses
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from policies.actions import WriteHistory, WriteRecord, WriteRelease
+from policies.budget import LEAST_BUDGET
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger, parse_duration
 from policies.errors import BadInput
+from policies.facts import Observed, Rules, Signal
 from policies.model import (
     Application,
     Ask,
@@ -45,12 +48,13 @@ from policies.model import (
     Rollout,
     Settings,
     Source,
+    Trip,
     VerdictKind,
     Wish,
 )
-from policies.noticing import Observed, Rules, Signal
 from policies.record import SLUICEGATE, recorded_evidence
 from policies.rollout import JUDGED, decide
+from policies.stored_documents import plain
 
 SOON = timedelta(seconds=1)
 """After something changed the reconciler looks again this soon."""
@@ -60,6 +64,7 @@ MOST_LOOKS = 250_000
 
 _TRIGGER = Trigger(stage="Production")
 _NO_DIGEST = f"sha256:{0:064x}"
+_TRIPPED = re.compile(r"guard of (\d+) host replicas? stopped it: ([\d,]+) of its ([\d,]+) answers")
 _RAY_DIFFERS = "Ray does not match Git"
 
 
@@ -81,11 +86,18 @@ class Past:
     record: Record
     evidence: tuple[Evidence, ...]
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
     purpose: Purpose | None = None
     outcome: Outcome | None = None
     """None: it is under way."""
     cause: Cause | None = None
     ended_at: datetime | None = None
+
+    @property
+    def asked_by(self) -> str:
+        """Who asked for it; empty: its version entered the trigger."""
+        actor = self.record.looks[0].actor if self.record.looks else SLUICEGATE
+        return "" if actor == SLUICEGATE else actor
 
     @property
     def metrics_deadline(self) -> timedelta:
@@ -113,6 +125,7 @@ def finished(history: HistoryRecord, evidence: Sequence[Evidence] = ()) -> Past:
         record=record,
         evidence=recorded_evidence(record) or tuple(evidence),
         dispersion=history.dispersion,
+        budget=history.budget,
         purpose=history.purpose,
         outcome=history.outcome,
         cause=history.cause,
@@ -138,6 +151,7 @@ def under_way(release: Release, record: Record | None, evidence: Sequence[Eviden
         record=known,
         evidence=recorded_evidence(known) or tuple(evidence),
         dispersion=rollout.dispersion,
+        budget=rollout.budget,
         purpose=rollout.purpose,
         cause=rollout.cause,
     )
@@ -189,6 +203,7 @@ class _Replaying:
         self._blind = tuple(_blind(past))
         self._candidate = Application(version=past.version, digest=past.digest)
         self._rules = Rules(policy=policy, trigger=_TRIGGER, on_rollback="annotate", settings=Settings())
+        self._newer = 1 + max(past.version, past.stable_version or 0)
         self._release = self._begun()
         self._record = Record(rollout=past.rollout, looks=past.record.looks[:1])
         self._ended: HistoryRecord | None = None
@@ -234,7 +249,9 @@ class _Replaying:
                 started_at=past.started_at,
                 records=(warming,),
                 purpose=past.purpose,
+                asked_by=past.asked_by,
                 dispersion=past.dispersion,
+                budget=_allowances(past, self._rules.policy),
             ),
         )
 
@@ -254,6 +271,8 @@ class _Replaying:
     def _look(self, now: datetime) -> bool:
         """Decide and take over what was decided; returns whether the rollout moved."""
         release = dataclasses.replace(self._release, ask=self._asks.get(now))
+        if self._stopped(now, CauseKind.SUPERSEDED):
+            release = dataclasses.replace(release, queued=self._newer, seen=tuple(sorted({*release.seen, self._newer})))
         rules = self._rules if not self._removed(now) else dataclasses.replace(self._rules, settings=None)
         moved = False
         for action in decide(release, self._observed(now), rules, now):
@@ -270,12 +289,15 @@ class _Replaying:
 
     def _observed(self, now: datetime) -> Observed:
         past = self._past
-        present = {n for n in self._release.seen if n != past.version or not self._withdrawn(now)}
+        known = {*self._release.seen, self._newer}
+        present = {n for n in known if n != past.version or not self._stopped(now, CauseKind.WITHDRAWN)}
+        present -= {self._newer} if not self._stopped(now, CauseKind.SUPERSEDED) else set()
         return Observed(
             versions={
-                n: RegisteredVersion(number=n, stage="Production" if n in present else "Archived")
-                for n in self._release.seen
+                n: RegisteredVersion(number=n, stage="Production" if n in present else "Archived") for n in known
             },
+            digests={self._newer: _NO_DIGEST},
+            trip=self._trip(now),
             out_of_place=self._out_of_place(now),
             candidate=self._readiness(now),
             evidence=self._evidence(now),
@@ -347,8 +369,14 @@ class _Replaying:
         else:
             self._differs = self._differs or (now, here, was)
 
-    def _withdrawn(self, now: datetime) -> bool:
-        return self._stopped(now, CauseKind.WITHDRAWN)
+    def _trip(self, now: datetime) -> Trip | None:
+        """The guard's, from when it was seen to have stopped the candidate; a policy without a guard has none."""
+        if self._rules.policy.guard is None or not self._stopped(now, CauseKind.GUARD) or self._past.cause is None:
+            return None
+        said = _TRIPPED.search(" ".join(self._past.cause.reasons))
+        hosts, bad, requests = (int(n.replace(",", "")) for n in said.groups()) if said else (1, 0, 0)
+        at = next(p.since for p in self._past.phases if p.phase is Phase.ROLLING_BACK)
+        return Trip(build=self._candidate.build, hosts=hosts, requests=requests, bad=bad, at=at)
 
     def _removed(self, now: datetime) -> bool:
         past = self._past
@@ -376,6 +404,11 @@ class _Replaying:
             unknown=tuple(self._unknown(now)),
         )
 
+    def _changed(self, field: str) -> bool:
+        """Is that field of the policy another one than recorded?"""
+        recorded = self._past.record.policy
+        return field in recorded and recorded[field] != plain(self._rules.policy)[field]
+
     def _unknown(self, now: datetime) -> Iterator[str]:
         if self._differs and now - self._differs[0] > self._patience:
             at, here, was = self._differs
@@ -392,9 +425,24 @@ class _Replaying:
                     f"{evidence.objective.name}: bins before {fine:%Y-%m-%d %H:%M:%S} UTC are recorded coarser than "
                     "they were judged"
                 )
+        if self._past.cause and self._past.cause.kind is CauseKind.GUARD and self._changed("guard"):
+            yield "the guard stopped it; when one with another alpha would have is not recorded"
+        if self._changed("on_newer") and self._rules.policy.on_newer == "supersede":
+            yield "whether a newer version entered the trigger meanwhile is not recorded"
         changed = [look.at for look in self._past.record.looks if look.new_policy]
         if changed:
             yield f"the policy was changed at {changed[0]:%H:%M:%S} UTC: the record has the one that was in force last"
+
+
+def _allowances(past: Past, policy: RolloutPolicy) -> Mapping[str, float]:
+    """What it might have spent by this policy: the recorded allowances are for the recorded share."""
+    if policy.budget is None:
+        return {}
+    recorded = (past.record.policy.get("budget") or {}).get("share", policy.budget.share)
+    least = {name: LEAST_BUDGET * past.dispersion.get(name, 1.0) for name in past.budget}
+    if recorded == policy.budget.share:
+        return past.budget
+    return {name: max(least[name], events * policy.budget.share / recorded) for name, events in past.budget.items()}
 
 
 def _spans(evidence: Evidence) -> Iterator[tuple[Bin, datetime]]:

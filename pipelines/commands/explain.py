@@ -21,6 +21,7 @@ from pipelines.commands.chart import Marks, charts
 from policies.document_reading import read_document
 from policies.documents import format_duration
 from policies.errors import BadInput
+from policies.facts import Signal
 from policies.layout import Place, locate
 from policies.model import (
     Cause,
@@ -37,7 +38,6 @@ from policies.model import (
     Tip,
     VerdictKind,
 )
-from policies.noticing import Signal
 from policies.stored_documents import parse_history, parse_record
 from policies.verdict_words import e_value, percent
 from registry_bridge.config_repo import CommitEntry

@@ -42,6 +42,8 @@ class ReleaseView:
     since: datetime | None
     waits: str
     until: datetime | None
+    ends: str
+    """The event that ends the wait, where no time does."""
     quarantined: tuple[int, ...]
     queued: int | None
 
@@ -68,6 +70,7 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         since=release.rollout.current.since if release.rollout else None,
         waits=wait.reason if wait else _own_words(release),
         until=wait.until if wait else None,
+        ends=wait.ends if wait else "",
         quarantined=tuple(sorted({q.version for q in release.quarantine})),
         queued=release.queued,
     )
@@ -94,13 +97,18 @@ def _status_block(view: ReleaseView, now: datetime) -> list[str]:
         head += f"; v{view.candidate} at {view.weight_percent} %{since}, rollout {view.rollout}"
     lines = [head]
     if view.waits:
-        until = f", until {view.until.astimezone(UTC):%H:%M:%S} UTC" if view.until else ""
-        lines.append(f"  {view.waits}{until}")
+        lines.append(f"  {view.waits}{_end_in_words(view.until, view.ends)}")
     if view.queued is not None:
         lines.append(f"  v{view.queued} is queued")
     if view.quarantined:
         lines.append("  quarantined: " + ", ".join(f"v{n}" for n in view.quarantined))
     return lines
+
+
+def _end_in_words(until: datetime | None, ends: str) -> str:
+    if until is not None:
+        return f", until {until.astimezone(UTC):%H:%M:%S} UTC"
+    return f"; it ends when {ends}" if ends else ""
 
 
 def _whole(duration: Any) -> Any:
@@ -174,8 +182,8 @@ def _action_lines(action: Action) -> list[str]:
             back = f", v{action.stable} goes back there" if action.stable else ""
             return [f"{action.model} ({action.environment}): registry: v{action.candidate} leaves the trigger{back}"]
         case Wait():
-            until = f", until {action.until.astimezone(UTC):%H:%M:%S} UTC" if action.until else ""
-            return [f"{action.model} ({action.environment}): waits: {action.reason}{until}"]
+            end = _end_in_words(action.until, action.ends)
+            return [f"{action.model} ({action.environment}): waits: {action.reason}{end}"]
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------

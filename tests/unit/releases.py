@@ -8,6 +8,7 @@ from typing import Any
 
 from policies.convergence import Ready
 from policies.documents import Bake, RolloutPolicy, Trigger
+from policies.facts import Observed, Rules
 from policies.model import (
     Application,
     Bin,
@@ -23,7 +24,6 @@ from policies.model import (
     Sli,
     Source,
 )
-from policies.noticing import Observed, Rules
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -10,6 +10,7 @@ import pytest
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
 from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
+from policies.facts import Signal
 from policies.model import (
     Ask,
     Cause,
@@ -23,7 +24,6 @@ from policies.model import (
     VerdictKind,
     Wish,
 )
-from policies.noticing import Signal
 from policies.rollout import TRANSITIONS, decide
 from policies.stored_documents import parse_release, release_text
 from tests.unit.releases import (
