@@ -287,13 +287,15 @@ def replay(
     tip, now = outside.repo.read(), datetime.now(UTC)
     wanted = replaying.policy_of(policy, replaying.documents(tip))
     begun = now - _duration("--since", since) if since else None
-    found = replaying.judged_again(
+    found, problems = replaying.judged_again(
         replaying.pasts(tip, rollout, begun, model), wanted, outside, tip, now, prometheus=source is Bins.PROMETHEUS
     )
     if output is Output.JSON:
         typer.echo(views.as_json("replays", [replaying.as_data(one) for one in found]))
     else:
         typer.echo("\n".join(replaying.lines(found)))
+    for problem in problems:
+        typer.echo(f"sluice: not judged again: {problem}", err=True)
 
 
 @app.command()

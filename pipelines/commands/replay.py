@@ -127,14 +127,23 @@ def _release_of(past: Past, repo: Repo) -> Release:
 
 def judged_again(
     all_of_them: Sequence[Past], policy: RolloutPolicy, doors: Doors, tip: Tip, now: datetime, *, prometheus: bool
-) -> tuple[Replay, ...]:
-    """Replays of these rollouts; their bins from Prometheus where that is wished, or where they have none."""
+) -> tuple[tuple[Replay, ...], tuple[str, ...]]:
+    """Replays of these rollouts, and why there are none of others.
 
-    def with_bins(past: Past) -> Past:
-        had_traffic = any(p.live_since and p.phase not in _WITHOUT_TRAFFIC for p in past.phases)
-        return from_prometheus(past, doors, tip, now) if had_traffic and (prometheus or not past.evidence) else past
-
-    return tuple(replay(with_bins(past), policy) for past in all_of_them)
+    Bins come from Prometheus where that is wished, or where a record has none. Raises BadInput where there is no replay
+    at all.
+    """
+    replays, problems = [], []
+    for past in all_of_them:
+        try:
+            had_traffic = any(p.live_since and p.phase not in _WITHOUT_TRAFFIC for p in past.phases)
+            asked = had_traffic and (prometheus or not past.evidence)
+            replays.append(replay(from_prometheus(past, doors, tip, now) if asked else past, policy))
+        except BadInput as error:
+            problems.append(str(error))
+    if not replays:
+        raise BadInput("\n".join(problems))
+    return tuple(replays), tuple(problems)
 
 
 # --- in words -------------------------------------------------------------------------------------------------
