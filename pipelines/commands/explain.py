@@ -23,6 +23,7 @@ from policies.documents import format_duration
 from policies.errors import BadInput
 from policies.facts import Signal
 from policies.layout import Place, locate
+from policies.limit import Truth, fewest_events, fewest_events_to_prove
 from policies.model import (
     Cause,
     HistoryRecord,
@@ -52,6 +53,7 @@ _ROLLOUT_TRAILER = "Sluice-Rollout"
 _SIGNALS = {signal.name: signal.value for signal in Signal}
 _LEAST_SHOWN = 1e-5
 """A smaller bound of a rate is none that anybody would act on."""
+_MINUTE_S = 60
 _LN_10 = math.log(10)
 _STYLES = {VerdictKind.PASS: "green", VerdictKind.FAIL: "bold red", VerdictKind.UNAVAILABLE: "yellow"}
 
@@ -194,6 +196,7 @@ def lines(told: Told, *, width: int, marks: Marks) -> Iterator[Text]:
     if not looks:
         yield from _phases(told.phases)
     if told.record:
+        yield from _limits(told.record)
         yield from charts(told.record, width=width, marks=marks)
 
 
@@ -223,8 +226,8 @@ def _policy(policy: Mapping[str, object]) -> Iterator[str]:
     steps = policy.get("steps")
     shares = f"steps {', '.join(map(str, steps))} %, then " if isinstance(steps, Sequence) and steps else ""
     yield f"policy {policy.get('name')}: {'shadow, ' if policy.get('shadow') else ''}{shares}100 %"
-    alpha, beta = policy.get("alpha"), policy.get("beta")
-    if isinstance(alpha, float) and isinstance(beta, float):
+    alpha, beta = _figure(policy, "alpha"), _figure(policy, "beta")
+    if alpha is not None and beta is not None:
         yield "over the whole rollout, however often it is looked at:"
         yield f"  a healthy version is taken back with a chance of {percent(alpha)} at most (alpha)"
         yield f"  one outside an SLO is proved healthy with a chance of {percent(beta)} at most (beta)"
@@ -315,10 +318,57 @@ def _proof(told: Told, measure: Measure) -> str:
     return f"proof: e-value {', '.join(said)}" if said else ""
 
 
+# --- how soon anybody could know ------------------------------------------------------------------------------
+
+
+def _limits(record: Record) -> Iterator[Text]:
+    """T* for what was seen: what any test would have needed that errs as seldom and knew the rates beforehand."""
+    last = next((look for look in reversed(record.looks) if any(m.rate is not None for m in look.measures)), None)
+    lines = [line for measure in (last.measures if last else ()) if (line := _limit(record.policy, measure))]
+    if lines:
+        yield Text()
+        yield Text("the fewest that any test needs in the mean (T*), at the rates and the traffic that were seen:")
+        yield from (Text(f"  {line}") for line in lines)
+
+
+def _limit(policy: Mapping[str, object], measure: Measure) -> str:
+    alpha, beta, tolerance = (_figure(policy, name) for name in ("alpha", "beta", "tolerance"))
+    if alpha is None or beta is None or tolerance is None:
+        return ""
+    if measure.rate is None or measure.since is None or measure.until is None:
+        return ""
+    minutes = (measure.until - measure.since).total_seconds() / _MINUTE_S
+    events = measure.candidate_total / minutes
+    seen = f"{events:,.0f} events a minute; {measure.candidate_total:,.0f} were seen"
+    if measure.rate < measure.allowed:
+        fewest = fewest_events_to_prove(measure.rate, beta=beta, allowed=measure.allowed)
+        return f"{measure.objective}: {_number(fewest)} to prove {percent(measure.rate)} healthy, of {seen}"
+    truth = Truth(
+        candidate_rate=measure.rate,
+        stable_rate=measure.stable_rate or 0.0,
+        candidate_events=events,
+        stable_events=measure.stable_total / minutes,
+    )
+    fewest = fewest_events(truth, alpha=alpha, allowed=measure.allowed, tolerance=tolerance)
+    if not math.isfinite(fewest):
+        return ""
+    return f"{measure.objective}: {_number(fewest)} to show that {percent(measure.rate)} is harm, of {seen}"
+
+
+def _figure(policy: Mapping[str, object], name: str) -> float | None:
+    """A number of the policy; none where the record has none: a person can write anything into it."""
+    value = policy.get(name)
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _number(events: float) -> str:
+    return f"{math.ceil(events):,} events"
+
+
 def _threshold(told: Told, name: str) -> float | None:
     """1/alpha or 1/beta, log10."""
-    value = told.record.policy.get(name) if told.record else None
-    return -math.log10(value) if isinstance(value, float) and value > 0 else None
+    value = _figure(told.record.policy, name) if told.record else None
+    return None if value is None else -math.log10(value)
 
 
 def _against(log10: float, threshold: float | None) -> str:
