@@ -2,7 +2,7 @@
 
 Rules:
 - Results on stdout, everything else on stderr; every error says the next step. `NO_COLOR` is obeyed (typer, rich).
-- Exit codes: 0 done or nothing to do, 1 an error, 2 `plan` would change something, `analyze` says anything but PASS (and a
+- Exit codes: 0 done or nothing to do, 1 an error, 2 `plan` would change something, `analyze` says no PASS (and a
   usage error).
 - Nothing heavy is imported before the command that needs it runs: `sluice --help` answers at once.
 """
