@@ -17,6 +17,7 @@ This module must not judge or say what follows.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -58,6 +59,9 @@ MOST_LOOKS = 200
 """Looks that are kept then: the newest, and of a rollout's beginning FIRST_LOOKS."""
 
 FIRST_LOOKS = 20
+
+_CHARACTERS_AROUND = 1_000
+"""Of the names of an objective's fields and its figures."""
 
 NEW_COUNTERS_BINS = 2
 """Processes are first scraped within one interval of each other; it touches two bins."""
@@ -225,12 +229,22 @@ def _nones(part: RecordedEvidence) -> tuple[None, ...]:
 
 def fitted(record: Record) -> Record:
     """The record below MOST_CHARACTERS: the oldest bins coarser, then the oldest looks without their figures."""
-    while len(record_text(record)) > MOST_CHARACTERS:
+    while _characters(record) > MOST_CHARACTERS:
         smaller = _coarser(record) or _thinner(record)
         if smaller == record:
             return record
         record = smaller
     return record
+
+
+def _characters(record: Record) -> int:
+    """How long its text is at most: counts as floats are two characters longer than they are written."""
+    looks = len(record_text(dataclasses.replace(record, evidence=())))
+    return looks + sum(_CHARACTERS_AROUND + len(json.dumps(_lists(part))) for part in record.evidence)
+
+
+def _lists(part: RecordedEvidence) -> tuple[object, ...]:
+    return part.candidate, part.stable, part.rescued, part.pairs, part.query
 
 
 def _coarser(record: Record) -> Record | None:
