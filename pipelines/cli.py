@@ -222,7 +222,7 @@ def history(
     records = views.finished(config_repo(_settings(repo, branch, stack)).read())
     chosen = [record for record in records if model in (None, record.model)]
     if output is Output.JSON:
-        typer.echo(views.as_json("rollouts", chosen))
+        typer.echo(views.history_json(chosen))
     else:
         typer.echo("\n".join(views.history_lines(chosen, long=long)))
 

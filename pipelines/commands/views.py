@@ -154,6 +154,11 @@ def _history_block(record: HistoryRecord) -> list[str]:
     return lines
 
 
+def history_json(records: Sequence[HistoryRecord]) -> str:
+    """The same for programs, without the records of looks and bins: `sluice explain` has those."""
+    return as_json("rollouts", [{k: v for k, v in _plain(one).items() if k != "record"} for one in records])
+
+
 # --- plan ---------------------------------------------------------------------------------------------------------
 
 
