@@ -58,6 +58,10 @@ _AT_ONCE = timedelta(milliseconds=100)
 _RECORDS_REMEMBERED = 128
 
 
+# A day of samples is a large answer, and a service that burns does so for minutes at least.
+BASELINE_YOUNG = timedelta(minutes=1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Doors:
     """One door per outside system; those that an environment names are made for it."""
@@ -104,7 +108,10 @@ class Look:
 
 
 class Looker:
-    """Looks; remembers only since when something has been so without a break: lost, it costs a longer wait."""
+    """Looks; remembers only since when something has been so without a break, and baselines that are young.
+
+    Lost, it costs a longer wait or a query more.
+    """
 
     def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
         self._doors = doors
@@ -112,6 +119,7 @@ class Looker:
         self._documents = DocumentsInForce(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
+        self._baselines: dict[tuple[str, str], _Baseline] = {}
 
     def look(self, now: datetime) -> Look:
         """One look at everything. Raises Retry when Git is away, Stalled when the repo cannot be read."""
@@ -191,10 +199,9 @@ class Looker:
         """The same models with evidence, tripped guards and baselines: one call each, where something is asked."""
         door = self._doors.metrics
         with_traffic, judged = list(_with_traffic(place, models)), list(_judged(place, models))
-        starting = list(_about_to_start(place, models, now))
         trips = door(document.prometheus).trips(with_traffic, now) if with_traffic else {}
         evidence = door(document.prometheus).evidence(judged, now) if judged else {}
-        baselines = door(document.prometheus).evidence(starting, now) if starting else {}
+        baselines = self._baselines_of(place, document, list(_about_to_start(place, models, now)), now)
         return {
             slug: dataclasses.replace(
                 model,
@@ -210,6 +217,25 @@ class Looker:
             )
             for slug, model in models.items()
         }
+
+    def _baselines_of(
+        self, place: _Place, document: EnvironmentDocument, starting: list[EvidenceRequest], now: datetime
+    ) -> Mapping[str, tuple[Evidence, ...]]:
+        """Baselines by model; one that keeps a rollout waiting is asked again once it is BASELINE_YOUNG old."""
+        wanted = {(place.name, request.model): request for request in starting}
+        known = {key: self._baselines[key] for key, request in wanted.items() if self._is_young(key, request, now)}
+        asked = [request for key, request in wanted.items() if key not in known]
+        answers = self._doors.metrics(document.prometheus).evidence(asked, now) if asked else {}
+        for request in asked:
+            evidence = answers.get(request.model, ())
+            known[place.name, request.model] = _Baseline(stable=request.candidate, at=now, evidence=evidence)
+        others = {key: baseline for key, baseline in self._baselines.items() if key[0] != place.name}
+        self._baselines = {**others, **known}
+        return {model: baseline.evidence for (_, model), baseline in known.items()}
+
+    def _is_young(self, key: tuple[str, str], request: EvidenceRequest, now: datetime) -> bool:
+        known = self._baselines.get(key)
+        return known is not None and known.stable == request.candidate and now - known.at < BASELINE_YOUNG
 
     def _model(
         self,
@@ -273,6 +299,15 @@ class Looker:
         key = (place.name, slug, release.rollout.current.since)
         self._warming_since[key] = place.warming.get(key, now)
         return self._warming_since[key]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Baseline:
+    """What was answered about a stable version."""
+
+    stable: Application
+    at: datetime
+    evidence: tuple[Evidence, ...]
 
 
 @dataclasses.dataclass(frozen=True)

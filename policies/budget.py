@@ -47,7 +47,10 @@ def burning(baseline: Sequence[Evidence], budget: Budget, now: datetime) -> tupl
 def _burns(baseline: Evidence, budget: Budget, now: datetime) -> str:
     short, long = _last(baseline, budget.short_window, now), _last(baseline, budget.long_window, now)
     allowed = baseline.objective.allowed_bad_rate
-    if long.bad < MIN_BAD_TO_BURN or min(_burn_rate(short, allowed), _burn_rate(long, allowed)) < budget.burn_rate:
+    slower = min(_burn_rate(short, allowed), _burn_rate(long, allowed))
+    if not (
+        long.bad >= MIN_BAD_TO_BURN and slower >= budget.burn_rate
+    ):  # so that NaN, which is no count, burns nothing
         return ""
     rates = " and ".join(
         f"{_burn_rate(counts, allowed):.1f} times over {format_duration(window)} "

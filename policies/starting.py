@@ -39,10 +39,12 @@ def notice_steady(release: Release, observed: Observed, rules: Rules, now: datet
     start = what_starts(release, observed, rules)
     if not isinstance(start, Start):
         return start
-    measured = _measured(start, observed, rules, now)
-    if measured.purpose is None and (wait := _waits(measured, observed, rules, now)):
+    burns = burning(observed.baseline, rules.policy.budget, now) if rules.policy.budget else ()
+    start = _as_emergency(start, observed, burns)
+    if start.purpose is None and (wait := _waits(start, observed, rules, burns, now)):
         return wait
-    return Noticed(signal=Signal.STARTED, start=measured, reasons=measured.reasons, by=measured.asked_by)
+    start = _measured(start, observed, rules, now)
+    return Noticed(signal=Signal.STARTED, start=start, reasons=start.reasons, by=start.asked_by)
 
 
 def what_starts(release: Release, observed: Observed, rules: Rules) -> Start | Idle | Refused:
@@ -120,28 +122,19 @@ def _without(quarantine: tuple[Quarantined, ...], version: int, observed: Observ
 # --- the baseline ---------------------------------------------------------------------------------------------
 
 
-def _measured(start: Start, observed: Observed, rules: Rules, now: datetime) -> Start:
-    """With phi and budget from the baseline, and as an emergency where it is one."""
-    dispersion = dispersions(observed.baseline)
-    budget = rules.policy.budget
-    trouble = (*_burns(observed, rules, now), *_unavailable(observed), *filter(None, (observed.out_of_place,)))
-    start = dataclasses.replace(
-        start,
-        dispersion=dispersion,
-        budget=allowances(observed.baseline, budget, dispersion, now) if budget else {},
-        reasons=(*start.reasons, *_in_words(dispersion), *_unmeasured(observed)),
-    )
-    registered = (observed.versions or {}).get(start.candidate.version)
-    if not trouble or not _is_emergency(registered):
+def _as_emergency(start: Start, observed: Observed, burns: tuple[str, ...]) -> Start:
+    """The same as an emergency, where its version is tagged so and there is trouble."""
+    trouble = (*burns, *_unavailable(observed), *filter(None, (observed.out_of_place,)))
+    if not trouble or not _is_emergency((observed.versions or {}).get(start.candidate.version)):
         return start
     words = f"v{start.candidate.version} is tagged {EMERGENCY_TAG}: it takes the route once it is warm"
     return dataclasses.replace(start, purpose=Purpose.EMERGENCY, reasons=(*start.reasons, words, *trouble))
 
 
-def _waits(start: Start, observed: Observed, rules: Rules, now: datetime) -> Idle | None:
+def _waits(start: Start, observed: Observed, rules: Rules, burns: tuple[str, ...], now: datetime) -> Idle | None:
     """Why an ordinary rollout does not start yet."""
     version = start.candidate.version
-    if burns := _burns(observed, rules, now):
+    if burns:
         words = "; ".join(burns)
         ends = f"it burns no longer over one of the two windows; the tag {EMERGENCY_TAG} on v{version} starts it now"
         return Idle(reason=f"v{version} is wanted, but the service burns its error budget: {words}", ends=ends)
@@ -152,8 +145,15 @@ def _waits(start: Start, observed: Observed, rules: Rules, now: datetime) -> Idl
     return None
 
 
-def _burns(observed: Observed, rules: Rules, now: datetime) -> tuple[str, ...]:
-    return burning(observed.baseline, rules.policy.budget, now) if rules.policy.budget else ()
+def _measured(start: Start, observed: Observed, rules: Rules, now: datetime) -> Start:
+    """With phi and budget from the baseline."""
+    dispersion, budget = dispersions(observed.baseline), rules.policy.budget
+    return dataclasses.replace(
+        start,
+        dispersion=dispersion,
+        budget=allowances(observed.baseline, budget, dispersion, now) if budget else {},
+        reasons=(*start.reasons, *_in_words(dispersion), *_unmeasured(observed)),
+    )
 
 
 def _unavailable(observed: Observed) -> tuple[str, ...]:

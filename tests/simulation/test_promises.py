@@ -104,7 +104,7 @@ class Promises(RuleBasedStateMachine):
         self.world.mend()
 
     @precondition(lambda self: self.world.repo.away is None)
-    @rule(wish=st.sampled_from(Wish))
+    @rule(wish=st.sampled_from([Wish.PAUSE, Wish.RESUME, Wish.ABORT]))
     def somebody_asks(self, wish) -> None:
         with contextlib.suppress(BadInput, Retry):  # nothing is running that could be asked, or Git's answer is lost
             self.world.ask(wish)

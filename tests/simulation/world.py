@@ -176,9 +176,9 @@ class World:
         """All documents are as they should be."""
         self.repo.person_commits({"models/aaa.yaml": None, **self._documents()})
 
-    def ask(self, wish: Wish) -> None:
+    def ask(self, wish: Wish, version: int | None = None) -> None:
         """Raises BadInput where there is nothing to ask for."""
-        ask(self.repo, wish, MODEL, "production", by="Ada", why="a person wants it")
+        ask(self.repo, wish, MODEL, "production", by="Ada", why="a person wants it", version=version)
 
     # --- time ---
 

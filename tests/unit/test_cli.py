@@ -21,7 +21,7 @@ from pipelines.reconciler import Tick
 from policies.actions import Wait
 from policies.errors import BadInput
 from policies.layout import history_path, release_path
-from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Release, Wish
+from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Quarantined, Release, Wish
 from policies.stored_documents import history_text, release_text
 from tests.fakes.repo import FakeRepo
 from tests.simulation.world import BAD, HEALTHY, World
@@ -417,9 +417,53 @@ def test_a_wish_that_would_change_nothing_is_refused_in_words(here: Path) -> Non
     assert git(repo, "log", "-1", "--format=%s", "main") == "a config repo"
 
 
+@pytest.mark.parametrize("wish", ["pause", "resume", "promote", "abort", "undo", "retry", "lift"])
+def test_every_wish_is_a_commit_that_says_who_what_and_why(here: Path, wish: str) -> None:
+    stopped = Quarantined(
+        version=3, digest=application(3).digest, build=application(3).build, rollout="r1", since=NOW, reasons=("bad",)
+    )
+    running = rolling(Phase.PAUSED, weight=10, cause=Cause(kind=CauseKind.INCONCLUSIVE, reasons=("thin",)))
+    idle = steady(2, served=(application(1),), quarantine=(stopped,))
+    repo = config_repo(here, idle if wish in ("undo", "retry", "lift") else running)
+    version = ["--version", "3"] if wish == "lift" else []
+    asked = sluice(wish, "fraud", "--why", "she knows", *version, "--repo", repo, LOGNAME="ada")
+    assert (asked.exit_code, asked.stderr) == (0, "")
+    which = " v3" if wish in ("retry", "lift") else ""
+    said = git(repo, "log", "-1", "--format=%s%n%b", "main")
+    assert said.startswith(f"fraud (production): ada asks to {wish}{which}\n")
+    assert "she knows" in said
+    assert f"Sluice-Ask: {wish}" in said
+    shown = git(repo, "show", "main:environments/production/releases/fraud.yaml")
+    assert f"wish: {wish}" in shown
+    assert ("  version: 3\n" in shown[shown.index("ask:") :]) is bool(which)
+
+
+def test_retry_means_the_version_that_was_stopped_last() -> None:
+    stopped = tuple(
+        Quarantined(
+            version=n,
+            digest=application(n).digest,
+            build=application(n).build,
+            rollout="r",
+            since=NOW - n * MINUTE,
+            reasons=("bad",),
+        )
+        for n in (7, 3, 5)
+    )
+    repo = in_memory(steady(1, quarantine=stopped))
+    ask(repo, Wish.RETRY, "fraud", None, by="ada", why="the feature store was broken")
+    assert "asks to retry v3" in repo.log(1)[0].subject
+    with pytest.raises(BadInput, match="say with --version"):
+        ask(in_memory(steady(1)), Wish.RETRY, "fraud", None, by="ada", why="because")
+
+
 @pytest.mark.parametrize(
     ("phase", "wish", "words"),
     [
+        (Phase.WARMING, Wish.PROMOTE, "not warm"),
+        (Phase.CANARY, Wish.UNDO, "v2 is on its way; abort it"),
+        (Phase.CANARY, Wish.RETRY, "on its way"),
+        (Phase.CANARY, Wish.LIFT, "needs --version"),
         (Phase.PAUSED, Wish.PAUSE, "is paused already"),
         (Phase.SHADOW, Wish.RESUME, "not paused"),
         (Phase.ROLLING_BACK, Wish.ABORT, "on its way back"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import pytest
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
 from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
 from policies.facts import Signal
@@ -38,36 +37,18 @@ from tests.unit.releases import (
     application,
     digest,
     evidence,
+    in_phase,
     observed,
+    only,
+    reason,
     rolling,
     ruled,
     steady,
     versions,
+    written,
 )
 
 WITH_TRAFFIC = [Phase.SHADOW, Phase.CANARY, Phase.SETTLING, Phase.PAUSED]
-
-
-def written(actions: Iterable[Action]) -> Release:
-    (write,) = [a for a in actions if isinstance(a, WriteRelease)]
-    return write.release
-
-
-def reason(actions: Iterable[Action]) -> str:
-    (wait,) = [a for a in actions if isinstance(a, Wait)]
-    return wait.reason
-
-
-def only(kind: type, actions: Iterable[Action]) -> list:
-    return [a for a in actions if isinstance(a, kind)]
-
-
-def in_phase(phase: Phase, **fields) -> Release:
-    if phase is Phase.PAUSED:
-        cause = Cause(kind=CauseKind.ASKED, reasons=("a person asked",))
-        return rolling(phase, weight=10, step=1, paused_from=Phase.CANARY, cause=cause, **fields)
-    weights = {Phase.CANARY: 10, Phase.SETTLING: 100}
-    return rolling(phase, weight=weights.get(phase, 0), step=1 if phase is Phase.CANARY else 0, **fields)
 
 
 # --- the way up -------------------------------------------------------------------------------------------------
