@@ -23,7 +23,7 @@ from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
 from policies.errors import Retry, SluiceError
 from policies.layout import model_path, release_path, serve_path
-from policies.model import Evidence, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
+from policies.model import Evidence, Objective, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
 from policies.notes import Note
 from policies.noticing import Observed, Rules
 from policies.placement import known_revision, out_of_place
@@ -56,6 +56,8 @@ class ModelLook:
     observed: Observed
     new: bool
     """Its release is not in Git yet."""
+    objectives: tuple[Objective, ...] = ()
+    """What its candidates are held to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,7 +214,10 @@ class Looker:
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
-        return ModelLook(release=release, document=document, rules=rules, observed=observed, new=new)
+        objectives = tuple(place.repo.slos[name] for name in document.slos) if document else ()
+        return ModelLook(
+            release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
+        )
 
     def _blind_since(self, key: tuple[str, str], evidence: tuple[Evidence, ...], now: datetime) -> datetime | None:
         if all(e.source.available for e in evidence):

@@ -196,7 +196,7 @@ def test_a_candidates_failure_is_answered_by_stable_and_counted_against_the_cand
         world = World(candidate=failure)
         world.split(timeout_s=SOON_S)
         assert await world.ask() == Reply(Answer(200, b"good"), 1)
-        assert world.versions() == {(2, Outcome.BAD): 1}, "stable's answer to a selected request is no evidence"
+        assert world.versions() == {(2, Outcome.RESCUED): 1}, "stable's answer to a selected request is no evidence"
         assert world.counts.users == {UserOutcome.FALLBACK: 1}
 
     asyncio.run(story())
@@ -216,7 +216,7 @@ def test_when_both_fail_the_user_gets_stables_error() -> None:
 @pytest.mark.parametrize(
     ("stable", "reply", "candidate_counts_as", "user"),
     [
-        (good, Reply(Answer(200, b"good"), 1), Outcome.BAD, UserOutcome.FALLBACK),
+        (good, Reply(Answer(200, b"good"), 1), Outcome.RESCUED, UserOutcome.FALLBACK),
         (refuses, Reply(Answer(400, b"refused"), 1), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
         (broken, Reply(Answer(400, b"refused"), 2), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
     ],
@@ -279,7 +279,7 @@ def test_failures_in_a_row_open_the_breaker_and_then_nobody_waits() -> None:
         for _ in range(FAILURES_TO_OPEN + 20):
             assert (await world.ask()).answer.status == 200
         assert world.other.asked == FAILURES_TO_OPEN
-        assert world.versions() == {(2, Outcome.BAD): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
+        assert world.versions() == {(2, Outcome.RESCUED): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
 
     asyncio.run(story())
 
@@ -345,11 +345,11 @@ def test_one_answer_in_between_starts_the_count_again() -> None:
     ("candidate", "stable", "joint", "candidate_counts_as"),
     [
         (good, good, Joint.GOOD_GOOD, Outcome.GOOD),
-        (broken, good, Joint.BAD_GOOD, Outcome.BAD),
-        (dies, good, Joint.BAD_GOOD, Outcome.BAD),
+        (broken, good, Joint.BAD_GOOD, Outcome.RESCUED),
+        (dies, good, Joint.BAD_GOOD, Outcome.RESCUED),
         (good, broken, Joint.GOOD_BAD, Outcome.GOOD),
         (broken, broken, Joint.BAD_BAD, Outcome.BAD),
-        (refuses, good, Joint.BAD_GOOD, Outcome.BAD),
+        (refuses, good, Joint.BAD_GOOD, Outcome.RESCUED),
         (refuses, refuses, None, Outcome.CLIENT_ERROR),
     ],
 )
@@ -429,7 +429,7 @@ def test_a_client_that_leaves_does_not_spare_a_slow_candidate() -> None:
         with pytest.raises(asyncio.CancelledError):
             await request
         await asyncio.wait_for(world.counts.seen.wait(), LONG_S)
-        assert world.versions() == {(2, Outcome.BAD): 1}
+        assert world.versions() == {(2, Outcome.RESCUED): 1}
 
     asyncio.run(story())
 
@@ -451,7 +451,7 @@ def test_younger_answers_are_counted_after_older_ones_of_either_version() -> Non
         assert not world.versions()
         gate.set()
         await slow
-        assert world.versions() == {(2, Outcome.BAD): 1, (1, Outcome.GOOD): 2}
+        assert world.versions() == {(2, Outcome.RESCUED): 1, (1, Outcome.GOOD): 2}
 
     asyncio.run(story())
 
