@@ -85,7 +85,7 @@ def _same(ours: Any, theirs: Any, tolerance: float | None) -> bool:
 
 def _near(ours: float, theirs: float, tolerance: float) -> bool:
     try:
-        limit, difference = tolerance * abs(theirs), abs(ours - theirs)
+        difference, limit = abs(float(ours) - float(theirs)), tolerance * abs(float(theirs))
     except OverflowError:  # a whole number beyond every float
         return False
     return math.isfinite(difference) and difference <= limit
