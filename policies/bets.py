@@ -21,13 +21,13 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.model import Counts
-
-FloatArray = npt.NDArray[np.float64]
+from policies.stakes import FloatArray, log_mean_exp
 
 GRID_SIZE = 16
 """Alternatives per bet: between 12 and 24 the mean time to a verdict hardly changes (by a tenth)."""
@@ -43,6 +43,9 @@ BEST_HEALTH = 100.0
 
 WORST_HEALTH = 1.2
 """The worst alternative is the limit over this: a candidate near its limit can still be proved, slowly."""
+
+LARGEST_RISK = 100.0
+"""The worst relative risk bet on, times the tolerance."""
 
 _STANDSTILL = 1e-15
 """A bet that gains less per request does not move: that is a double's rounding."""
@@ -70,16 +73,98 @@ def health_grid(allowed: float) -> FloatArray:
     return np.geomspace(allowed / BEST_HEALTH, allowed / WORST_HEALTH, GRID_SIZE)
 
 
+def share_grid(tolerance: float) -> FloatArray:
+    """Relative risks above `tolerance`, shape (GRID_SIZE,), log-spaced in tolerance times [1.3, 100]."""
+    return tolerance * np.geomspace(SMALLEST_HARM, LARGEST_RISK, GRID_SIZE)
+
+
+def equal_grid(margin: float) -> FloatArray:
+    """Relative risks below `margin`, shape (GRID_SIZE,), log-spaced in margin over [1.2, 100]."""
+    return margin / np.geomspace(BEST_HEALTH, WORST_HEALTH, GRID_SIZE)
+
+
+def rate_log_ratio(bad: npt.ArrayLike, total: npt.ArrayLike, grid: FloatArray, allowed: float) -> FloatArray:
+    """Logarithm of the likelihood ratio of each bad rate in `grid` to `allowed`, for `bad` of `total` requests.
+
+    ln LR_j = x ln(p_j/p_0) + (n - x) ln((1 - p_j)/(1 - p_0)) (Wald 1945). `bad` and `total` have one shape (...), the
+    answer has (..., alternatives). A bet on it loses in the mean at every rate up to p_0 where p_j > p_0, at every rate
+    from p_0 on where p_j < p_0.
+    """
+    x = np.asarray(bad, dtype=np.float64)[..., np.newaxis]
+    n = np.asarray(total, dtype=np.float64)[..., np.newaxis]
+    gain_bad, gain_good = _gains(grid, allowed)
+    return np.asarray(x * gain_bad + (n - x) * gain_good)
+
+
+def share_log_ratio(
+    bad: npt.ArrayLike,
+    stable_bad: npt.ArrayLike,
+    total: npt.ArrayLike,
+    stable_total: npt.ArrayLike,
+    risks: FloatArray,
+    limit: float,
+) -> FloatArray:
+    """The same for whose the bad events are: each relative risk in `risks` against `limit`, all arrays of one shape.
+
+    Of the bad events of one bin the candidate's part is rho = n_c t / (n_c t + n_s) where its bad rate is t times
+    stable's, whatever that rate is in this bin: so it holds with shares and rates that move, and an outage that both
+    share says nothing. ln LR_j = x_c ln(q_j/rho) + x_s ln((1 - q_j)/(1 - rho)), q_j the same with r_j (the binomial
+    test of two Poisson rates, Przyborowski and Wilenski 1940; as an e-value: Turner, Ly and Gruenwald 2024). Where
+    rates are large the part is hypergeometric, and spreads less than this allows for. 0 where a side has no requests.
+    """
+    xc, xs, nc, ns = (np.asarray(a, dtype=np.float64)[..., np.newaxis] for a in (bad, stable_bad, total, stable_total))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        candidate = np.log(risks / limit) - np.log((nc * risks + ns) / (nc * limit + ns))
+        stable = -np.log((nc * risks + ns) / (nc * limit + ns))
+        ratio = xc * candidate + xs * stable
+    return np.where((nc > 0) & (ns > 0), ratio, 0.0)
+
+
+def bounds(counts: Counts, below: float, above: float) -> tuple[float, float]:
+    """A lower and an upper bound of the bad rate, valid at any time: ever wrong with chance `below` and `above`.
+
+    The rates p whose mixture bet E(p) = B(x + 1/2, n - x + 1/2) / B(1/2, 1/2) / (p^x (1 - p)^(n - x)) has not reached
+    the reciprocal (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon 2021). (0, 1) without requests.
+    """
+    x, n = counts.bad, counts.total
+    if n <= 0:
+        return 0.0, 1.0
+    mixture = _log_beta(x + 0.5, n - x + 0.5) - _log_beta(0.5, 0.5)
+
+    def log_e(p: float) -> float:
+        return mixture - (x * math.log(p) if x else 0.0) - ((n - x) * math.log1p(-p) if n > x else 0.0)
+
+    best = x / n
+    lower = _edge(log_e, best, 0.0, -math.log(below)) if x > 0 else 0.0
+    upper = _edge(log_e, best, 1.0, -math.log(above)) if x < n else 1.0
+    return lower, upper
+
+
+_HALVINGS = 60
+"""Of an interval: a double has no more digits."""
+
+
+def _edge(log_e: Callable[[float], float], inside: float, outside: float, level: float) -> float:
+    """Where `log_e`, which grows from `inside` to `outside`, reaches `level`."""
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        if middle in (inside, outside):
+            break
+        inside, outside = (middle, outside) if log_e(middle) < level else (inside, middle)
+    return outside if outside not in (0.0, 1.0) else inside
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
 def mixture_log_e(bad: npt.ArrayLike, total: npt.ArrayLike, grid: FloatArray, allowed: float) -> FloatArray:
     """Logarithm of E (the module's formula) for counts since the bet began.
 
     `bad` (x) and `total` (n) have one shape, any; the answer has it too. `grid` holds the p_j, `allowed` is p_0.
     Exactly 0 where there were no requests.
     """
-    x = np.asarray(bad, dtype=np.float64)[..., np.newaxis]
-    n = np.asarray(total, dtype=np.float64)[..., np.newaxis]
-    gain_bad, gain_good = _gains(grid, allowed)
-    return log_mean_exp(x * gain_bad + (n - x) * gain_good)
+    return log_mean_exp(rate_log_ratio(bad, total, grid, allowed))
 
 
 def harm_log_e(counts: Counts, allowed: float) -> float:
@@ -105,16 +190,6 @@ def requests_to_prove(counts: Counts, allowed: float, goal: float, *, rate: floa
     if slope.max() <= _STANDSTILL:
         return math.inf
     return float(_crossing(now, slope, goal))
-
-
-def log_mean_exp(logs: FloatArray) -> FloatArray:
-    """Logarithm of the mean over the last axis of what `logs` are logarithms of, without overflow.
-
-    Minus infinity is a bet that has lost all; a mean of such is minus infinity.
-    """
-    largest = np.maximum(logs.max(axis=-1), -np.finfo(np.float64).max)
-    with np.errstate(divide="ignore"):  # the logarithm of 0 is wanted where all have lost all
-        return np.asarray(largest + np.log(np.exp(logs - largest[..., np.newaxis]).mean(axis=-1)))
 
 
 def _crossing(now: FloatArray, slope: FloatArray, goal: float) -> int:

@@ -311,7 +311,8 @@ class RolloutPolicy:
     beta: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Chance at most that a version outside its SLO is proved healthy, per SLO."""
     min_effect: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """A rate of bad answers must be above what it is compared with by this much before it is called harm."""
+    """A rate of bad answers must be above what it is compared with by this much, and by a tenth of what the SLO allows,
+    before it is called harm."""
     tolerance: Annotated[float, Field(ge=1, le=10)] = 1.5
     """A candidate whose bad rate is above stable's by more than this factor is harmful, also within its SLO."""
     margin: Annotated[float, Field(gt=1, le=10)] = 1.25

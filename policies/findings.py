@@ -1,9 +1,9 @@
 """What the tests find in the evidence of one objective; `judge.py` puts the findings of all together.
 
 Rules:
-- A harm test is one row of HARM_TESTS: how it bets, and how far the candidate is above what it is compared with. Every
-  objective is put to every row, all rows have the same weight, and a row that is added is in every verdict.
-- The proof of health is kept: it counts from the bin at which it first reached 1/beta, whatever comes after.
+- Every objective is put to every test (`standing.py`), over all bins since the candidate's first request.
+- A proof is kept: it counts from the bin at which it first reached 1/beta, whatever comes after. Health is proved
+  against the SLO or, where stable itself is near its SLO, against stable with the policy's margin.
 - Evidence that cannot be believed is not put to any test.
 
 This module must not decide what a verdict is.
@@ -19,82 +19,56 @@ from datetime import datetime
 
 import numpy as np
 
-from policies.bets import FloatArray, harm_log_e, health_grid, mixture_log_e
+from policies.bets import bounds
 from policies.documents import RolloutPolicy
-from policies.model import Bin, Counts, Evidence, Objective
+from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
+from policies.stakes import FloatArray
+from policies.standing import NOTHING, Counted, Harm, Setup, Standing, Test, counted_harm
 
+NEAR_SLO = 0.5
+"""Stable is near its SLO where its bad rate is at least this part of what is allowed: a proof of health takes four
+times the requests there and more, and a candidate that is as good as stable could hardly ever give it."""
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """The candidate's counts of one objective as arrays of one length: an element per bin, oldest first."""
+SUSPECTED = math.log(3.0)
+"""Log e-value above which the harm of a step alone is suspected, and nothing passes; in the whole rollout 1 is enough.
+One bad answer of ninety is worth more than 1 in a step: noise held up healthy versions for hours there (ADR 7)."""
 
-    bad: FloatArray
-    total: FloatArray
-
-    @property
-    def counts(self) -> Counts:
-        """All bins together."""
-        return Counts(float(self.total.sum()), float(self.bad.sum()))
-
-    def start_at(self, index: int) -> Series:
-        """The bins from `index` on."""
-        return Series(self.bad[index:], self.total[index:])
-
-
-@dataclasses.dataclass(frozen=True)
-class HarmTest:
-    """One way to look for harm."""
-
-    name: str
-    log_e: Callable[[Series, Objective], float]
-    """Log e-value after the series' last bin of a bet that began with its first."""
-    effect: Callable[[Series, Objective], float]
-    """How far the bad rate is above what this test compares it with; minus infinity without requests."""
-
-
-def _log_e_against_slo(series: Series, objective: Objective) -> float:
-    return harm_log_e(series.counts, objective.allowed_bad_rate)
-
-
-def _effect_against_slo(series: Series, objective: Objective) -> float:
-    counts = series.counts
-    return counts.bad / counts.total - objective.allowed_bad_rate if counts.total else -math.inf
-
-
-HARM_TESTS = (HarmTest("SLO", _log_e_against_slo, _effect_against_slo),)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Harm:
-    """What one harm test found. E-values as logarithms."""
-
-    test: HarmTest
-    log_e: float
-    """Over the rollout."""
-    counted: float
-    """The same, but 0 at most where the effect is below the policy's minimum: too little to call it harm."""
-    step_log_e: float
-    """Over this step; exactly 0 without requests."""
+_LOWEST = -1e6
+"""A logarithm below which a stake is nothing; minus infinity is no number in YAML."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One objective: what was counted, and what the tests found in it."""
+    """One objective: what was counted, and what the tests found in it. E-values as natural logarithms."""
 
     evidence: Evidence
     """What was judged: no bins from the future."""
+    setup: Setup
     trouble: str = ""
     """Why it cannot be believed; then there is nothing else."""
     counts: Counts = dataclasses.field(default_factory=Counts)
     """The candidate's, over the rollout."""
-    harms: tuple[Harm, ...] = ()
-    """In the order of HARM_TESTS."""
+    stable: Counts = dataclasses.field(default_factory=Counts)
+    """Stable's, over the rollout."""
+    harm: tuple[float, ...] = ()
+    """By `Harm`."""
+    counted: tuple[float, ...] = ()
+    """The same, but 0 at most where the effect is below the policy's minimum: too little to call it harm."""
     proof: float = 0.0
-    """The largest log e-value that the proof of health had after any bin."""
+    """The largest that the proof of health ever was."""
+    equal: float = 0.0
+    """The largest that the proof of being within the margin of stable ever was."""
     proved_at: datetime | None = None
-    """The end of the bin with which it first reached 1/beta."""
+    """The end of the bin with which a proof that counts first reached 1/beta."""
+    by_stable: bool = False
+    """Is that the proof against stable?"""
     step: Counts | None = None
     """The candidate's counts since the step's weights were live; none while they are not."""
+    suspicion: tuple[float, ...] = ()
+    """What speaks for harm over the rollout, by `Harm` (`Standing.suspicion`)."""
+    step_suspicion: tuple[float, ...] = ()
+    """The same of this step alone: as if the rollout had begun with it."""
+    standing: Standing = dataclasses.field(default_factory=Standing.before)
 
     @property
     def objective(self) -> Objective:
@@ -102,46 +76,162 @@ class Finding:
         return self.evidence.objective
 
     @property
-    def harm(self) -> float:
-        """What the worst harm test counts for."""
-        return max((h.counted for h in self.harms), default=-math.inf)
+    def worst(self) -> float:
+        """What the worst harm counts for."""
+        return max(self.counted, default=-math.inf)
 
     @property
-    def step_is_clean(self) -> bool:
-        """Measured in this step, and every bet on harm has lost since its start."""
-        return bool(self.step and self.step.total > 0 and all(h.step_log_e < 0 for h in self.harms))
+    def suspected(self) -> bool:
+        """Is there enough harm, in the rollout or in the step alone, to pass nothing?"""
+        return any(h > NOTHING for h in self.suspicion) or any(h > SUSPECTED for h in self.step_suspicion)
+
+    @property
+    def measured(self) -> bool:
+        """Was it measured in this step? Two predictions can only be compared where both versions predict: in shadow."""
+        if self.step is None:
+            return False
+        return self.step.total > 0 or self.objective.sli is Sli.AGREEMENT
+
+    @property
+    def passes(self) -> bool:
+        """Proved healthy, measured in this step, and no harm suspected."""
+        return bool(self.proved_at and self.measured and not self.suspected)
 
 
-def find(evidence: Evidence, policy: RolloutPolicy, *, step_since: datetime | None, now: datetime) -> Finding:
-    """Put one objective to all tests. Bins that start at or after `now` are left out."""
+def find(
+    evidence: Evidence,
+    policy: RolloutPolicy,
+    *,
+    step_since: datetime | None,
+    now: datetime,
+    dispersion: float = 1.0,
+) -> Finding:
+    """Put one objective to all tests. Bins that start at or after `now` are left out.
+
+    `dispersion` is phi, measured before the rollout. Raises ValueError where an objective's target is not between 0
+    and 1.
+    """
     bins = evidence.bins[: _first_at(evidence.bins, now)]
-    judged, series = dataclasses.replace(evidence, bins=bins), _series(bins)
-    if trouble := _trouble(judged, series):
-        return Finding(evidence=judged, trouble=trouble)
-    step = series.start_at(len(bins) if step_since is None else _first_at(bins, step_since))
-    proof, proved_at = _proof(judged, series, policy.beta)
+    judged = dataclasses.replace(evidence, bins=bins)
+    setup = setup_of(evidence, policy, dispersion)
+    if trouble := _trouble(judged):
+        return Finding(evidence=judged, setup=setup, trouble=trouble)
+    walk = Standing.before().through(_counted(bins), setup)
+    harm = tuple(float(h) for h in walk.end.harm)
+    counted = tuple(float(h) for h in counted_harm(walk.end, setup, policy.min_effect))
+    proved_at, by_stable = _proved(judged, walk.best, policy.beta)
+    step = None if step_since is None else judged.since(step_since)
+    of_step = Standing.before().through(_counted(step.bins), setup).end if step else Standing.before()
     return Finding(
         evidence=judged,
-        counts=series.counts,
-        harms=tuple(_harm(test, evidence.objective, series, step, policy.min_effect) for test in HARM_TESTS),
-        proof=proof,
+        setup=setup,
+        counts=judged.candidate,
+        stable=judged.stable,
+        harm=harm,
+        counted=counted,
+        proof=float(walk.end.best[0]),
+        equal=float(walk.end.best[1]),
         proved_at=proved_at,
-        step=None if step_since is None else step.counts,
+        by_stable=by_stable,
+        step=None if step is None else step.candidate,
+        suspicion=tuple(float(h) for h in walk.end.suspicion),
+        step_suspicion=tuple(float(h) for h in of_step.suspicion),
+        standing=walk.end,
     )
+
+
+def setup_of(evidence: Evidence, policy: RolloutPolicy, dispersion: float) -> Setup:
+    """What the tests of one objective are told beforehand. Raises ValueError for a dispersion below 1."""
+    if not dispersion >= 1:
+        raise ValueError(f"{evidence.objective.name}: a dispersion is at least 1, not {dispersion}")
+    return Setup(
+        allowed=evidence.objective.allowed_bad_rate,
+        tolerance=policy.tolerance,
+        margin=policy.margin,
+        dispersion=dispersion,
+        planned=max(1, policy.max_duration // evidence.width),
+    )
+
+
+def measure(finding: Finding, policy: RolloutPolicy) -> Measure:
+    """The finding in figures, for the record."""
+    evidence, counts = finding.evidence, finding.counts
+    objective, source = evidence.objective, evidence.source
+    about = Measure(
+        objective=objective.name,
+        sli=objective.sli,
+        allowed=round(objective.allowed_bad_rate, 12),
+        query=source.query,
+        age_s=None if source.age is None else source.age.total_seconds(),
+        dispersion=float(np.asarray(finding.setup.dispersion)),
+        trouble=finding.trouble,
+    )
+    if finding.trouble or not evidence.bins:
+        return about
+    lower, upper = bounds(counts, policy.alpha, policy.beta)
+    step = finding.step or Counts()
+    return dataclasses.replace(
+        about,
+        since=evidence.bins[0].start,
+        until=evidence.bins[-1].start + evidence.width,
+        candidate_total=counts.total,
+        candidate_bad=counts.bad,
+        stable_total=finding.stable.total,
+        stable_bad=finding.stable.bad,
+        step_total=step.total,
+        step_bad=step.bad,
+        rate=_rate(counts),
+        lower=lower,
+        upper=upper,
+        stable_rate=_rate(finding.stable),
+        harm_slo=_log10(finding.harm[Harm.SLO]),
+        harm_stable=_log10(finding.harm[Harm.STABLE]),
+        proof=_log10(finding.proof),
+        equal=_log10(finding.equal),
+        proved_at=finding.proved_at,
+    )
+
+
+def state(finding: Finding) -> TestState | None:
+    """Every test's stakes after the last bin, for the release; none without a bin that could be believed."""
+    bins = finding.evidence.bins
+    if finding.trouble or not bins:
+        return None
+    placed, unplaced = finding.standing.stakes.placed, finding.standing.stakes.unplaced
+    with np.errstate(divide="ignore"):
+        logs = np.maximum(np.concatenate([placed, np.log(unplaced)[:, np.newaxis]], axis=-1), _LOWEST)
+    return TestState(
+        objective=finding.objective.name,
+        until=bins[-1].start + finding.evidence.width,
+        stakes={test.name.lower(): tuple(round(float(x), 4) for x in logs[test]) for test in Test},
+    )
+
+
+# --- inside -------------------------------------------------------------------------------------------------------
 
 
 def _first_at(bins: Sequence[Bin], moment: datetime) -> int:
     return bisect_left(bins, moment, key=lambda b: b.start)
 
 
-def _series(bins: Sequence[Bin]) -> Series:
-    return Series(
-        bad=np.fromiter((b.candidate.bad for b in bins), np.float64, len(bins)),
-        total=np.fromiter((b.candidate.total for b in bins), np.float64, len(bins)),
+def _counted(bins: Sequence[Bin]) -> Counted:
+    def each(value: Callable[[Bin], float]) -> FloatArray:
+        return np.fromiter((value(b) for b in bins), np.float64, len(bins))
+
+    return Counted(
+        total=each(lambda b: b.candidate.total),
+        bad=each(lambda b: b.candidate.bad),
+        stable_total=each(lambda b: b.stable.total),
+        stable_bad=each(lambda b: b.stable.bad),
+        rescued=each(lambda b: b.rescued or 0.0),
+        told=np.fromiter((b.rescued is not None for b in bins), np.bool_, len(bins)),
+        only_candidate=each(lambda b: b.pairs.candidate if b.pairs else 0.0),
+        only_stable=each(lambda b: b.pairs.stable if b.pairs else 0.0),
+        paired=np.fromiter((b.pairs is not None for b in bins), np.bool_, len(bins)),
     )
 
 
-def _trouble(evidence: Evidence, series: Series) -> str:
+def _trouble(evidence: Evidence) -> str:
     """Why this evidence cannot be believed, or nothing.
 
     Counts are differences of counters that others keep. An impossible one is a fault of the measurement, and a bet on
@@ -149,25 +239,35 @@ def _trouble(evidence: Evidence, series: Series) -> str:
     """
     if not evidence.source.available:
         return evidence.source.reason or "the source gives no reason"
-    possible = np.isfinite(series.total) & (series.bad >= 0) & (series.bad <= series.total)
-    if possible.all():
-        return ""
-    first = evidence.bins[int(possible.argmin())]
-    counts = first.candidate
-    return f"impossible counts at {first.start:%H:%M:%S} UTC: {counts.bad:g} bad of {counts.total:g}"
+    for b in evidence.bins:
+        for who, counts in (("", b.candidate), (" of stable's", b.stable)):
+            if not (math.isfinite(counts.total) and 0 <= counts.bad <= counts.total):
+                return f"impossible counts at {b.start:%H:%M:%S} UTC: {counts.bad:g} bad of {counts.total:g}{who}"
+        if b.rescued is not None and not 0 <= b.rescued <= b.candidate.bad:
+            return f"impossible counts at {b.start:%H:%M:%S} UTC: {b.rescued:g} rescued of {b.candidate.bad:g} bad"
+        if b.pairs is not None and not (0 <= b.pairs.candidate < math.inf and 0 <= b.pairs.stable < math.inf):
+            return f"impossible counts of pairs at {b.start:%H:%M:%S} UTC: {b.pairs.candidate:g} and {b.pairs.stable:g}"
+    return ""
 
 
-def _harm(test: HarmTest, objective: Objective, series: Series, step: Series, min_effect: float) -> Harm:
-    log_e = test.log_e(series, objective)
-    matters = test.effect(series, objective) >= min_effect
-    counted = log_e if matters else min(log_e, 0.0)
-    return Harm(test=test, log_e=log_e, counted=counted, step_log_e=test.log_e(step, objective))
+def _proved(evidence: Evidence, best: FloatArray, beta: float) -> tuple[datetime | None, bool]:
+    """When health was first proved, and whether against stable."""
+    health, equal = (_reached_at(evidence, best[:, column], beta) for column in (0, 1))
+    stable = evidence.stable
+    near = stable.total > 0 and stable.bad >= NEAR_SLO * evidence.objective.allowed_bad_rate * stable.total
+    if equal and near and (health is None or equal < health):
+        return equal, True
+    return health, False
 
 
-def _proof(evidence: Evidence, series: Series, beta: float) -> tuple[float, datetime | None]:
-    """The proof's largest log e-value, and when it first reached 1/beta."""
-    allowed = evidence.objective.allowed_bad_rate
-    path = mixture_log_e(series.bad.cumsum(), series.total.cumsum(), health_grid(allowed), allowed)
+def _reached_at(evidence: Evidence, path: FloatArray, beta: float) -> datetime | None:
     reached = path >= -math.log(beta)
-    first = evidence.bins[int(reached.argmax())].start if reached.any() else None
-    return float(path.max(initial=0.0)), first + evidence.width if first else None
+    return evidence.bins[int(reached.argmax())].start + evidence.width if reached.any() else None
+
+
+def _rate(counts: Counts) -> float | None:
+    return counts.bad / counts.total if counts.total else None
+
+
+def _log10(natural: float) -> float:
+    return round(max(natural, _LOWEST) / math.log(10), 4)

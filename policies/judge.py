@@ -12,8 +12,8 @@ Rules; the first that holds decides:
     helps to no FAIL, and it does not hide the harm that another shows (harm seen is harm).
  3. UNAVAILABLE: a source is away or stale, or its counts are impossible. What the others say helps to no PASS.
  4. PASS: every objective was proved healthy (E >= 1/beta after some bin since the candidate's first request; a proof
-    is kept for the rollout), and in this step every objective has requests and E < 1 in every harm test. E of no
-    requests is 1, so a step that was not measured never passes; nor does one whose weights are not live yet.
+    is kept for the rollout), in this step every objective has requests, and no harm is suspected (`findings.py:
+    SUSPECTED`). A step that was not measured never passes; nor does one whose weights are not live yet.
  5. INSUFFICIENT otherwise, with what is lacking.
 
 This module must not keep anything between calls, nor know phases: minimum times and requests are `rollout.py`'s.
@@ -22,35 +22,61 @@ This module must not keep anything between calls, nor know phases: minimum times
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 import numpy as np
 
-from policies.bets import log_mean_exp
 from policies.documents import RolloutPolicy
-from policies.findings import HARM_TESTS, Finding, find
-from policies.model import Evidence, Verdict, VerdictKind
+from policies.findings import Finding, find, measure, state
+from policies.model import Evidence, TestState, Verdict, VerdictKind
+from policies.stakes import log_mean_exp
+from policies.standing import Harm
 from policies.verdict_words import Words
+
+NO_DISPERSION: Mapping[str, float] = MappingProxyType({})
 
 
 def judge(
-    evidence: Sequence[Evidence], policy: RolloutPolicy, *, step_since: datetime | None, now: datetime
+    evidence: Sequence[Evidence],
+    policy: RolloutPolicy,
+    *,
+    step_since: datetime | None,
+    now: datetime,
+    dispersion: Mapping[str, float] = NO_DISPERSION,
 ) -> Verdict:
     """Judge a candidate by all that was counted since its first request. The rules are the module's.
 
     `evidence` has one element per objective, every one of them needed, with the bins of the whole rollout.
-    `step_since` is when this step's weights were live, none while they are not. Bins that start at or after `now` are
-    left out, so that an older look can be judged again. Raises ValueError where an objective's target is not between
-    0 and 1.
+    `step_since` is when this step's weights were live, none while they are not. `dispersion` is phi by objective,
+    measured before the rollout; one that is not named has 1. Bins that start at or after `now` are left out, so that an
+    older look can be judged again. Raises ValueError where an objective's target is not between 0 and 1.
     """
     if not evidence:
         return Verdict(kind=VerdictKind.INSUFFICIENT, reasons=("no objective is judged: nothing can be proved",))
-    findings = [find(e, policy, step_since=step_since, now=now) for e in evidence]
+    findings = _findings(evidence, policy, dispersion, step_since=step_since, now=now)
     harm = mean_harm(findings)
     kind = _kind(findings, harm, policy)
     words = Words(kind=kind, policy=policy, findings=findings, mean_harm=harm, step_since=step_since, now=now)
-    return Verdict(kind=kind, reasons=words.reasons())
+    return Verdict(
+        kind=kind,
+        reasons=words.reasons(),
+        measures=tuple(measure(f, policy) for f in findings),
+        mean_harm=round(harm / math.log(10), 4) if math.isfinite(harm) else None,
+    )
+
+
+def states(
+    evidence: Sequence[Evidence],
+    policy: RolloutPolicy,
+    *,
+    now: datetime,
+    dispersion: Mapping[str, float] = NO_DISPERSION,
+) -> tuple[TestState, ...]:
+    """The state of all tests after the evidence before `now`: what a release keeps of a look."""
+    found = (state(f) for f in _findings(evidence, policy, dispersion, step_since=None, now=now))
+    return tuple(s for s in found if s is not None)
 
 
 def mean_harm(findings: Sequence[Finding]) -> float:
@@ -59,9 +85,23 @@ def mean_harm(findings: Sequence[Finding]) -> float:
     The weights are the same whichever sources are available: a mean over those alone would let an outage choose the
     test.
     """
-    counted = [h.counted for f in findings for h in f.harms]
-    unavailable = [-math.inf] * (len(findings) * len(HARM_TESTS) - len(counted))
+    counted = [h for f in findings for h in f.counted]
+    unavailable = [-math.inf] * (len(findings) * len(Harm) - len(counted))
     return float(log_mean_exp(np.array(counted + unavailable)))
+
+
+def _findings(
+    evidence: Sequence[Evidence],
+    policy: RolloutPolicy,
+    dispersion: Mapping[str, float],
+    *,
+    step_since: datetime | None,
+    now: datetime,
+) -> list[Finding]:
+    return [
+        find(e, policy, step_since=step_since, now=now, dispersion=dispersion.get(e.objective.name, 1.0))
+        for e in evidence
+    ]
 
 
 def _kind(findings: Sequence[Finding], harm: float, policy: RolloutPolicy) -> VerdictKind:
@@ -69,6 +109,6 @@ def _kind(findings: Sequence[Finding], harm: float, policy: RolloutPolicy) -> Ve
         return VerdictKind.FAIL
     if any(f.trouble for f in findings):
         return VerdictKind.UNAVAILABLE
-    if all(f.proved_at and f.step_is_clean for f in findings):
+    if all(f.passes for f in findings):
         return VerdictKind.PASS
     return VerdictKind.INSUFFICIENT

@@ -1,8 +1,8 @@
 """A verdict's reasons: its arithmetic in words, for an engineer at three in the morning.
 
 Rules:
-- One line per objective, what decided first. It states counts, estimate, limit, e-values and thresholds; what lasts
-  (PASS, FAIL) also states window, age and query, so that the record alone explains it.
+- One line per objective, what decided first. It states counts of both versions, estimate, limit, e-values and
+  thresholds; what lasts (PASS, FAIL) also states window, age and query, so that the record alone explains it.
 - E-values are rounded down: none reads larger than it is.
 - Nothing is computed here that decides.
 """
@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 
 from policies.bets import requests_to_prove
 from policies.documents import RolloutPolicy, format_duration
-from policies.findings import HARM_TESTS, Finding, Harm
+from policies.findings import SUSPECTED, Finding
 from policies.model import Counts, Objective, Sli, VerdictKind
+from policies.standing import NOTHING, Harm, least_effect
 
 LONGEST_FORECAST = timedelta(days=30)
 """A proof further away than this is not worth a figure; the line says "more than"."""
@@ -27,6 +28,8 @@ _LARGEST_PLAIN_EXPONENT = 3
 
 _ROUNDING = 1e-9
 """Forgiven before rounding down, so that ln 100 reads 100 and not 99.9."""
+
+_AGAINST = {Harm.SLO: "against the SLO", Harm.STABLE: "against stable"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,35 +55,36 @@ class Words:
     def _rank(self, finding: Finding) -> float:
         """What decided comes first: the most harm, or what is unavailable, or what is still lacking."""
         if self.kind is VerdictKind.FAIL:
-            return -finding.harm
+            return -finding.worst
         if finding.trouble:
             return 0
-        return 2 if finding.proved_at and finding.step_is_clean else 1
+        return 2 if finding.passes else 1
 
     def _line(self, finding: Finding) -> str:
         if finding.trouble:
             return _unavailable(finding)
-        parts = [_counted(finding), *(self._harm(harm) for harm in finding.harms)]
+        parts = [_counted(finding), self._harm(finding)]
         if self.kind is not VerdictKind.FAIL:
             parts += [self._proof(finding), _step(finding)]
         return "; ".join(parts)
 
-    def _harm(self, harm: Harm) -> str:
-        """The worst of all harm tests also carries the comparison that decides."""
-        text = f"harm e-value {e_value(harm.log_e)}"
-        if harm.counted < harm.log_e:
-            text += f" (counts as 1: less than {percent(self.policy.min_effect)} above what is allowed)"
-        if harm is not max((h for f in self.findings for h in f.harms), key=lambda h: h.counted):
+    def _harm(self, finding: Finding) -> str:
+        """Both harms; the worst of all objectives also carries the comparison that decides."""
+        each = ", ".join(f"{e_value(finding.harm[h])} {_AGAINST[h]}" for h in Harm)
+        text = f"harm e-value {each}"
+        small = any(c < h - NOTHING for c, h in zip(finding.counted, finding.harm, strict=True))
+        if small:
+            least = least_effect(finding.objective.allowed_bad_rate, self.policy.min_effect)
+            text += f" (counts as 1: less than {percent(least)} above what it is compared with)"
+        if finding is not max(self.findings, key=lambda f: f.worst):
             return text
-        if len(self.findings) * len(HARM_TESTS) > 1 or harm.counted < harm.log_e:
-            text += f", {self._mean()}"
-        return f"{text} {self._comparison()}"
+        return f"{text}, {self._mean()} {self._comparison()}"
 
     def _mean(self) -> str:
-        tests = len(self.findings) * len(HARM_TESTS)
-        away = tests - sum(len(f.harms) for f in self.findings)
+        tests = len(self.findings) * len(Harm)
+        away = tests - sum(len(f.counted) for f in self.findings)
         note = f" ({away} unavailable, counted as 0)" if away else ""
-        return f"mean of {tests} {'test' if tests == 1 else 'tests'}{note} {e_value(self.mean_harm)}"
+        return f"mean of {tests} tests{note} {e_value(self.mean_harm)}"
 
     def _comparison(self) -> str:
         threshold = e_value(-math.log(self.policy.alpha))
@@ -89,7 +93,8 @@ class Words:
     def _proof(self, finding: Finding) -> str:
         threshold = e_value(-math.log(self.policy.beta))
         if finding.proved_at:
-            return f"proof e-value {e_value(finding.proof)} >= {threshold} since {finding.proved_at:%H:%M:%S} UTC"
+            best, what = (finding.equal, " (against stable)") if finding.by_stable else (finding.proof, "")
+            return f"proof e-value {e_value(best)}{what} >= {threshold} since {finding.proved_at:%H:%M:%S} UTC"
         return f"proof e-value {e_value(finding.proof)} < {threshold}, {self._lacking(finding)}"
 
     def _lacking(self, finding: Finding) -> str:
@@ -133,10 +138,14 @@ def percent(rate: float) -> str:
 
 
 def _counted(finding: Finding) -> str:
-    objective = finding.objective
+    objective, stable = finding.objective, finding.stable
     if not finding.counts.total:
         return f"{objective.name}: no requests yet"
-    return f"{objective.name}: {_bad_of(objective, finding.counts)}, SLO allows {percent(objective.allowed_bad_rate)}"
+    beside = ""
+    if stable.total:
+        beside = f", stable {_number(stable.bad)} of {_number(stable.total)} ({percent(stable.bad / stable.total)})"
+    allowed = percent(objective.allowed_bad_rate)
+    return f"{objective.name}: {_bad_of(objective, finding.counts)}{beside}, SLO allows {allowed}"
 
 
 def _bad_of(objective: Objective, counts: Counts) -> str:
@@ -151,10 +160,13 @@ def _step(finding: Finding) -> str:
     if finding.step is None:
         return "this step's weights are not live yet"
     if not finding.step.total:
-        return "no requests in this step yet"
-    worst = max(harm.step_log_e for harm in finding.harms)
+        return "no requests in this step yet" if not finding.measured else "nothing to compare in this step"
     counts = "all of these" if finding.step == finding.counts else _bad_of(finding.objective, finding.step)
-    return f"this step {counts}, harm e-value {e_value(worst)} {'<' if worst < 0 else '>='} 1"
+    worst = max(finding.step_suspicion)
+    if worst > SUSPECTED:
+        return f"this step {counts}, harm e-value {e_value(worst)} > {e_value(SUSPECTED)}: harm is suspected"
+    over_all = "; over all it is above 1: harm is suspected" if finding.suspected else ""
+    return f"this step {counts}, harm e-value {e_value(worst)} <= {e_value(SUSPECTED)}{over_all}"
 
 
 def _unavailable(finding: Finding) -> str:

@@ -202,23 +202,27 @@ def test_the_judge_proves_a_healthy_version_within_the_shadow_also_on_slow_cores
     shadow = demo_policy().shadow
     assert shadow is not None
     seconds = int(shadow.max_duration.total_seconds() / 4)
-    assert verdict(seconds, failing=0.0, slow=0.03) == VerdictKind.PASS
+    assert verdict(seconds, failing=0.0, slow=0.03, stable_slow=0.03) == VerdictKind.PASS
 
 
 def test_the_judge_catches_the_faulty_version_by_its_errors_before_anybody_sees_it() -> None:
     assert verdict(15, failing=REFUSED_ROWS / 569, slow=SLOW_ROWS / 569) == VerdictKind.FAIL
 
 
-def verdict(seconds: int, *, failing: float, slow: float) -> VerdictKind:
+def verdict(seconds: int, *, failing: float, slow: float, stable_slow: float = 0.0) -> VerdictKind:
     """The judge's, after so many seconds of the demo's load with those shares of bad answers."""
 
-    def evidence(name: str, sli: Sli, target: float, bad: float) -> Evidence:
+    def evidence(name: str, sli: Sli, target: float, bad: float, stable: float) -> Evidence:
         bins = tuple(
-            Bin(START + timedelta(seconds=n), Counts(RATE, RATE * bad), Counts(RATE, 0.0)) for n in range(seconds)
+            Bin(START + timedelta(seconds=n), Counts(RATE, RATE * bad), Counts(RATE, RATE * stable))
+            for n in range(seconds)
         )
         objective = Objective(name=name, sli=sli, target=target, threshold_ms=500 if sli is Sli.LATENCY else None)
         source = Source(available=True, query="of this test")
         return Evidence(objective=objective, width=timedelta(seconds=1), bins=bins, source=source)
 
-    all_of_it = [evidence("errors", Sli.ERRORS, 0.99, failing), evidence("demo-latency", Sli.LATENCY, 0.9, slow)]
+    all_of_it = [
+        evidence("errors", Sli.ERRORS, 0.99, failing, 0.0),
+        evidence("demo-latency", Sli.LATENCY, 0.9, slow, stable_slow),
+    ]
     return judge(all_of_it, demo_policy(), step_since=START, now=START + timedelta(seconds=seconds)).kind

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.bets import harm_log_e, health_log_e
+from policies.bets import GRID_SIZE, harm_grid, health_log_e, mixture_log_e
 from policies.documents import RolloutPolicy
-from policies.findings import HARM_TESTS, find
-from policies.judge import judge, mean_harm
-from policies.model import Bin, Counts, Evidence, Objective, Sli, Source, Verdict, VerdictKind
+from policies.findings import find
+from policies.judge import judge, mean_harm, states
+from policies.model import Bin, Counts, Discordant, Evidence, Objective, Sli, Source, Verdict, VerdictKind
+from policies.standing import Harm
 from policies.verdict_words import e_value
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -33,14 +34,20 @@ BINS = st.lists(
 
 
 def seen(
-    objective: Objective, counts: Iterable[tuple[float, float]], source: Source = AVAILABLE, start: datetime = START
+    objective: Objective, counts: Iterable[tuple[float, ...]], source: Source = AVAILABLE, start: datetime = START
 ) -> Evidence:
-    """Evidence from `(total, bad)` of the candidate per bin."""
+    """Evidence from `(total, bad)` of the candidate per bin, and `(total, bad, stable's total, stable's bad)`."""
     bins = tuple(
-        Bin(start=start + index * WIDTH, candidate=Counts(total, bad), stable=Counts(9 * total, 0))
-        for index, (total, bad) in enumerate(counts)
+        Bin(start=start + index * WIDTH, candidate=Counts(*both[:2]), stable=Counts(*both[2:]))
+        for index, both in enumerate(counts)
     )
     return Evidence(objective=objective, width=WIDTH, bins=bins, source=source)
+
+
+def alone(total: float, bad: float, objective: Objective = ERRORS) -> float:
+    """Log e-value of harm against the SLO after one bin without a stable version."""
+    found = find(seen(objective, [(total, bad)]), POLICY, step_since=START, now=START + timedelta(hours=1))
+    return found.harm[Harm.SLO]
 
 
 def at(index: int) -> datetime:
@@ -60,7 +67,10 @@ def test_harm_is_a_fail_and_says_its_arithmetic() -> None:
     verdict = asked(seen(ERRORS, [(1000, 5), (204, 26)]))
     assert verdict.kind is VerdictKind.FAIL
     assert verdict.reasons == (
-        "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 3,610 >= 100 -> FAIL",
+        (
+            "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.2e14 against the SLO, "
+            "1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL"
+        ),
         "errors: counted in 2 bins of 15s from 2026-03-01 12:00:00 UTC, newest sample 4s old; query: sum(requests)",
     )
 
@@ -70,20 +80,20 @@ def test_the_objective_that_carries_a_fail_comes_first_and_says_the_mean() -> No
     assert verdict.kind is VerdictKind.FAIL
     assert verdict.reasons[0].startswith("latency: 300 of 1,204 over 200 ms (24.9 %), SLO allows 5 %; harm e-value ")
     assert verdict.reasons[0].endswith(" >= 100 -> FAIL")
-    assert ", mean of 2 tests " in verdict.reasons[0]
+    assert ", mean of 4 tests " in verdict.reasons[0]
     assert verdict.reasons[1].startswith("errors: 3 bad of 5,210 (0.0576 %), SLO allows 1 %; harm e-value ")
     assert "FAIL" not in verdict.reasons[1]
 
 
 def test_harm_must_carry_the_mean_over_all_objectives() -> None:
-    """150 alone is a FAIL at alpha 1 %; as one of two it is 75."""
-    bad = next(bad for bad in range(1000) if harm_log_e(Counts(1000, bad), 0.01) >= math.log(100))
+    """300 alone is a FAIL at alpha 1 %, as one of two tests; as one of four it is 75."""
+    bad = next(bad for bad in range(1000) if alone(1000, bad) >= math.log(200))
     harmed = seen(ERRORS, [(1000, bad)])
-    assert math.exp(harm_log_e(Counts(1000, bad), 0.01)) < 200
+    assert math.exp(alone(1000, bad)) < 400
     assert asked(harmed).kind is VerdictKind.FAIL
     both = asked(harmed, seen(LATENCY, [(1000, 0)]))
     assert both.kind is VerdictKind.INSUFFICIENT
-    assert ", mean of 2 tests " in both.reasons[0]
+    assert ", mean of 4 tests " in both.reasons[0]
     assert " < 100; proof" in both.reasons[0]
 
 
@@ -99,13 +109,15 @@ def test_an_effect_below_the_minimum_is_no_harm_however_sure() -> None:
     assert asked(tiny, policy=dataclasses.replace(POLICY, min_effect=0.0003)).kind is VerdictKind.FAIL
     verdict = asked(tiny, policy=dataclasses.replace(POLICY, min_effect=0.001))
     assert verdict.kind is VerdictKind.INSUFFICIENT
-    assert "(counts as 1: less than 0.1 % above what is allowed), mean of 1 test 1 < 100;" in verdict.reasons[0]
+    assert (
+        "(counts as 1: less than 0.1 % above what it is compared with), mean of 2 tests 1 < 100;" in verdict.reasons[0]
+    )
 
 
 def test_a_tiny_effect_does_not_lend_its_weight_to_another_objective() -> None:
     tiny = seen(dataclasses.replace(ERRORS, target=0.999), [(1_000_000, 1_400)])
     some = seen(LATENCY, [(40, 6)])
-    assert 1 < math.exp(harm_log_e(Counts(40, 6), 0.05)) < 100
+    assert 1 < math.exp(alone(40, 6, LATENCY)) < 100
     assert asked(tiny, some).kind is VerdictKind.INSUFFICIENT
 
 
@@ -146,13 +158,13 @@ def test_an_outage_is_not_a_bad_model_whatever_was_counted_before_it() -> None:
 def test_harm_seen_is_harm_while_another_source_is_away() -> None:
     verdict = asked(seen(LATENCY, [], AWAY), seen(ERRORS, [(1204, 310)]))
     assert verdict.kind is VerdictKind.FAIL
-    assert "mean of 2 tests (1 unavailable, counted as 0) " in verdict.reasons[0]
+    assert "mean of 4 tests (2 unavailable, counted as 0) " in verdict.reasons[0]
     assert verdict.reasons[1].startswith("latency: unavailable: Prometheus did not answer")
 
 
 def test_an_outage_does_not_make_a_fail_easier() -> None:
     """With weights over the available objectives only, the mean would jump from 75 to 150 when one went away."""
-    bad = next(bad for bad in range(1000) if harm_log_e(Counts(1000, bad), 0.01) >= math.log(100))
+    bad = next(bad for bad in range(1000) if alone(1000, bad) >= math.log(200))
     harmed = seen(ERRORS, [(1000, bad)])
     assert asked(harmed, seen(LATENCY, [(1000, 0)], AWAY)).kind is VerdictKind.UNAVAILABLE
 
@@ -184,15 +196,15 @@ def test_proved_health_and_a_clean_step_are_a_pass_and_say_their_arithmetic() ->
     assert [reason.split("; ") for reason in verdict.reasons] == [
         [
             "errors: 0 bad of 1,204 (0 %), SLO allows 1 %",
-            "harm e-value 0.00162, mean of 2 tests 8.1e-4 < 100",
+            "harm e-value 0.251 against the SLO, 1 against stable, mean of 4 tests 0.625 < 100",
             "proof e-value 6.8e4 >= 100 since 12:00:15 UTC",
-            "this step 0 bad of 504 (0 %), harm e-value 0.0151 < 1",
+            "this step 0 bad of 504 (0 %), harm e-value 1 <= 3",
         ],
         [
             "latency: 3 of 5,210 over 200 ms (0.0576 %), SLO allows 5 %",
-            "harm e-value 1.4e-37",
+            "harm e-value 0.249 against the SLO, 1 against stable",
             "proof e-value 1.9e109 >= 100 since 12:00:15 UTC",
-            "this step 3 of 210 over 200 ms (1.43 %), harm e-value 0.00566 < 1",
+            "this step 3 of 210 over 200 ms (1.43 %), harm e-value 1 <= 3",
         ],
         [
             "errors: counted in 2 bins of 15s from 2026-03-01 12:00:00 UTC, newest sample 4s old",
@@ -225,9 +237,9 @@ def test_a_proof_is_kept_through_a_worse_time() -> None:
 
 
 def test_a_step_must_not_look_worse_than_the_slo_even_when_health_is_proved() -> None:
-    verdict = asked(seen(ERRORS, [(1204, 0), (10, 1)]), step_since=at(1))
+    verdict = asked(seen(ERRORS, [(1204, 0), (10, 2)]), step_since=at(1))
     assert verdict.kind is VerdictKind.INSUFFICIENT
-    assert verdict.reasons[0].endswith("this step 1 bad of 10 (10 %), harm e-value 2.16 >= 1")
+    assert verdict.reasons[0].endswith("this step 2 bad of 10 (20 %), harm e-value 20.1 > 3: harm is suspected")
 
 
 def test_each_objective_must_be_clean_in_the_step() -> None:
@@ -240,6 +252,120 @@ def test_a_bin_that_began_before_the_step_was_live_is_not_the_steps() -> None:
     evidence = seen(ERRORS, [(5000, 0), (500, 0)])
     assert asked(evidence, step_since=at(1)).kind is VerdictKind.PASS
     assert asked(evidence, step_since=at(1) + timedelta(seconds=1)).kind is VerdictKind.INSUFFICIENT
+
+
+def test_noise_in_a_step_does_not_hold_up_what_is_proved() -> None:
+    """One bad answer among ninety is what 0.3 % gives every fourth step; at E < 1 it would wait for it to wear off."""
+    verdict = asked(seen(ERRORS, [(2000, 6, 2000, 6), (90, 1, 810, 3)]), step_since=at(1))
+    assert verdict.kind is VerdictKind.PASS
+
+
+# --- beside stable ---------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_within_its_slo_that_is_far_worse_than_stable_fails() -> None:
+    verdict = asked(seen(ERRORS, [(1000, 8, 9000, 9)] * 6))
+    assert verdict.kind is VerdictKind.FAIL
+    assert "48 bad of 6,000 (0.8 %), stable 54 of 54,000 (0.1 %), SLO allows 1 %" in verdict.reasons[0]
+    (measured,) = verdict.measures
+    assert (measured.harm_stable > 2, measured.harm_slo < 0) == (True, True)
+
+
+def test_a_shared_outage_blames_nobody() -> None:
+    """Both fail half of what they answer for five minutes: nothing speaks against the candidate."""
+    outage = [(15, 7, 135, 68)] * 20
+    verdict = asked(seen(ERRORS, [(15, 0, 135, 0)] * 40 + outage + [(15, 0, 135, 0)] * 40))
+    assert verdict.kind is not VerdictKind.FAIL
+    assert verdict.measures[0].harm_slo < 1
+    without = asked(seen(ERRORS, [(15, 0)] * 40 + [(15, 7)] * 20))
+    assert without.kind is VerdictKind.FAIL
+
+
+def test_share_and_error_rate_that_move_together_blame_nobody() -> None:
+    """The candidate's share grows from 5 to 50 % while everybody's error rate grows tenfold.
+
+    Pooled over both times, the candidate seems to have more than its part of the errors.
+    """
+    quiet, busy = (50, 0.1, 950, 1.9), (500, 10, 500, 10)
+    verdict = asked(seen(ERRORS, [quiet] * 40 + [busy] * 40))
+    assert verdict.measures[0].harm_stable < 0
+    assert verdict.kind is not VerdictKind.FAIL
+
+
+def test_at_a_hundred_percent_it_is_blamed_for_what_stable_answered_well() -> None:
+    """Stable has no traffic of its own then; what fails for both is an outage, what it rescues is the candidate's."""
+    hosted = [Bin(at(i), Counts(100, 0), Counts(100, 0)) for i in range(10)]
+
+    def then(rescued: float) -> Verdict:
+        bins = (*hosted, *(Bin(at(i), Counts(100, 30), Counts(), rescued=rescued) for i in range(10, 20)))
+        return asked(Evidence(objective=ERRORS, width=WIDTH, bins=bins, source=AVAILABLE), step_since=at(10))
+
+    assert then(rescued=30).kind is VerdictKind.FAIL
+    assert then(rescued=0).kind is not VerdictKind.FAIL
+
+
+def test_in_shadow_the_pairs_that_differ_are_what_counts_against_stable() -> None:
+    """Requests that both answer badly say nothing, however many: here they would make both look alike."""
+
+    def shadow(candidate: float, stable: float) -> float:
+        pairs = Discordant(candidate, stable)
+        bins = tuple(Bin(at(i), Counts(100, 20 + candidate), Counts(100, 20 + stable), pairs=pairs) for i in range(20))
+        return asked(Evidence(objective=ERRORS, width=WIDTH, bins=bins, source=AVAILABLE)).measures[0].harm_slo
+
+    assert shadow(candidate=4, stable=0.5) > 5
+    assert shadow(candidate=2, stable=2) < 1
+
+
+def test_clusters_make_every_bet_smaller() -> None:
+    evidence = seen(ERRORS, [(500, 20, 500, 2)] * 4)
+    plain = judge([evidence], POLICY, step_since=START, now=at(4))
+    clustered = judge([evidence], POLICY, step_since=START, now=at(4), dispersion={"errors": 20.0})
+    assert plain.kind is VerdictKind.FAIL
+    assert clustered.kind is VerdictKind.INSUFFICIENT
+    assert clustered.measures[0].dispersion == 20.0
+
+
+def test_a_dispersion_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="errors: a dispersion is at least 1"):
+        judge([seen(ERRORS, [(1, 0)])], POLICY, step_since=START, now=at(1), dispersion={"errors": 0.5})
+
+
+def test_a_change_after_an_hour_of_health_is_not_hidden_by_it() -> None:
+    hour = [(15, 0, 15, 0)] * 240
+    evidence = seen(ERRORS, hour + [(15, 2, 15, 0)] * 24)
+    found = [judge([evidence], POLICY, step_since=START, now=at(240 + n)).kind for n in range(25)]
+    assert found.index(VerdictKind.FAIL) <= 16
+    plain = mixture_log_e(2 * 24, 15 * 264, harm_grid(0.01), 0.01)
+    assert plain < math.log(100)  # one bet over everything would see nothing yet
+
+
+def test_beside_a_stable_near_its_slo_as_good_as_stable_is_proof_enough() -> None:
+    near = seen(ERRORS, [(20_000, 180, 20_000, 180)] * 20)
+    policy = dataclasses.replace(POLICY, margin=1.25)
+    verdict = asked(near, policy=policy)
+    assert verdict.kind is VerdictKind.PASS
+    assert "(against stable) >= 100" in verdict.reasons[0]
+    far = seen(ERRORS, [(20_000, 180, 20_000, 40)] * 20)
+    assert asked(far, policy=policy).kind is VerdictKind.FAIL
+
+
+def test_a_rollout_that_disagrees_only_where_it_can_be_compared() -> None:
+    """Predictions are compared in shadow; a later step has none and is not held up by that."""
+    agreement = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.98)
+    shadow = seen(agreement, [(500, 1)] * 4 + [(0, 0)] * 4)
+    errors = seen(ERRORS, [(500, 0, 500, 0)] * 8)
+    assert asked(shadow, errors, step_since=at(4)).kind is VerdictKind.PASS
+    assert asked(seen(agreement, [(500, 100)] * 4), errors).kind is VerdictKind.FAIL
+
+
+def test_the_state_is_one_vector_per_test_and_the_same_from_the_same_bins() -> None:
+    evidence = seen(ERRORS, [(500, 5, 500, 2)] * 8)
+    (state,) = states([evidence], POLICY, now=at(8))
+    assert set(state.stakes) == {"slo", "shared", "alone", "outage", "stable", "proof", "equal"}
+    assert all(len(stakes) == GRID_SIZE + 1 for stakes in state.stakes.values())
+    assert state.until == at(8)
+    assert states([evidence], POLICY, now=at(8)) == (state,)
+    assert states([seen(ERRORS, [(1, 0)], AWAY)], POLICY, now=at(8)) == ()
 
 
 # --- INSUFFICIENT ---------------------------------------------------------------------------------------------
@@ -257,7 +383,7 @@ def test_no_requests_are_no_pass(bins: list[tuple[float, float]]) -> None:
     assert verdict.kind is VerdictKind.INSUFFICIENT
     assert verdict.reasons[0].split("; ") == [
         "errors: no requests yet",
-        "harm e-value 1 < 100",
+        "harm e-value 1 against the SLO, 1 against stable, mean of 2 tests 1 < 100",
         "proof e-value 1 < 100, about 519 good requests",
         "no requests in this step yet",
     ]
@@ -319,14 +445,6 @@ def test_bins_from_the_future_are_left_out() -> None:
     assert judge([evidence], POLICY, step_since=START, now=at(2)).kind is VerdictKind.FAIL
 
 
-def test_what_stable_did_does_not_matter_yet_to_the_slo() -> None:
-    evidence = seen(ERRORS, [(5000, 0)])
-    broken = dataclasses.replace(
-        evidence, bins=tuple(dataclasses.replace(b, stable=Counts(100, 100)) for b in evidence.bins)
-    )
-    assert asked(evidence) == asked(broken)
-
-
 @given(bins=BINS, splits=st.integers(1, 5))
 def test_empty_bins_change_nothing(bins: list[tuple[int, int]], splits: int) -> None:
     padded = [part for counts in bins for part in (counts, *[(0, 0)] * splits)]
@@ -345,16 +463,17 @@ def test_a_pass_is_always_measured_proved_and_clean(
         for e in evidence:
             step = e.since(at(since)).candidate
             assert step.total > 0
-            assert harm_log_e(step, e.objective.allowed_bad_rate) < 0
+        assert all(m.proved_at and max(m.harm_slo or 0, m.harm_stable or 0) <= 0 for m in verdict.measures)
 
 
 @given(errors=BINS, latency=BINS)
 def test_a_fail_needs_its_e_value_and_its_effect(errors: list[tuple[int, int]], latency: list[tuple[int, int]]) -> None:
     evidence = [seen(ERRORS, errors), seen(LATENCY, latency)]
-    if asked(*evidence).kind is VerdictKind.FAIL:
+    verdict = asked(*evidence)
+    if verdict.kind is VerdictKind.FAIL:
         totals = [(e.candidate, e.objective.allowed_bad_rate) for e in evidence]
-        assert max(harm_log_e(counts, allowed) for counts, allowed in totals) >= math.log(100)
-        assert any(c.bad >= (allowed + POLICY.min_effect) * c.total for c, allowed in totals if c.total)
+        assert (verdict.mean_harm or 0) >= 2
+        assert any(c.bad > allowed * c.total / 10 for c, allowed in totals if c.total)
 
 
 @given(errors=BINS, latency=BINS)
@@ -373,7 +492,7 @@ def test_more_bad_requests_never_turn_a_verdict_to_the_better(bins: list[tuple[i
 def test_every_harm_test_of_every_objective_has_the_same_weight() -> None:
     evidence = [seen(ERRORS, [(1204, 31)]), seen(LATENCY, [(1204, 100)])]
     findings = [find(e, POLICY, step_since=START, now=START + timedelta(hours=1)) for e in evidence]
-    mean = sum(math.exp(h.counted) for f in findings for h in f.harms) / (2 * len(HARM_TESTS))
+    mean = sum(math.exp(h) for f in findings for h in f.counted) / 4
     assert mean_harm(findings) == pytest.approx(math.log(mean))
 
 

@@ -1,0 +1,301 @@
+"""How all tests stand on one objective after some bins: what they bet on, and what their stakes have become.
+
+| test | hypothesis that is bet against | bins that count |
+|---|---|---|
+| SLO | the candidate's bad rate is within the SLO | all while stable has traffic too |
+| SHARED | it is at most stable's in the same bin | those in which both have requests |
+| ALONE | it is within the SLO, by bad answers that stable answered well | while stable has no traffic of its own |
+| OUTAGE | stable itself answers a fifth of these badly at least | those of ALONE with a bad answer |
+| STABLE | it is at most `tolerance` times stable's in the same bin | those in which both have requests |
+| PROOF | it is outside the SLO | all |
+| EQUAL | it is `margin` times stable's at least | those in which both have requests |
+
+Rules:
+- The first five look for harm and may start at any bin (`stakes.py`); the last two prove, begin with the first bin,
+  and what counts is the most that they ever were.
+- Harm against the SLO is min(E_SLO E_ALONE, c E_SHARED E_OUTAGE): a shared outage blames nobody. The factors of each
+  product never move in the same bin, so it is an e-process, and the minimum of two is at most either (ADR 7).
+- Log likelihood ratios are divided by phi, the dispersion of bad events per bin: bad events that come in clusters are
+  fewer than they look (quasi-likelihood, Wedderburn 1974). phi is at least 1, so it only ever makes a bet smaller.
+- Arrays of any leading shape, as in `stakes.py`: the live judge has one rollout, a benchmark thousands.
+
+This module must not know time, sources or verdicts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from policies.bets import (
+    GRID_SIZE,
+    equal_grid,
+    harm_grid,
+    health_grid,
+    rate_log_ratio,
+    share_grid,
+    share_log_ratio,
+)
+from policies.stakes import FloatArray, Schedule, Stakes
+
+BoolArray = npt.NDArray[np.bool_]
+
+AWAY_BINS = 4
+"""Bins without a request of stable's after which it counts as without traffic; fewer happen by chance."""
+
+FORGIVING = math.log(10.0)
+"""c, as a logarithm: how much less it takes to show that an outage is not shared than that the SLO is missed. At 1, a
+bad answer is worth a factor of two at most, and a candidate at 5 % takes a quarter longer; at 10, a shared outage
+rolled back 0.02 % of healthy versions (ADR 7)."""
+
+OUTAGE_RATE = 0.2
+"""Stable's bad rate on what the candidate failed from which that counts as a shared outage. Stable is asked for nothing
+else at 100 %, so a smaller one could not be told from none within minutes."""
+
+NOTHING = 1e-9
+"""A log e-value up to this is 0: a double's rounding."""
+
+LEAST_PART = 0.1
+"""Of what the SLO allows: a smaller difference would not be worth a person's look, however certain it is."""
+
+_PRIOR = np.full(GRID_SIZE, 1.0 / GRID_SIZE)
+
+
+class Test(IntEnum):
+    """The tests, in the order of the arrays."""
+
+    __test__ = False
+    """It is no test of pytest's."""
+
+    SLO = 0
+    SHARED = 1
+    ALONE = 2
+    OUTAGE = 3
+    STABLE = 4
+    PROOF = 5
+    EQUAL = 6
+
+
+class Harm(IntEnum):
+    """Ways to look for harm, in the order of the arrays. All weigh the same in every verdict."""
+
+    SLO = 0
+    STABLE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """One bin of one objective: events as arrays of one shape (...)."""
+
+    total: FloatArray
+    bad: FloatArray
+    stable_total: FloatArray
+    stable_bad: FloatArray
+    rescued: FloatArray
+    """Bad answers that stable, asked in the candidate's place, answered well."""
+    told: BoolArray
+    """Does the indicator tell which were rescued?"""
+    only_candidate: FloatArray
+    """Pairs in which only the candidate was bad."""
+    only_stable: FloatArray
+    paired: BoolArray
+    """Are the pairs known in this bin?"""
+
+    @property
+    def fields(self) -> tuple[npt.NDArray[Any], ...]:
+        """All arrays in their order."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the tests are told beforehand."""
+
+    allowed: float
+    """Share of bad events that the SLO allows."""
+    tolerance: float
+    margin: float
+    dispersion: float | FloatArray
+    """phi, at least 1; one for all or of shape (...)."""
+    planned: int
+    """Bins of a rollout that has all its time."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """When each test's stakes are placed, shape (tests,)."""
+        searching, steadfast = Schedule.searching(self.planned), Schedule.steadfast()
+        each = [steadfast if test in (Test.PROOF, Test.EQUAL) else searching for test in Test]
+        return Schedule(np.array([s.first for s in each]), np.array([s.later for s in each]), searching.bins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """The tests after some bins."""
+
+    stakes: Stakes
+    """Shape (..., tests)."""
+    best: FloatArray
+    """Largest log E so far of PROOF and EQUAL, shape (..., 2)."""
+    rising: FloatArray
+    """Events since each harm was last no more than nothing (E <= 1): total, bad, stable's total, stable's bad; shape
+    (..., harms, 4). What a harm that is seen now is a rate over."""
+    quiet: FloatArray
+    """Bins since stable had a request, shape (...); infinity where it never had."""
+
+    @classmethod
+    def before(cls, shape: tuple[int, ...] = ()) -> Standing:
+        """Before the first bin."""
+        return cls(
+            Stakes.none_placed((*shape, len(Test)), GRID_SIZE),
+            np.zeros((*shape, 2)),
+            np.zeros((*shape, len(Harm), 4)),
+            np.full(shape, np.inf),
+        )
+
+    def after(self, counted: Counted, setup: Setup) -> Standing:
+        """One bin later; `counted` has arrays of shape (...)."""
+        return self.through(Counted(*(np.asarray(a)[np.newaxis] for a in counted.fields)), setup).end
+
+    def through(self, counted: Counted, setup: Setup) -> Walk:
+        """Some bins later; `counted` has arrays of shape (bins, ...), oldest first."""
+        bins = len(counted.total)
+        quiet = _quiet(counted.stable_total > 0, self.quiet)
+        moves = _moves(counted, quiet > AWAY_BINS)
+        ratios = np.where(moves[..., np.newaxis], _log_ratios(counted, setup, np.isinf(quiet)), 0.0)
+        placed, unplaced = np.empty_like(ratios), np.empty(moves.shape)
+        stakes, schedule = self.stakes, setup.schedule
+        for i in range(bins):
+            stakes = stakes.moved(ratios[i], moves[i], schedule, _PRIOR)
+            placed[i], unplaced[i] = stakes.placed, stakes.unplaced
+        log_e = Stakes(placed, unplaced, unplaced).log_e
+        best = np.maximum.accumulate(log_e[..., [Test.PROOF, Test.EQUAL]], axis=0)
+        harm = _harm(log_e)
+        end = Standing(
+            stakes,
+            np.maximum(self.best, best[-1]) if bins else self.best,
+            self._rising(counted, harm),
+            quiet[-1] if bins else self.quiet,
+        )
+        return Walk(end, harm, np.maximum(self.best, best))
+
+    def _rising(self, counted: Counted, harm: FloatArray) -> FloatArray:
+        """`rising` after the bins in which `harm`, shape (bins, ..., harms), was found."""
+        fields = (counted.total, counted.bad, counted.stable_total, counted.stable_bad)
+        counts = np.stack(np.broadcast_arrays(*fields), axis=-1)[..., np.newaxis, :]
+        # True from the bin on after which the harm never was nothing again.
+        still = np.flip(np.logical_and.accumulate(np.flip(harm > NOTHING, axis=0), axis=0), axis=0)[..., np.newaxis]
+        before = np.where(still.all(axis=0), self.rising, 0.0)
+        return np.asarray(before + np.where(still, counts, 0.0).sum(axis=0))
+
+    @property
+    def harm(self) -> FloatArray:
+        """Log e-values of harm, shape (..., harms)."""
+        return _harm(self.stakes.log_e)
+
+    @property
+    def suspicion(self) -> FloatArray:
+        """The same with c = 1: above 0, something speaks for harm. Shape (..., harms)."""
+        return _harm(self.stakes.log_e, forgiving=0.0)
+
+    def effect(self, allowed: float) -> FloatArray:
+        """How far the candidate's bad rate is above what each harm compares it with, since that harm has been rising.
+
+        Shape (..., harms); 0 for a harm that is not rising.
+        """
+        total, bad, stable_total, stable_bad = np.moveaxis(self.rising, -1, 0)
+        rate = bad / np.maximum(total, 1)
+        stable_rate = stable_bad / np.maximum(stable_total, 1)
+        compared = np.stack([np.full(rate.shape[:-1], allowed), stable_rate[..., Harm.STABLE]], axis=-1)
+        return np.where(total > 0, rate - compared, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """A standing, and the way to it bin by bin."""
+
+    end: Standing
+    harm: FloatArray
+    """Log e-values of harm after each bin, shape (bins, ..., harms)."""
+    best: FloatArray
+    """Largest log E of PROOF and EQUAL up to each bin, shape (bins, ..., 2)."""
+
+
+def _harm(log_e: FloatArray, forgiving: float = FORGIVING) -> FloatArray:
+    """Of all tests (..., tests), the harms (..., harms)."""
+    blamed = log_e[..., Test.SLO] + log_e[..., Test.ALONE]
+    not_shared = forgiving + log_e[..., Test.SHARED] + log_e[..., Test.OUTAGE]
+    return np.stack([np.minimum(blamed, not_shared), log_e[..., Test.STABLE]], axis=-1)
+
+
+def _quiet(seen: BoolArray, before: FloatArray) -> FloatArray:
+    """Bins since stable had a request after each bin, shape (bins, ...)."""
+    number = np.arange(len(seen)).reshape(-1, *(1,) * (seen.ndim - 1))
+    if not len(seen):
+        return np.empty(seen.shape)
+    last = np.maximum.accumulate(np.where(seen, number, -1), axis=0)
+    return np.where(last >= 0, number - last, before + number + 1.0)
+
+
+def counted_harm(standing: Standing, setup: Setup, min_effect: float) -> FloatArray:
+    """Log e-values of harm as a verdict counts them: 0 at most where the effect is below the least that matters.
+
+    That is `min_effect`, and LEAST_PART of what the SLO allows: a latency SLO that allows 5 % does not mind 0.2 %.
+    Capping makes an e-value smaller only, so what was promised of it still holds.
+    """
+    matters = standing.effect(setup.allowed) >= least_effect(setup.allowed, min_effect)
+    return np.where(matters, standing.harm, np.minimum(standing.harm, 0.0))
+
+
+def least_effect(allowed: float, min_effect: float) -> float:
+    """The smallest difference of bad rates that is called harm."""
+    return max(min_effect, LEAST_PART * allowed)
+
+
+def _moves(counted: Counted, away: BoolArray) -> BoolArray:
+    """Which tests take part in this bin, shape (..., tests). Requests alone decide it, never how they ended."""
+    any_, both = counted.total > 0, (counted.total > 0) & (counted.stable_total > 0)
+    columns = {
+        Test.SLO: any_ & ~away,
+        Test.SHARED: both,
+        Test.ALONE: any_ & away,
+        Test.OUTAGE: any_ & away,
+        Test.STABLE: both,
+        Test.PROOF: any_,
+        Test.EQUAL: both,
+    }
+    return np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-1)
+
+
+def _log_ratios(counted: Counted, setup: Setup, no_stable: BoolArray) -> FloatArray:
+    """The bin's log likelihood ratios over phi, shape (..., tests, alternatives)."""
+    c, allowed = counted, setup.allowed
+    paired = c.paired & (c.stable_total > 0)
+    half = np.where(paired, 1.0, c.total), np.where(paired, 1.0, c.stable_total)
+    told = c.told & ~no_stable
+    alone = rate_log_ratio(np.where(told, c.rescued, c.bad), c.total, harm_grid(allowed), allowed)
+    outage = rate_log_ratio(c.bad - c.rescued, c.bad, health_grid(OUTAGE_RATE), OUTAGE_RATE)
+    shared = share_grid(1.0)
+    columns = {
+        Test.SLO: rate_log_ratio(c.bad, c.total, harm_grid(allowed), allowed),
+        # Each pair that differs is the candidate's with chance 1/2 at most where its rate is at most stable's.
+        Test.SHARED: share_log_ratio(
+            np.where(paired, c.only_candidate, c.bad), np.where(paired, c.only_stable, c.stable_bad), *half, shared, 1.0
+        ),
+        Test.ALONE: alone,
+        # Where nobody tells, nothing takes an outage out: the same bet on both sides of the minimum.
+        Test.OUTAGE: np.where(told[..., np.newaxis], outage, alone),
+        Test.STABLE: _share(c, share_grid(setup.tolerance), setup.tolerance),
+        Test.PROOF: rate_log_ratio(c.bad, c.total, health_grid(allowed), allowed),
+        Test.EQUAL: _share(c, equal_grid(setup.margin), setup.margin),
+    }
+    ratios = np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-2)
+    return np.asarray(ratios / np.asarray(setup.dispersion)[..., np.newaxis, np.newaxis])
+
+
+def _share(c: Counted, risks: FloatArray, limit: float) -> FloatArray:
+    return share_log_ratio(c.bad, c.stable_bad, c.total, c.stable_total, risks, limit)
