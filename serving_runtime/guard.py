@@ -24,7 +24,8 @@ Rules:
   differ must blame the candidate too, `Pairs`. An outage of both, of whatever shape, does not.
 - After the trip nothing changes any more: what tripped it is what is shown.
 
-Nothing here knows requests, Ray, metrics or a clock.
+It is the recursion of `policies/stakes.py`, without logarithms and with start times that never end: 3 us a request
+instead of 50. Nothing here knows requests, Ray, metrics or a clock.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ import math
 
 import numpy as np
 
-from policies.bets import FloatArray, harm_grid
+from policies.bets import harm_grid
+from policies.stakes import FloatArray
 from serving_runtime.user_config import GuardTerms
 
 BETA_PRIOR = 10.0

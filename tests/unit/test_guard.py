@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.bets import FloatArray, harm_grid
+from policies.bets import harm_grid, rate_log_ratio
+from policies.stakes import FloatArray, Schedule, Stakes
 from serving_runtime.guard import Guard, Recent, prior, ratios, stake, unplaced, words
 from serving_runtime.user_config import GuardTerms
 
@@ -221,6 +222,22 @@ def test_the_recursion_is_the_mixture_over_start_times(outcomes: list[bool]) -> 
     assert one.tripped.requests == reached
     assert one.tripped.bad == sum(outcomes[:reached])
     assert math.exp(one.tripped.log_e) == pytest.approx(directly(outcomes[:reached]), rel=1e-9)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+def test_it_is_the_recursion_of_the_judge(outcomes: list[bool]) -> None:
+    grid, one = harm_grid(ALLOWED), guard()
+    stakes = Stakes.none_placed((), grid.size)
+    for request, bad in enumerate(outcomes):
+        placed = np.array(stake(request))
+        schedule = Schedule(first=placed, later=placed, bins=len(outcomes))
+        ratio = rate_log_ratio(float(bad), 1.0, grid, ALLOWED)
+        stakes = stakes.moved(ratio, np.array(True), schedule, prior(grid, ALLOWED))
+        if one.candidate_answered(well=not bad):
+            assert one.tripped is not None
+            assert one.tripped.log_e == pytest.approx(float(stakes.log_e), rel=1e-9)
+            return
+        assert stakes.log_e < -math.log(ALPHA)
 
 
 @given(st.floats(0.0005, 0.5))
