@@ -81,6 +81,8 @@ class ModelLook:
     observed: Observed
     new: bool
     """Its release is not in Git yet."""
+    objectives: tuple[Objective, ...] = ()
+    """What its candidates are held to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -297,7 +299,10 @@ class Looker:
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
-        return ModelLook(release=release, document=document, rules=rules, observed=observed, new=new)
+        objectives = tuple(place.repo.slos[name] for name in document.slos) if document else ()
+        return ModelLook(
+            release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
+        )
 
     def _record(self, place: _Place, slug: str, release: Release, *, taken_back: bool) -> Record | None:
         """What is recorded of the running rollout, also by looks that a person's commit took back."""

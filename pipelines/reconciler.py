@@ -35,7 +35,7 @@ from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.rollout import decide
 from policies.stored_documents import history_text, record_text, release_text
-from serving_runtime.serve_config import render
+from serving_runtime.serve_config import ToServe, render
 from serving_runtime.serve_config import text as serve_text
 
 _LOG = logging.getLogger(__name__)
@@ -317,9 +317,13 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
 
 
 def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    documents = {key: model.document for key, model in environment.models.items()}
-    pairs = [(release, document) for key, release in releases.items() if (document := documents[key]) is not None]
-    return render(pairs, tracking_uri=look.registry.tracking_uri)
+    known = [(release, environment.models[key]) for key, release in releases.items()]
+    served = [
+        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
+        for release, m in known
+        if m.document is not None
+    ]
+    return render(served, tracking_uri=look.registry.tracking_uri)
 
 
 def _as_committed(plan: Plan) -> Look:
