@@ -70,6 +70,11 @@ def fewest_events(
     return minutes * truth.candidate_events
 
 
+def fewest_events_to_prove(rate: float, *, beta: float, allowed: float) -> float:
+    """T* of a proof of health in events of the candidate: ln(1/beta) / KL(rate || allowed); infinity from there on."""
+    return math.log(1.0 / beta) / _divergence(rate, allowed) if rate < allowed else math.inf
+
+
 def _nearest(truth: Truth, tolerance: float, *, highest: float) -> float:
     """Nats per minute to the nearest rates with q_c <= tolerance q_s and q_c <= highest.
 
