@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import BadInput, SluiceError
+from policies.facts import Signal
 from policies.model import Cause, CauseKind, Phase
-from policies.noticing import Signal
 from policies.rollout import TRANSITIONS
 from policies.schemas import NOUNS, schema
 

@@ -4,6 +4,8 @@ Rules:
 - Git is read first, the registry after it. A commit is accepted only on the tip that was read, so what the registry
   shows is never older than the release it is compared with.
 - A document that is broken is not in force (`documents_in_force.py`), and the break is said.
+- Evidence is asked for releases whose candidate has requests, one call for an environment; a baseline (a day of
+  stable's counts) only where a rollout is about to begin.
 - A tip that is foreign (rewritten history, a release or the Serve config gone or emptied) stops its environment.
 
 This module must not decide and must not act.
@@ -12,28 +14,51 @@ This module must not decide and must not act.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import Retry, SluiceError
-from policies.layout import model_path, release_path, serve_path
-from policies.model import Evidence, Objective, Phase, RegistrySnapshot, Release, RuntimeObservation, Tip
-from policies.notes import Note
-from policies.noticing import Observed, Rules
-from policies.placement import known_revision, out_of_place
+from policies.errors import BadInput, Conflict, SluiceError
+from policies.facts import Observed, Rules
+from policies.holding import held, known_revision
+from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
+from policies.model import (
+    Application,
+    Evidence,
+    Objective,
+    Phase,
+    Record,
+    RegistrySnapshot,
+    Release,
+    RuntimeObservation,
+    Sli,
+    Tip,
+    Wish,
+)
+from policies.notes import Note, Severity
+from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
-from policies.rollout import JUDGED
+from policies.record import evidence_with
+from policies.rollout import JUDGED, wants_baseline
+from policies.slo import asked_of
+from policies.stored_documents import parse_history, parse_record
+from policies.wishes import carried_out, only_asks
 
 Config = Mapping[str, Any]
 
-# Somebody else's commit came in between: it is there to be looked at now.
-_AT_ONCE = timedelta(milliseconds=100)
+# A record is new with every step of its rollout, 10 ms to read, and the same at the looks between: those of a hundred
+# rollouts at once.
+_RECORDS_REMEMBERED = 128
+
+# A day of samples is a large answer, and a service that burns does so for minutes at least.
+BASELINE_YOUNG = timedelta(minutes=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,15 +101,25 @@ class EnvironmentLook:
 class Look:
     """Everything that one look showed."""
 
+    at: datetime
     tip: Tip
-    registry: RegistryTarget
+    documents: ConfigRepo
+    """What the documents in force say."""
     environments: Mapping[str, EnvironmentLook]
     notes: tuple[Note, ...]
     """What is wrong in the documents, of which the last readable ones count instead."""
 
+    @property
+    def registry(self) -> RegistryTarget:
+        """Where MLflow is."""
+        return self.documents.sluice.registry
+
 
 class Looker:
-    """Looks; remembers only since when something has been so without a break: lost, it costs a longer wait."""
+    """Looks; remembers only since when something has been so without a break, and baselines that are young.
+
+    Lost, it costs a longer wait or a query more.
+    """
 
     def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
         self._doors = doors
@@ -92,34 +127,59 @@ class Looker:
         self._documents = DocumentsInForce(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
+        self._baselines: dict[tuple[str, str], _Baseline] = {}
 
     def look(self, now: datetime) -> Look:
-        """One look at everything. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        """One look at everything.
+
+        Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
+        """
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
+        records, unread = _records(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
+        environments = {}
+        for name in repo.sluice.environments:
+            place = _Place(name, tip, repo, snapshot, warming, records)
+            before, foreign = self._history(place)
+            environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
+        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=(*notes, *unread))
+
+    def look_without_git(self, last: Look, now: datetime) -> Look:
+        """The others as they are now, on the tip of an earlier look. Nothing of it may be committed."""
+        registry = self._doors.registry(last.registry)
+        snapshot = registry.snapshot(_registered_names(last.documents))
+        records, _ = _records(last.tip.files)
         environments = {
-            name: self._environment(_Place(name, tip, repo, snapshot, refused.get(name, ""), warming), registry, now)
-            for name in repo.sluice.environments
+            name: self._environment(
+                _Place(name, last.tip, last.documents, snapshot, {}, records), registry, {}, before.refused, now
+            )
+            for name, before in last.environments.items()
         }
-        return Look(tip=tip, registry=repo.sluice.registry, environments=environments, notes=tuple(notes))
+        self._warming_since = {}  # a time without Git is no chance to start
+        return dataclasses.replace(last, environments=environments)
 
     # --- one environment ------------------------------------------------------------------------------------------
 
-    def _environment(self, place: _Place, registry: Registry, now: datetime) -> EnvironmentLook:
-        document = place.repo.sluice.environments[place.name]
-        runtime = self._doors.runtime(document.ray).observe()
+    def _history(self, place: _Place) -> tuple[Mapping[str, Release], str]:
+        """The releases that were applied last, where they differ, and why the tip must not be applied."""
         applied = self._doors.repo.applied(place.name)
         before = self._applied_releases(place, applied)
-        refused = place.refused or self._foreign(place, applied, before)
+        return before, self._foreign(place, applied, before)
+
+    def _environment(
+        self, place: _Place, registry: Registry, before: Mapping[str, Release], refused: str, now: datetime
+    ) -> EnvironmentLook:
+        document = place.repo.sluice.environments[place.name]
+        runtime = self._doors.runtime(document.ray).observe()
         releases = _releases(place)
-        evidence = self._evidence(place, document, releases, now)
-        models = {
-            slug: self._model(place, slug, release, before.get(slug), registry, runtime, evidence.get(slug, ()), now)
+        seen = {
+            slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
+        models = seen if refused else self._measured(place, document, seen, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -146,7 +206,7 @@ class Looker:
             return ""
         if not self._doors.repo.descends(place.tip.commit, applied):
             if self._doors.repo.read().commit != place.tip.commit:
-                raise Retry("the branch moved while it was looked at", after=_AT_ONCE)  # applied may be younger
+                raise Conflict("the branch moved while it was looked at")  # applied may be younger
             return (
                 f"the tip {place.tip.commit[:8]} does not descend from {applied[:8]}, which was applied last: somebody "
                 "rewrote the branch. Bring the old history back, or accept the new one by deleting "
@@ -162,25 +222,49 @@ class Looker:
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
 
-    def _evidence(
-        self, place: _Place, document: EnvironmentDocument, releases: Mapping[str, Release], now: datetime
-    ) -> Mapping[str, tuple[Evidence, ...]]:
-        requests = [
-            EvidenceRequest(
-                model=slug,
-                candidate=release.candidate,
-                stable=release.stable,
-                objectives=tuple(place.repo.slos[name] for name in place.repo.models[slug].slos),
-                since=release.rollout.traffic_since,
+    def _measured(
+        self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
+    ) -> Mapping[str, ModelLook]:
+        """The same models with evidence, tripped guards and baselines: one call each, where something is asked."""
+        door = self._doors.metrics
+        with_traffic, judged = list(_with_traffic(place, models)), list(_judged(place, models))
+        trips = door(document.prometheus).trips(with_traffic, now) if with_traffic else {}
+        evidence = door(document.prometheus).evidence(judged, now) if judged else {}
+        baselines = self._baselines_of(place, document, list(_about_to_start(place, models, now)), now)
+        return {
+            slug: dataclasses.replace(
+                model,
+                observed=dataclasses.replace(
+                    model.observed,
+                    trip=trips.get(slug),
+                    evidence=evidence_with(model.observed.record, evidence.get(slug, ())),
+                    baseline=baselines.get(slug, ()),
+                    unavailable_since=self._blind_since(
+                        (place.name, slug), evidence.get(slug) or baselines.get(slug, ()), now
+                    ),
+                ),
             )
-            for slug, release in releases.items()
-            if release.phase in JUDGED
-            and slug in place.repo.models
-            and release.candidate
-            and release.rollout
-            and release.rollout.traffic_since
-        ]
-        return self._doors.metrics(document.prometheus).evidence(requests, now) if requests else {}
+            for slug, model in models.items()
+        }
+
+    def _baselines_of(
+        self, place: _Place, document: EnvironmentDocument, starting: list[EvidenceRequest], now: datetime
+    ) -> Mapping[str, tuple[Evidence, ...]]:
+        """Baselines by model; one that keeps a rollout waiting is asked again once it is BASELINE_YOUNG old."""
+        wanted = {(place.name, request.model): request for request in starting}
+        known = {key: self._baselines[key] for key, request in wanted.items() if self._is_young(key, request, now)}
+        asked = [request for key, request in wanted.items() if key not in known]
+        answers = self._doors.metrics(document.prometheus).evidence(asked, now) if asked else {}
+        for request in asked:
+            evidence = answers.get(request.model, ())
+            known[place.name, request.model] = _Baseline(stable=request.candidate, at=now, evidence=evidence)
+        others = {key: baseline for key, baseline in self._baselines.items() if key[0] != place.name}
+        self._baselines = {**others, **known}
+        return {model: baseline.evidence for (_, model), baseline in known.items()}
+
+    def _is_young(self, key: tuple[str, str], request: EvidenceRequest, now: datetime) -> bool:
+        known = self._baselines.get(key)
+        return known is not None and known.stable == request.candidate and now - known.at < BASELINE_YOUNG
 
     def _model(
         self,
@@ -190,13 +274,13 @@ class Looker:
         before: Release | None,
         registry: Registry,
         runtime: RuntimeObservation,
-        evidence: tuple[Evidence, ...],
         now: datetime,
     ) -> ModelLook:
         rules = _rules(place, slug)
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         digests, digest_reason = _digests(registry, release, rules, place)
-        changed = before is not None and before.revision >= release.revision and before != release
+        older = before is not None and before.revision >= release.revision and before != release
+        changed = older and before is not None and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
@@ -204,13 +288,14 @@ class Looker:
             digest_reason=digest_reason,
             runtime_reason="" if runtime.available else runtime.reason,
             known_revision=known_revision(slug, runtime),
+            held=held(release, slug, runtime),
             out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
             candidate=_candidate(release, slug, runtime),
-            evidence=evidence,
-            unavailable_since=self._blind_since((place.name, slug), evidence, now),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
             taken_back_by=place.tip.author,
+            tip=place.tip.commit,
+            record=self._record(place, slug, release, taken_back=changed),
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
@@ -218,6 +303,20 @@ class Looker:
         return ModelLook(
             release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
         )
+
+    def _record(self, place: _Place, slug: str, release: Release, *, taken_back: bool) -> Record | None:
+        """What is recorded of the running rollout, also by looks that a person's commit took back."""
+        if release.rollout is None:
+            return None
+        rollout = release.rollout.id
+        found = [place.records.get((place.name, slug))]
+        applied = self._doors.repo.applied(place.name) if taken_back else None
+        if applied is not None:
+            paths = record_path(place.name, slug), history_path(place.name, slug, rollout)
+            texts = self._doors.repo.read_at(applied, paths)
+            found += [_recorded(path, text) for path, text in texts.items()]
+        ours = [record for record in found if record is not None and record.rollout == rollout]
+        return max(ours, key=lambda record: len(record.looks), default=None)
 
     def _blind_since(self, key: tuple[str, str], evidence: tuple[Evidence, ...], now: datetime) -> datetime | None:
         if all(e.source.available for e in evidence):
@@ -235,6 +334,15 @@ class Looker:
         return self._warming_since[key]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Baseline:
+    """What was answered about a stable version."""
+
+    stable: Application
+    at: datetime
+    evidence: tuple[Evidence, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Place:
     """What is known about an environment before its own doors are asked."""
@@ -243,9 +351,45 @@ class _Place:
     tip: Tip
     repo: ConfigRepo
     snapshot: RegistrySnapshot
-    refused: str
     warming: Mapping[tuple[str, str, datetime], datetime]
     """Since when candidates had had their chance to start, at the last look."""
+    records: Mapping[tuple[str, str], Record]
+    """What is recorded of running rollouts, by environment and slug."""
+
+
+@functools.lru_cache(maxsize=_RECORDS_REMEMBERED)
+def _parsed_record(path: str, text: str) -> Record:
+    """A record, from its own file or from a history. Raises BadInput."""
+    if path.startswith("history/"):
+        return parse_history(text, path).record or Record(rollout="")
+    return parse_record(text, path)
+
+
+def _recorded(path: str, text: str) -> Record | None:
+    """The same; none where it cannot be read."""
+    try:
+        return _parsed_record(path, text)
+    except BadInput:
+        return None
+
+
+def _records(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Record], list[Note]]:
+    """The records of running rollouts by environment and slug, and what is wrong with those that cannot be read.
+
+    A rollout goes on without its record: the record begins anew, and its bins are in Prometheus.
+    """
+    records: dict[tuple[str, str], Record] = {}
+    unread = []
+    for path, text in files.items():
+        located = locate(path) if path.startswith("environments/") else None  # history/ has tens of thousands of files
+        if located is None or located.place is not Place.RECORD:
+            continue
+        try:
+            records[located.environment, located.slug] = _parsed_record(path, text)
+        except BadInput as error:
+            message = f"is not read, the rollout goes on without it: {error}"
+            unread.append(Note(severity=Severity.WARNING, file=path, line=None, field="", message=message))
+    return records, unread
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:
@@ -272,21 +416,74 @@ def _rules(place: _Place, slug: str) -> Rules:
     )
 
 
+# --- what the metrics are asked ---------------------------------------------------------------------------------
+
+
+def _with_traffic(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+    """Candidates that may have been given requests, whether every replica was seen to do so or not."""
+    for slug, model in models.items():
+        release = model.release
+        if release.phase in JUDGED and release.candidate and release.rollout and slug in place.repo.models:
+            objectives = _objectives(place, slug)
+            yield _request(slug, release.candidate, release.stable, objectives, release.rollout.started_at)
+
+
+def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+    for request in _with_traffic(place, models):
+        rollout = models[request.model].release.rollout
+        if rollout and rollout.traffic_since:
+            asked = asked_of(rollout, request.objectives)
+            yield dataclasses.replace(request, objectives=asked, since=rollout.traffic_since)
+
+
+def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:
+    """Stable in the candidate's place: how it did in the last day. It agrees with itself: that is not asked."""
+    for slug, model in models.items():
+        stable = model.release.stable
+        if stable and wants_baseline(model.release, model.observed, model.rules):
+            objectives = tuple(o for o in _objectives(place, slug) if o.sli is not Sli.AGREEMENT)
+            if objectives:
+                yield _request(slug, stable, None, objectives, now - BASELINE)
+
+
+def _objectives(place: _Place, slug: str) -> tuple[Objective, ...]:
+    return tuple(place.repo.slos[name] for name in place.repo.models[slug].slos)
+
+
+def _request(
+    slug: str, candidate: Application, stable: Application | None, objectives: tuple[Objective, ...], since: datetime
+) -> EvidenceRequest:
+    return EvidenceRequest(model=slug, candidate=candidate, stable=stable, objectives=objectives, since=since)
+
+
+# --- what the registry and Ray are asked ------------------------------------------------------------------------
+
+
 def _digests(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, str], str]:
-    """The digest of the version that is wanted, if one is: reading it may download the artifact."""
+    """The digest of the version that could start next, if one could: reading it may download the artifact."""
     versions = place.snapshot.models.get(release.model, {})
-    if release.phase is not Phase.STEADY or rules.settings is None or not place.snapshot.available:
+    if rules.settings is None or not place.snapshot.available:
         return {}, ""
-    present = at_trigger(rules.trigger, versions)
-    want = wanted(keep_books(release, present), rules.trigger, present, rules.settings)
-    if not isinstance(want, Wanted) or want.version not in versions:
+    version = _could_start(carried_out(release, versions)[0], rules, at_trigger(rules.trigger, versions))
+    if version is None or version not in versions:
         return {}, ""
-    if release.stable and release.stable.version == want.version:
-        return {want.version: release.stable.digest}, ""
+    if release.stable and release.stable.version == version:
+        return {version: release.stable.digest}, ""
     try:
-        return {want.version: registry.digest(release.model, want.version)}, ""
+        return {version: registry.digest(release.model, version)}, ""
     except SluiceError as error:
         return {}, str(error)
+
+
+def _could_start(release: Release, rules: Rules, present: frozenset[int]) -> int | None:
+    """What a person asked for, what is wanted, or what may supersede the running rollout."""
+    kept = keep_books(release, present)
+    if release.phase is not Phase.STEADY:
+        return kept.queued if rules.policy.on_newer == "supersede" else None
+    if release.ask and release.ask.wish is Wish.RETRY:
+        return release.ask.version
+    want = wanted(kept, rules.trigger, present, rules.settings) if rules.settings else None
+    return want.version if isinstance(want, Wanted) else None
 
 
 def _candidate(release: Release, slug: str, runtime: RuntimeObservation) -> Ready | Starting | Failed:

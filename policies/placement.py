@@ -4,6 +4,7 @@ Rules:
 - What counts is what the tip's `serve.yaml` says of this model's applications, field by field.
 - While a rollout is taken back, one end is enough: either the host's weight is 0 on every replica, or the candidate
   drains; a candidate that cannot even start has no traffic.
+- A candidate that takes the route does not wait for its stable version: that one is failing.
 
 This module must not say what to submit: that is `convergence.py`.
 """
@@ -26,18 +27,10 @@ def out_of_place(release: Release, slug: str, desired: Config, runtime: RuntimeO
         return stable
     candidate = _why_not(release.candidate, slug, desired, runtime)
     if release.phase is not Phase.ROLLING_BACK:
-        return stable or candidate
+        return candidate if release.candidate_takes_the_route else stable or candidate
     if isinstance(readiness(release.candidate.name(slug), runtime), Failed):
         return ""
     return (candidate and stable) if release.stable else candidate
-
-
-def known_revision(slug: str, runtime: RuntimeObservation) -> int:
-    """The highest revision that was submitted for this model; 0 when none is seen."""
-    deployments = (d for a in runtime.applications.values() for d in a.submitted.get("deployments") or ())
-    told = (d.get("user_config") or {} for d in deployments)
-    revisions = (config.get("revision") for config in told if config.get("model") == slug)
-    return max((r for r in revisions if isinstance(r, int)), default=0)
 
 
 def _why_not(application: Application | None, slug: str, desired: Config, runtime: RuntimeObservation) -> str:

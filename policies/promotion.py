@@ -187,16 +187,13 @@ def without_settings(release: Release) -> Release:
 # --- what the registry is told --------------------------------------------------------------------------------
 
 
-def may_return(release: Release, trigger: Trigger, versions: Mapping[int, RegisteredVersion]) -> int | None:
-    """The stable version, if a rollback may put it at the trigger again; none where it stands elsewhere.
+def may_enter(version: int, trigger: Trigger, versions: Mapping[int, RegisteredVersion]) -> bool:
+    """May the version be put at the trigger by us? Not where it stands elsewhere.
 
     A version has one stage: one that a person took on to another must not be pulled back from there.
     """
-    if release.stable is None:
-        return None
-    shown = versions.get(release.stable.version)
-    elsewhere = trigger.stage is not None and shown is not None and shown.stage not in (*_NOWHERE, trigger.stage)
-    return None if elsewhere else release.stable.version
+    shown = versions.get(version)
+    return trigger.stage is None or shown is None or shown.stage in (*_NOWHERE, trigger.stage)
 
 
 def tags_wanted(release: Release, versions: Mapping[int, RegisteredVersion]) -> dict[int, dict[str, str]]:

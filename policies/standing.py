@@ -11,10 +11,10 @@
 | EQUAL | it is `margin` times stable's at least | those in which both have requests |
 
 Rules:
-- The first five look for harm and may start at any bin (`stakes.py`); the last two prove, begin with the first bin,
-  and what counts is the most that they ever were.
-- Harm against the SLO is min(E_SLO E_ALONE, c E_SHARED E_OUTAGE): a shared outage blames nobody. The factors of each
-  product never move in the same bin, so it is an e-process, and the minimum of two is at most either (ADR 7).
+- Bets may start at any bin (`stakes.py`), but OUTAGE and EQUAL, which begin with their first: a bet against an outage
+  that began after it would be no answer to it. Of the last two, which prove, the most that they ever were counts.
+- Harm against the SLO is min(E_SLO, c E_SHARED) min(E_ALONE, E_OUTAGE): a shared outage blames nobody. It is at most
+  any product of one of each, whose factors never move in the same bin, and so at most an e-process (ADR 7).
 - Log likelihood ratios are divided by phi, the dispersion of bad events per bin: bad events that come in clusters are
   fewer than they look (quasi-likelihood, Wedderburn 1974). phi is at least 1, so it only ever makes a bet smaller.
 - Arrays of any leading shape, as in `stakes.py`: the live judge has one rollout, a benchmark thousands.
@@ -129,7 +129,7 @@ class Setup:
     def schedule(self) -> Schedule:
         """When each test's stakes are placed, shape (tests,)."""
         searching, steadfast = Schedule.searching(self.planned), Schedule.steadfast()
-        each = [steadfast if test in (Test.PROOF, Test.EQUAL) else searching for test in Test]
+        each = [steadfast if test in (Test.OUTAGE, Test.EQUAL) else searching for test in Test]
         return Schedule(np.array([s.first for s in each]), np.array([s.later for s in each]), searching.bins)
 
 
@@ -165,16 +165,18 @@ class Standing:
         """Some bins later; `counted` has arrays of shape (bins, ...), oldest first."""
         bins = len(counted.total)
         quiet = _quiet(counted.stable_total > 0, self.quiet)
-        moves = _moves(counted, quiet > AWAY_BINS)
-        ratios = np.where(moves[..., np.newaxis], _log_ratios(counted, setup, np.isinf(quiet)), 0.0)
+        told = counted.told & np.isfinite(quiet)  # by a stable version that there was
+        moves = _moves(counted, quiet > AWAY_BINS, told)
+        ratios = np.where(moves[..., np.newaxis], _log_ratios(counted, setup, told), 0.0)
         placed, unplaced = np.empty_like(ratios), np.empty(moves.shape)
         stakes, schedule = self.stakes, setup.schedule
         for i in range(bins):
             stakes = stakes.moved(ratios[i], moves[i], schedule, _PRIOR)
             placed[i], unplaced[i] = stakes.placed, stakes.unplaced
-        log_e = Stakes(placed, unplaced, unplaced).log_e
+        after = Stakes(placed, unplaced, self.stakes.bins + moves.cumsum(axis=0))
+        log_e = after.log_e
         best = np.maximum.accumulate(log_e[..., [Test.PROOF, Test.EQUAL]], axis=0)
-        harm = _harm(log_e)
+        harm = _harm(after)
         end = Standing(
             stakes,
             np.maximum(self.best, best[-1]) if bins else self.best,
@@ -195,12 +197,12 @@ class Standing:
     @property
     def harm(self) -> FloatArray:
         """Log e-values of harm, shape (..., harms)."""
-        return _harm(self.stakes.log_e)
+        return _harm(self.stakes)
 
     @property
     def suspicion(self) -> FloatArray:
         """The same with c = 1: above 0, something speaks for harm. Shape (..., harms)."""
-        return _harm(self.stakes.log_e, forgiving=0.0)
+        return _harm(self.stakes, forgiving=0.0)
 
     def effect(self, allowed: float) -> FloatArray:
         """How far the candidate's bad rate is above what each harm compares it with, since that harm has been rising.
@@ -225,11 +227,14 @@ class Walk:
     """Largest log E of PROOF and EQUAL up to each bin, shape (bins, ..., 2)."""
 
 
-def _harm(log_e: FloatArray, forgiving: float = FORGIVING) -> FloatArray:
+def _harm(stakes: Stakes, forgiving: float = FORGIVING) -> FloatArray:
     """Of all tests (..., tests), the harms (..., harms)."""
-    blamed = log_e[..., Test.SLO] + log_e[..., Test.ALONE]
-    not_shared = forgiving + log_e[..., Test.SHARED] + log_e[..., Test.OUTAGE]
-    return np.stack([np.minimum(blamed, not_shared), log_e[..., Test.STABLE]], axis=-1)
+    log_e = stakes.log_e
+    beside = np.minimum(log_e[..., Test.SLO], forgiving + log_e[..., Test.SHARED])
+    # Where nobody tells what was rescued, nothing takes an outage out.
+    told = stakes.bins[..., Test.OUTAGE] > 0
+    alone = np.where(told, np.minimum(log_e[..., Test.ALONE], log_e[..., Test.OUTAGE]), log_e[..., Test.ALONE])
+    return np.stack([beside + alone, log_e[..., Test.STABLE]], axis=-1)
 
 
 def _quiet(seen: BoolArray, before: FloatArray) -> FloatArray:
@@ -256,14 +261,14 @@ def least_effect(allowed: float, min_effect: float) -> float:
     return max(min_effect, LEAST_PART * allowed)
 
 
-def _moves(counted: Counted, away: BoolArray) -> BoolArray:
+def _moves(counted: Counted, away: BoolArray, told: BoolArray) -> BoolArray:
     """Which tests take part in this bin, shape (..., tests). Requests alone decide it, never how they ended."""
     any_, both = counted.total > 0, (counted.total > 0) & (counted.stable_total > 0)
     columns = {
         Test.SLO: any_ & ~away,
         Test.SHARED: both,
         Test.ALONE: any_ & away,
-        Test.OUTAGE: any_ & away,
+        Test.OUTAGE: any_ & away & told,
         Test.STABLE: both,
         Test.PROOF: any_,
         Test.EQUAL: both,
@@ -271,12 +276,11 @@ def _moves(counted: Counted, away: BoolArray) -> BoolArray:
     return np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-1)
 
 
-def _log_ratios(counted: Counted, setup: Setup, no_stable: BoolArray) -> FloatArray:
+def _log_ratios(counted: Counted, setup: Setup, told: BoolArray) -> FloatArray:
     """The bin's log likelihood ratios over phi, shape (..., tests, alternatives)."""
     c, allowed = counted, setup.allowed
     paired = c.paired & (c.stable_total > 0)
     half = np.where(paired, 1.0, c.total), np.where(paired, 1.0, c.stable_total)
-    told = c.told & ~no_stable
     alone = rate_log_ratio(np.where(told, c.rescued, c.bad), c.total, harm_grid(allowed), allowed)
     outage = rate_log_ratio(c.bad - c.rescued, c.bad, health_grid(OUTAGE_RATE), OUTAGE_RATE)
     shared = share_grid(1.0)
@@ -287,8 +291,7 @@ def _log_ratios(counted: Counted, setup: Setup, no_stable: BoolArray) -> FloatAr
             np.where(paired, c.only_candidate, c.bad), np.where(paired, c.only_stable, c.stable_bad), *half, shared, 1.0
         ),
         Test.ALONE: alone,
-        # Where nobody tells, nothing takes an outage out: the same bet on both sides of the minimum.
-        Test.OUTAGE: np.where(told[..., np.newaxis], outage, alone),
+        Test.OUTAGE: outage,
         Test.STABLE: _share(c, share_grid(setup.tolerance), setup.tolerance),
         Test.PROOF: rate_log_ratio(c.bad, c.total, health_grid(allowed), allowed),
         Test.EQUAL: _share(c, equal_grid(setup.margin), setup.margin),

@@ -18,6 +18,7 @@ from policies.bets import requests_to_prove
 from policies.documents import RolloutPolicy, format_duration
 from policies.findings import SUSPECTED, Finding
 from policies.model import Counts, Objective, Sli, VerdictKind
+from policies.stakes import FIRST
 from policies.standing import NOTHING, Harm, least_effect
 
 LONGEST_FORECAST = timedelta(days=30)
@@ -100,7 +101,7 @@ class Words:
     def _lacking(self, finding: Finding) -> str:
         """What the proof still needs: at the rate seen so far or, where that never proves it, if all goes well."""
         counts, allowed = finding.counts, finding.objective.allowed_bad_rate
-        goal = -math.log(self.policy.beta)
+        goal = -math.log(self.policy.beta) - math.log(FIRST)  # the part of the stakes that began with the first bin
         if not counts.total:
             return f"about {requests_to_prove(counts, allowed, goal, rate=0):,.0f} good requests"
         needed = requests_to_prove(counts, allowed, goal, rate=counts.bad / counts.total)

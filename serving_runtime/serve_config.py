@@ -5,8 +5,10 @@ Rules:
 - One application per live version. What restarts replicas (`args`, `runtime_env`, `ray_actor_options`) comes from the
   release's frozen `Application` only; what changes in place comes from the model document.
 - An `autoscaling_config` block is there from the first day: adding one later would restart every replica.
-- The public route is stable's; a first version, which has no host, gets it in SETTLING.
-- A stop is written at both ends: the host's split is gone and the candidate drains.
+- The public route is stable's; a first version, which has no host, gets it in SETTLING, and so does one of an
+  emergency, whose host is failing.
+- A stop is written at both ends: the host's split is gone and the candidate drains. One of an emergency does not drain
+  before stable has the route again: whoever has it must answer.
 - `parse` reads only what `render` can write: a key that Serve would ignore in silence is an error.
 
 This module must not know what runs now: `policies/convergence.py` orders the changes.
@@ -98,14 +100,15 @@ def _applications(slug: str, each: ToServe, tracking_uri: str) -> Iterator[dict[
     release, model = each.release, each.model
     phase = phase_in_force(release)
     route = route_of(model)
+    alone = release.candidate_takes_the_route and phase is Phase.SETTLING
     if release.stable is not None:
         own = _user_config(slug, release.stable, release, model)
-        own["split"] = _split(slug, each)
-        yield _application(slug, release.stable, model, own, route, tracking_uri)
+        own["split"] = None if alone else _split(slug, each)
+        yield _application(slug, release.stable, model, own, None if alone else route, tracking_uri)
     if release.candidate is not None and phase is not Phase.STEADY:
         own = _user_config(slug, release.candidate, release, model)
-        own["drain"] = phase is Phase.ROLLING_BACK
-        alone = release.stable is None and phase is Phase.SETTLING
+        had_the_route = release.candidate_takes_the_route and release.stable is not None
+        own["drain"] = phase is Phase.ROLLING_BACK and not had_the_route
         yield _application(slug, release.candidate, model, own, route if alone else None, tracking_uri)
 
 

@@ -20,8 +20,9 @@ from policies.model import Bin, Counts, Evidence, Objective, Sli, Source, Verdic
 from policies.stakes import FloatArray, log_mean_exp
 from policies.standing import Counted, Setup, Standing, counted_harm
 
-ROLLOUTS = 1000
-"""Gives a rate of 1 % to 0.31 % (one standard error)."""
+ROLLOUTS = 400
+"""Gives a rate of 1 % to 0.5 % (one standard error): enough to see what would be wrong, not to quote a figure. What is
+quoted comes from `make bench-decisions`."""
 LOOKS = 360
 """Every 15 s for an hour and a half."""
 SIGMAS = 3.0
@@ -120,8 +121,8 @@ def at_most(level: float, rollouts: int = ROLLOUTS) -> float:
 @pytest.mark.parametrize("per_bin", [2.5, 150])
 def test_a_version_at_the_slo_itself_is_rolled_back_at_most_as_often_as_promised_at_360_looks(per_bin: float) -> None:
     """Stable is there too, so that neither harm is true; without a stable version, all of it is the SLO's test."""
-    assert share_of(drawn(1, ALLOWED, ALLOWED, per_bin).failed_at) <= at_most(0.01)
-    assert share_of(drawn(2, ALLOWED, 0.0, per_bin, share=1.0).failed_at) <= at_most(0.01)
+    assert share_of(drawn(1, ALLOWED, ALLOWED, per_bin, rollouts=1000).failed_at) <= at_most(0.01, 1000)
+    assert share_of(drawn(2, ALLOWED, 0.0, per_bin, share=1.0, rollouts=1000).failed_at) <= at_most(0.01, 1000)
 
 
 def test_a_version_at_the_tolerance_is_rolled_back_at_most_as_often_as_promised() -> None:
@@ -181,7 +182,7 @@ def test_a_version_outside_its_slo_is_proved_healthy_at_most_as_often_as_promise
 
 @pytest.mark.parametrize(("rate", "minutes"), [(0.015, 60), (0.05, 5), (0.5, 1)])
 def test_a_bad_version_is_seen_in_shadow_at_60_requests_a_minute(rate: float, minutes: float) -> None:
-    seen = drawn(11, rate, 0.003, 15, rollouts=200, looks=1200)
+    seen = drawn(11, rate, 0.003, 15, rollouts=100, looks=1200)
     assert share_of(seen.failed_at) >= 0.995
     assert float((seen.failed_at[np.isfinite(seen.failed_at)] + 1).mean()) / 4 <= minutes
     assert share_of(seen.proved_at) <= 0.01
@@ -194,14 +195,14 @@ def test_turning_bad_after_minutes_of_health_is_seen_within_minutes(after: int) 
     def rate(k: int) -> float:
         return 0.05 if k >= 4 * after else 0.003
 
-    seen = drawn(12, rate, 0.003, 15, rollouts=200, looks=4 * after + 160)
+    seen = drawn(12, rate, 0.003, 15, rollouts=100, looks=4 * after + 160)
     assert share_of(seen.failed_at) == 1.0
     assert float(seen.failed_at.mean()) / 4 - after <= 10
 
 
 def test_health_is_proved_within_a_small_factor_of_the_limit() -> None:
     """No test can prove 1 % with fewer than ln(100) / KL(rate, 1 %) requests in the mean (Wald 1945)."""
-    for rate, factor in ((0.0, 1.2), (0.003, 1.4)):
+    for rate, factor in ((0.0, 1.25), (0.003, 1.5)):
         entropy = (rate * math.log(rate / ALLOWED) if rate else 0.0) + (1 - rate) * math.log((1 - rate) / (1 - ALLOWED))
         seen = drawn(13, rate, rate, 10, rollouts=100, looks=1000)
         assert share_of(seen.proved_at) == 1.0

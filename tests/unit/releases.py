@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from policies.actions import Action, Wait, WriteRelease
 from policies.convergence import Ready
 from policies.documents import Bake, RolloutPolicy, Trigger
+from policies.facts import Observed, Rules
 from policies.model import (
     Application,
     Bin,
+    Cause,
+    CauseKind,
     Counts,
     Evidence,
     Objective,
@@ -23,7 +28,6 @@ from policies.model import (
     Sli,
     Source,
 )
-from policies.noticing import Observed, Rules
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -54,6 +58,9 @@ def steady(version: int | None = 1, **fields: Any) -> Release:
     return Release(**{"model": "fraud", "environment": "production", "stable": stable, "seen": seen, **fields})
 
 
+_OF_A_ROLLOUT = ("cause", "paused_from", "purpose", "asked_by", "budget", "dispersion", "started_at")
+
+
 def rolling(phase: Phase, *, weight: int = 0, step: int = 0, live: bool = True, **fields: Any) -> Release:
     """v2 on its way over v1, in `phase` since six minutes, live since then."""
     since = NOW - 6 * MINUTE
@@ -63,8 +70,9 @@ def rolling(phase: Phase, *, weight: int = 0, step: int = 0, live: bool = True, 
     records = (record,) if phase in (Phase.WARMING, Phase.SHADOW) else (shadow, record)
     if phase is Phase.PAUSED:
         fields.setdefault("paused_from", Phase.CANARY)
-    rollout_fields = {k: fields.pop(k) for k in ("cause", "paused_from") if k in fields}
-    rollout = Rollout(id="r1", started_at=since - 2 * MINUTE, step=step, records=records, **rollout_fields)
+    rollout_fields = {k: fields.pop(k) for k in _OF_A_ROLLOUT if k in fields}
+    rollout_fields.setdefault("started_at", since - 2 * MINUTE)
+    rollout = Rollout(id="r1", step=step, records=records, **rollout_fields)
     known = {
         "phase": phase,
         "candidate": application(2),
@@ -77,13 +85,24 @@ def rolling(phase: Phase, *, weight: int = 0, step: int = 0, live: bool = True, 
 
 
 def evidence(
-    objective: Objective = ERRORS, *, total: float = 2000, bad: float = 0, minutes: int = 6, reason: str = ""
+    objective: Objective = ERRORS,
+    *,
+    total: float = 2000,
+    bad: float = 0,
+    stable_bad: float = 0,
+    minutes: int = 6,
+    ends: datetime = NOW,
+    reason: str = "",
 ) -> Evidence:
-    """Counts of the candidate spread evenly over the last `minutes`, in bins of 15 s."""
+    """Counts of the candidate spread evenly over the `minutes` before `ends`, in bins of 15 s; stable's are as many."""
     width = timedelta(seconds=15)
     n = minutes * 4
     bins = tuple(
-        Bin(start=NOW - (n - i) * width, candidate=Counts(total / n, bad / n), stable=Counts(total / n, 0))
+        Bin(
+            start=ends - (n - i) * width,
+            candidate=Counts(total / n, bad / n),
+            stable=Counts(total / n, stable_bad / n),
+        )
         for i in range(n)
     )
     source = Source(available=not reason, query="sum(x)", reason=reason, age=timedelta(seconds=5))
@@ -108,3 +127,28 @@ def ruled(**changes: Any) -> Rules:
     """RULES with other policy fields, or with other fields of its own."""
     own = {k: changes.pop(k) for k in ("on_rollback", "settings", "trigger") if k in changes}
     return dataclasses.replace(RULES, policy=dataclasses.replace(POLICY, **changes), **own)
+
+
+# --- readings of what was decided ---------------------------------------------------------------------------------
+
+
+def written(actions: Iterable[Action]) -> Release:
+    (write,) = [a for a in actions if isinstance(a, WriteRelease)]
+    return write.release
+
+
+def reason(actions: Iterable[Action]) -> str:
+    (wait,) = [a for a in actions if isinstance(a, Wait)]
+    return wait.reason
+
+
+def only(kind: type, actions: Iterable[Action]) -> list:
+    return [a for a in actions if isinstance(a, kind)]
+
+
+def in_phase(phase: Phase, **fields) -> Release:
+    if phase is Phase.PAUSED:
+        cause = Cause(kind=CauseKind.ASKED, reasons=("a person asked",))
+        return rolling(phase, weight=10, step=1, paused_from=Phase.CANARY, cause=cause, **fields)
+    weights = {Phase.CANARY: 10, Phase.SETTLING: 100}
+    return rolling(phase, weight=weights.get(phase, 0), step=1 if phase is Phase.CANARY else 0, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from pipelines.reconciler import Tick
 from policies.actions import Wait
 from policies.errors import BadInput
 from policies.layout import history_path, release_path
-from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Release, Wish
+from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Quarantined, Release, Wish
 from policies.stored_documents import history_text, release_text
 from tests.fakes.repo import FakeRepo
+from tests.simulation.world import BAD, HEALTHY, World
 from tests.unit.releases import MINUTE, NOW, application, rolling, steady
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +121,7 @@ def test_the_console_script_is_this_command() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "HistoryRecord"]
+    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "Record", "HistoryRecord"]
 
 
 def test_no_command_shows_the_help() -> None:
@@ -258,6 +260,91 @@ def test_history_is_in_order_and_by_model(here: Path) -> None:
     assert [(one["version"], one["outcome"]) for one in data["rollouts"]] == [(1, "promoted"), (2, "rolled_back")]
 
 
+def test_history_has_a_line_for_each_rollout_and_long_its_phases_and_arithmetic(here: Path) -> None:
+    stopped = dataclasses.replace(
+        record(2, Outcome.ROLLED_BACK), cause=Cause(kind=CauseKind.FAILED, reasons=("errors: 9 bad of 10",))
+    )
+    repo = config_repo(here, history=(record(1, Outcome.PROMOTED), stopped))
+    assert sluice("history", "--repo", repo).stdout.splitlines() == [
+        "2026-11-23 12:01:00 fraud (production) v1 the first version: promoted after 1m [r1]",
+        "2026-11-23 12:02:00 fraud (production) v2 over v1: rolled_back after 1m (failed) [r2]",
+    ]
+    assert "SHADOW 0 %" in sluice("history", "--repo", repo, "--long").stdout
+
+
+def rolled_out(folder: Path) -> tuple[Path, World]:
+    """A config repo in which a reconciler has rolled v2 back."""
+    world = World(7)
+    for truth in (HEALTHY, BAD):
+        world.promote(world.register(truth))
+        world.settle()
+    work = folder / "work"
+    for path, text in world.repo.read().files.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(text, encoding="utf-8")
+    git(work, "init", "-q", "-b", "main")
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "a config repo")
+    git(folder, "clone", "-q", "--bare", str(work), "config.git")
+    return folder / "config.git", world
+
+
+def test_explain_tells_the_latest_rollout_or_the_one_that_is_named(here: Path) -> None:
+    repo, world = rolled_out(here)
+    first, second = (history.rollout for history in world.history())
+    latest = sluice("explain", "--repo", repo)
+    assert latest.exit_code == 0
+    assert latest.stdout.startswith("fraud (production): v2 over v1\n")
+    assert "e-values at each look" in latest.stdout
+    assert "v1 as the first version" in sluice("explain", first, "--repo", repo).stdout
+    data: dict[str, Any] = json.loads(sluice("explain", second[:-3], "--repo", repo, "-o", "json").stdout)
+    assert data["rollouts"][0]["rollout"] == second
+    unknown = sluice("explain", "nonsense", "--repo", repo)
+    assert unknown.exit_code == 1
+    assert second in unknown.stderr
+
+
+def test_replay_says_what_another_policy_would_have_done(here: Path) -> None:
+    repo, world = rolled_out(here)
+    second = world.history()[1].rollout
+    same = sluice("replay", "--policy", "quick", "--rollout", second, "--repo", repo)
+    assert same.exit_code == 0
+    assert "by policy quick, the same: rolled back after" in same.stdout
+    data: dict[str, Any] = json.loads(
+        sluice("replay", "--policy", "default", "--since", "3650d", "--repo", repo, "-o", "json").stdout
+    )
+    assert [one["policy"] for one in data["replays"]] == ["default", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("replay", "--policy", "quick"), "one of --rollout and --since"),
+        (("replay", "--policy", "quick", "--rollout", "x", "--since", "7d"), "one of --rollout and --since"),
+        (("replay", "--policy", "quick", "--since", "a week"), "--since: 'a week' is not a duration"),
+        (("replay", "--policy", "strict", "--since", "7d"), "there is no policy 'strict': name one of default, quick"),
+        (("replay", "--policy", "nowhere.yaml", "--since", "7d"), "nowhere.yaml"),
+        (("analyze", "--model", "fraud", "--candidate", "2"), "say so with --dry-run"),
+        (("analyze", "--dry-run", "--model", "fraud", "--candidate", "9"), "v9 does not run in production"),
+        (("analyze", "--dry-run", "--model", "fraud", "--candidate", "1", "--window", "1x"), "--window: '1x' is not"),
+    ],
+)
+def test_what_cannot_be_replayed_or_analyzed_is_refused_in_words(here: Path, arguments: Any, says: str) -> None:
+    repo, _ = rolled_out(here)
+    refused = sluice(*arguments, "--repo", repo)
+    assert refused.exit_code == 1
+    assert says in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_an_analysis_of_what_no_prometheus_tells_is_no_pass(here: Path) -> None:
+    repo, _ = rolled_out(here)
+    done = sluice("analyze", "--dry-run", "--model", "fraud", "--candidate", "1", "--repo", repo, "-o", "json")
+    assert done.exit_code == 2
+    data: dict[str, Any] = json.loads(done.stdout)
+    assert data["verdicts"][0]["verdict"]["kind"] == "UNAVAILABLE"
+
+
 def test_the_folder_itself_is_the_config_repo_where_nothing_else_is_named(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,9 +417,53 @@ def test_a_wish_that_would_change_nothing_is_refused_in_words(here: Path) -> Non
     assert git(repo, "log", "-1", "--format=%s", "main") == "a config repo"
 
 
+@pytest.mark.parametrize("wish", ["pause", "resume", "promote", "abort", "undo", "retry", "lift"])
+def test_every_wish_is_a_commit_that_says_who_what_and_why(here: Path, wish: str) -> None:
+    stopped = Quarantined(
+        version=3, digest=application(3).digest, build=application(3).build, rollout="r1", since=NOW, reasons=("bad",)
+    )
+    running = rolling(Phase.PAUSED, weight=10, cause=Cause(kind=CauseKind.INCONCLUSIVE, reasons=("thin",)))
+    idle = steady(2, served=(application(1),), quarantine=(stopped,))
+    repo = config_repo(here, idle if wish in ("undo", "retry", "lift") else running)
+    version = ["--version", "3"] if wish == "lift" else []
+    asked = sluice(wish, "fraud", "--why", "she knows", *version, "--repo", repo, LOGNAME="ada")
+    assert (asked.exit_code, asked.stderr) == (0, "")
+    which = " v3" if wish in ("retry", "lift") else ""
+    said = git(repo, "log", "-1", "--format=%s%n%b", "main")
+    assert said.startswith(f"fraud (production): ada asks to {wish}{which}\n")
+    assert "she knows" in said
+    assert f"Sluice-Ask: {wish}" in said
+    shown = git(repo, "show", "main:environments/production/releases/fraud.yaml")
+    assert f"wish: {wish}" in shown
+    assert ("  version: 3\n" in shown[shown.index("ask:") :]) is bool(which)
+
+
+def test_retry_means_the_version_that_was_stopped_last() -> None:
+    stopped = tuple(
+        Quarantined(
+            version=n,
+            digest=application(n).digest,
+            build=application(n).build,
+            rollout="r",
+            since=NOW - n * MINUTE,
+            reasons=("bad",),
+        )
+        for n in (7, 3, 5)
+    )
+    repo = in_memory(steady(1, quarantine=stopped))
+    ask(repo, Wish.RETRY, "fraud", None, by="ada", why="the feature store was broken")
+    assert "asks to retry v3" in repo.log(1)[0].subject
+    with pytest.raises(BadInput, match="say with --version"):
+        ask(in_memory(steady(1)), Wish.RETRY, "fraud", None, by="ada", why="because")
+
+
 @pytest.mark.parametrize(
     ("phase", "wish", "words"),
     [
+        (Phase.WARMING, Wish.PROMOTE, "not warm"),
+        (Phase.CANARY, Wish.UNDO, "v2 is on its way; abort it"),
+        (Phase.CANARY, Wish.RETRY, "on its way"),
+        (Phase.CANARY, Wish.LIFT, "needs --version"),
         (Phase.PAUSED, Wish.PAUSE, "is paused already"),
         (Phase.SHADOW, Wish.RESUME, "not paused"),
         (Phase.ROLLING_BACK, Wish.ABORT, "on its way back"),

@@ -316,7 +316,7 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
         data = yaml.safe_load(text)
         name = data.get("name") or data.get("metadata", {}).get("name", "")
         files[folders[data["kind"]].format(name)] = text + "\n"
-    assert len(files) == 4
+    assert len(files) == 5
     reading = read_repo(with_defaults(files, built_in_documents()))
     assert reading.notes == ()
     assert reading.repo is not None

@@ -197,13 +197,13 @@ def test_proved_health_and_a_clean_step_are_a_pass_and_say_their_arithmetic() ->
         [
             "errors: 0 bad of 1,204 (0 %), SLO allows 1 %",
             "harm e-value 0.251 against the SLO, 1 against stable, mean of 4 tests 0.625 < 100",
-            "proof e-value 6.8e4 >= 100 since 12:00:15 UTC",
+            "proof e-value 5.1e4 >= 100 since 12:00:15 UTC",
             "this step 0 bad of 504 (0 %), harm e-value 1 <= 3",
         ],
         [
             "latency: 3 of 5,210 over 200 ms (0.0576 %), SLO allows 5 %",
             "harm e-value 0.249 against the SLO, 1 against stable",
-            "proof e-value 1.9e109 >= 100 since 12:00:15 UTC",
+            "proof e-value 1.4e109 >= 100 since 12:00:15 UTC",
             "this step 3 of 210 over 200 ms (1.43 %), harm e-value 1 <= 3",
         ],
         [
@@ -384,7 +384,7 @@ def test_no_requests_are_no_pass(bins: list[tuple[float, float]]) -> None:
     assert verdict.reasons[0].split("; ") == [
         "errors: no requests yet",
         "harm e-value 1 against the SLO, 1 against stable, mean of 2 tests 1 < 100",
-        "proof e-value 1 < 100, about 519 good requests",
+        "proof e-value 1 < 100, about 550 good requests",
         "no requests in this step yet",
     ]
 
@@ -405,13 +405,13 @@ def test_what_lacks_is_said_in_requests_and_time() -> None:
     bins = [(51, 0)] * 4
     verdict = judge([seen(ERRORS, bins)], POLICY, step_since=START, now=at(4))
     assert verdict.kind is VerdictKind.INSUFFICIENT
-    # 204 good requests in a minute; 519 are needed.
-    assert "proof e-value 5.64 < 100, about 315 more requests at this rate (some 1m33s)" in verdict.reasons[0]
+    # 204 good requests in a minute; 550 are needed.
+    assert "proof e-value 4.48 < 100, about 346 more requests at this rate (some 1m42s)" in verdict.reasons[0]
 
 
 def test_what_lacks_at_a_rate_that_proves_nothing_is_said_without_a_bad_one() -> None:
     verdict = asked(seen(ERRORS, [(204, 4)]))
-    assert ", never at this rate, about 1,318 more requests without a bad one (some " in verdict.reasons[0]
+    assert ", never at this rate, about 1,356 more requests without a bad one (some " in verdict.reasons[0]
 
 
 def test_a_forecast_beyond_a_month_has_no_figure() -> None:

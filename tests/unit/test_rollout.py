@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import pytest
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
 from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
+from policies.facts import Signal
 from policies.model import (
     Ask,
     Cause,
@@ -23,7 +23,6 @@ from policies.model import (
     VerdictKind,
     Wish,
 )
-from policies.noticing import Signal
 from policies.rollout import TRANSITIONS, decide
 from policies.stored_documents import parse_release, release_text
 from tests.unit.releases import (
@@ -38,36 +37,18 @@ from tests.unit.releases import (
     application,
     digest,
     evidence,
+    in_phase,
     observed,
+    only,
+    reason,
     rolling,
     ruled,
     steady,
     versions,
+    written,
 )
 
 WITH_TRAFFIC = [Phase.SHADOW, Phase.CANARY, Phase.SETTLING, Phase.PAUSED]
-
-
-def written(actions: Iterable[Action]) -> Release:
-    (write,) = [a for a in actions if isinstance(a, WriteRelease)]
-    return write.release
-
-
-def reason(actions: Iterable[Action]) -> str:
-    (wait,) = [a for a in actions if isinstance(a, Wait)]
-    return wait.reason
-
-
-def only(kind: type, actions: Iterable[Action]) -> list:
-    return [a for a in actions if isinstance(a, kind)]
-
-
-def in_phase(phase: Phase, **fields) -> Release:
-    if phase is Phase.PAUSED:
-        cause = Cause(kind=CauseKind.ASKED, reasons=("a person asked",))
-        return rolling(phase, weight=10, step=1, paused_from=Phase.CANARY, cause=cause, **fields)
-    weights = {Phase.CANARY: 10, Phase.SETTLING: 100}
-    return rolling(phase, weight=weights.get(phase, 0), step=1 if phase is Phase.CANARY else 0, **fields)
 
 
 # --- the way up -------------------------------------------------------------------------------------------------
@@ -479,6 +460,34 @@ def test_rule_12_an_empty_trigger_or_registry_leaves_stable_alone(registry):
     facts = dataclasses.replace(facts, versions=registry)
     for write in only(WriteRelease, decide(steady(1), facts, RULES, NOW)):
         assert (write.release.phase, write.release.stable) == (Phase.STEADY, application(1))
+
+
+HELD = Cause(kind=CauseKind.GUARD, reasons=("stopped at 12:00 while Git was away", "3 of 3 requests failed"))
+
+
+@pytest.mark.parametrize("phase", WITH_TRAFFIC)
+@pytest.mark.parametrize("wish", [None, Wish.PAUSE, Wish.RESUME])
+def test_rule_13_what_is_held_in_ray_is_a_rollback_still_to_be_recorded_whatever_else_is_so(phase, wish):
+    asked = Ask(wish=wish, by="Ada", why="because") if wish else None
+    release = written(decide(in_phase(phase, ask=asked), observed(evidence=HEALTHY, held=HELD), RULES, NOW))
+    assert (release.phase, release.weight_percent) == (Phase.ROLLING_BACK, 0)
+    assert release.rollout.cause == HELD
+    assert [q.version for q in release.quarantine] == [2]
+
+
+def test_rule_13_the_evidence_tells_more_than_the_hold():
+    release = written(decide(in_phase(Phase.CANARY), observed(evidence=FAILING, held=HELD), RULES, NOW))
+    assert release.rollout.cause.kind is CauseKind.FAILED
+    assert "e-value" in release.rollout.cause.reasons[0]
+    assert release.rollout.cause.reasons[-1] == HELD.reasons[0]
+
+
+def test_rule_13_a_commit_that_takes_a_step_back_does_not_lift_a_hold():
+    before = dataclasses.replace(in_phase(Phase.CANARY), weight_percent=50, revision=9)
+    facts = observed(evidence=HEALTHY, taken_back_from=before, taken_back_by="Ada", held=HELD, known_revision=109)
+    release = written(decide(in_phase(Phase.CANARY), facts, RULES, NOW))
+    assert release.phase is Phase.ROLLING_BACK
+    assert release.traffic_revision > 109
 
 
 # --- going back ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Objective, Phase, Release, Sli
+from policies.model import Objective, Phase, Purpose, Release, Sli
 from policies.strict_yaml import parse as parse_yaml
 from serving_runtime.serve_config import ToServe, parse, render, text
 from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
@@ -98,6 +98,23 @@ def test_a_first_version_gets_the_route_once_it_is_warm(phase: Phase, route: str
 def test_a_first_version_that_is_paused_in_settling_keeps_the_route() -> None:
     apps = served(rolling(Phase.PAUSED, stable=None, paused_from=Phase.SETTLING))
     assert apps[CANDIDATE]["route_prefix"] == "/models/fraud"
+
+
+def emergency(phase: Phase, **fields: Any) -> dict[str, dict[str, Any]]:
+    return served(rolling(phase, weight=100, purpose=Purpose.EMERGENCY, **fields))
+
+
+def test_in_an_emergency_the_candidate_takes_the_route_once_it_is_warm_because_its_host_is_failing() -> None:
+    assert emergency(Phase.WARMING)[STABLE]["route_prefix"] == "/models/fraud"
+    for apps in (emergency(Phase.SETTLING), emergency(Phase.PAUSED, paused_from=Phase.SETTLING)):
+        assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == (None, "/models/fraud")
+        assert (told(apps[STABLE])["split"], told(apps[CANDIDATE])["drain"]) == (None, False)
+
+
+def test_an_emergency_that_fails_gives_the_route_back_and_answers_until_stable_has_it() -> None:
+    apps = emergency(Phase.ROLLING_BACK)
+    assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == ("/models/fraud", None)
+    assert told(apps[CANDIDATE])["drain"] is False
 
 
 def test_a_release_without_versions_serves_nothing() -> None:
