@@ -7,6 +7,8 @@ Rules:
   void and nothing of it is carried out.
 - Then Ray (traffic), then the registry (words): in that order, so that safety never waits for a record.
 - The tip is read again immediately before anything is submitted to Ray, which has no compare-and-swap of its own.
+- Without Git, or where it takes no commit, one thing is still done: a candidate that must not stay in traffic is held
+  in Ray (`policies/holding.py`), by the tip that was seen last. Its rollback is recorded by whoever has Git first.
 
 This module must not have opinions about what follows what: they are in `policies`.
 """
@@ -14,6 +16,7 @@ This module must not have opinions about what follows what: they are in `policie
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -21,17 +24,18 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker
 from pipelines.ports import Clock, Registry
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
 from policies.errors import Conflict, Retry, SluiceError
-from policies.layout import history_path, release_path, serve_path
+from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
+from policies.layout import history_path, record_path, release_path, serve_path
 from policies.model import Phase, Release
 from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.rollout import decide
-from policies.stored_documents import history_text, release_text
-from serving_runtime.serve_config import render
+from policies.stored_documents import history_text, record_text, release_text
+from serving_runtime.serve_config import ToServe, render
 from serving_runtime.serve_config import text as serve_text
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ _STALLED = timedelta(seconds=15)
 _ON_THE_WAY = frozenset({Phase.WARMING, Phase.ROLLING_BACK})
 # A decision that lost the race is void; the next look is due at once, but not in a busy loop.
 _AT_ONCE = timedelta(milliseconds=100)
+# Without Git, Ray and the evidence are as fresh as ever, and the tip only counts while Ray runs what it says. What may
+# be out of date are people's policies: after a day without Git, holding a candidate is for people to say.
+LAST_TIP_COUNTS = timedelta(days=1)
 
 Config = Mapping[str, Any]
 
@@ -57,8 +64,12 @@ class Plan:
     changes: Mapping[str, str | None]
     """Files of the commit, by path; none removes."""
     message: str
-    submits: Mapping[str, str]
-    """What Ray would be told, by environment, in words; environments that are in place are left out."""
+
+    @functools.cached_property
+    def submits(self) -> Mapping[str, str]:
+        """What Ray would be told, by environment, in words; environments that are in place are left out."""
+        told = {name: _submit_in_words(environment) for name, environment in self.look.environments.items()}
+        return {name: words for name, words in told.items() if words}
 
     @property
     def waits(self) -> tuple[Wait, ...]:
@@ -83,6 +94,8 @@ class Tick:
     waits: tuple[Wait, ...] = ()
     problems: tuple[str, ...] = ()
     """What went wrong, in words; the next tick tries again."""
+    remarks: tuple[str, ...] = ()
+    """What was out of the ordinary, and nobody's trouble."""
     again_after: timedelta = _SOON
 
 
@@ -93,28 +106,34 @@ class Reconciler:
         self._doors = doors
         self._clock = clock
         self._looker = Looker(doors, defaults)
+        self._last: Look | None = None
+        """The last look that Git answered, with what it led to in Git."""
+        self._without_git_since: datetime | None = None
 
     def plan(self) -> Plan:
-        """Look and decide. Raises Retry when Git is away, Stalled when the repo cannot be read."""
+        """Look and decide.
+
+        Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
+        """
         look = self._looker.look(self._clock.now())
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
         changes = _changes(look, actions)
-        submits = {n: words for n, environment in look.environments.items() if (words := _submit_in_words(environment))}
-        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes), submits=submits)
+        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes))
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
+        plan: Plan | None = None
         try:
             plan = self.plan()
-        except SluiceError as error:
-            return Tick(at=self._clock.now(), plan=None, problems=(str(error),), again_after=_patience(error))
-        try:
             commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
+            self._last = _as_committed(plan)
         except Conflict as error:
-            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_AT_ONCE)
+            remark = f"somebody else committed first, so this look's decision is void and the next decides: {error}"
+            return Tick(at=self._clock.now(), plan=plan, remarks=(remark,), again_after=_AT_ONCE)
         except SluiceError as error:
-            return Tick(at=self._clock.now(), plan=plan, problems=(str(error),), again_after=_patience(error))
+            return self._act_without_git(plan, error)
+        self._without_git_since = None
         return self._act(plan, commit)
 
     def run(self, stop: Callable[[], bool], report: Callable[[Tick], None]) -> None:
@@ -123,6 +142,64 @@ class Reconciler:
             tick = self.tick()
             report(tick)
             self._clock.wait(tick.again_after)
+
+    # --- without Git ----------------------------------------------------------------------------------------------
+
+    def _act_without_git(self, plan: Plan | None, error: SluiceError) -> Tick:
+        """Nothing can be recorded. Hold what must not stay in traffic; all else waits."""
+        now = self._clock.now()
+        self._without_git_since = self._without_git_since or now
+        if plan is not None and (self._last is None or self._last.tip.commit != plan.look.tip.commit):
+            self._last = plan.look
+        problems = [f"nothing can be committed since {self._without_git_since:%H:%M:%S}: {error}"]
+        submitted = []
+        for environment, actions in self._decided_without_git(now, problems):
+            stops = tuple(_stops(environment, actions, now))
+            if stops and self._hold(environment, stops, problems):
+                submitted.append(environment.name)
+        return Tick(
+            at=now, plan=plan, submitted=tuple(submitted), problems=tuple(problems), again_after=_patience(error)
+        )
+
+    def _decided_without_git(
+        self, now: datetime, problems: list[str]
+    ) -> Iterator[tuple[EnvironmentLook, tuple[Action, ...]]]:
+        """What would be decided on the tip that was seen last."""
+        if self._last is None:
+            problems.append("this process has not seen the config repo yet: it can stop nothing until it has")
+            return
+        if now - self._last.at > LAST_TIP_COUNTS:
+            problems.append(
+                f"the tip was seen last at {self._last.at:%Y-%m-%d %H:%M}: too long ago to stop anything by it"
+            )
+            return
+        look = self._looker.look_without_git(self._last, now)
+        decided = [(environment, tuple(_decide(environment, now))) for environment in look.environments.values()]
+        self._last = _seen_to_be_live(self._last, decided)
+        yield from decided
+
+    def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
+        """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
+        runtime = self._doors.runtime(environment.document.ray)
+        observed = runtime.observe()  # the look is older than what a second reconciler may have submitted
+        possible = []
+        for stop in stops:
+            why = "; ".join(stop.cause.reasons)
+            if reason := why_not(stop, observed):
+                problems.append(f"{stop.subject} should stop, and cannot without a commit: {reason}; {why}")
+            elif has_traffic(stop.release, stop.slug, observed):
+                possible.append(stop)
+                problems.append(f"{stop.subject} is taken out of traffic without a commit, and held: {why}")
+            elif cause := held(stop.release, stop.slug, observed):
+                said = "; ".join(cause.reasons)
+                problems.append(f"{stop.subject} is held out of traffic; its rollback is still to be committed: {said}")
+        try:
+            if possible:
+                runtime.apply(with_holds(possible, observed))
+        except SluiceError as error:
+            problems.append(f"{environment.name}: {error}")
+            return False
+        return bool(possible)
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +245,10 @@ class Reconciler:
             if isinstance(step, Submit):
                 if self._doors.repo.read().commit != tip:
                     return Waiting("the branch moved; the next look decides anew")
-                self._doors.runtime(environment.document.ray).apply(step.config)
+                runtime = self._doors.runtime(environment.document.ray)
+                if holds(runtime.observe()) - holds(environment.runtime):
+                    return Waiting("a reconciler without Git has stopped something; the next look records it")
+                runtime.apply(step.config)
                 _LOG.info("%s: submitted: %s", environment.name, step.reason)
             if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
                 self._doors.repo.mark_applied(environment.name, tip)
@@ -193,7 +273,7 @@ class Reconciler:
                 trigger = look.environments[action.environment].document.trigger
                 moved = self._registry(look).restore(action.model, trigger, action.candidate, action.stable)
                 _LOG.info("%s: v%s left %s: %s", action.model, action.candidate, trigger, moved)
-            case WriteRelease() | WriteHistory() | RemoveRelease() | Wait():
+            case WriteRelease() | WriteRecord() | WriteHistory() | RemoveRelease() | Wait():
                 pass  # the commit carried them, or there is nothing to do
             case _:
                 assert_never(action)
@@ -214,6 +294,17 @@ def _decide(environment: EnvironmentLook, now: datetime) -> Iterator[Action]:
             yield from decide(model.release, model.observed, model.rules, now)
 
 
+def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:
+    """The rollouts that these actions would stop."""
+    for action in actions:
+        if isinstance(action, WriteRelease) and action.release.phase is Phase.ROLLING_BACK:
+            key = slug(action.release.model)
+            before = environment.models[key].release
+            cause = action.release.rollout.cause if action.release.rollout else None
+            if before.phase is not Phase.ROLLING_BACK and cause is not None:
+                yield Stop(slug=key, release=before, cause=cause, at=now)
+
+
 def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str, Release]:
     """The environment's releases as the actions leave them, by slug."""
     releases = {key: model.release for key, model in environment.models.items()}
@@ -226,9 +317,44 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
 
 
 def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    documents = {key: model.document for key, model in environment.models.items()}
-    pairs = [(release, document) for key, release in releases.items() if (document := documents[key]) is not None]
-    return render(pairs, tracking_uri=look.registry.tracking_uri)
+    known = [(release, environment.models[key]) for key, release in releases.items()]
+    served = [
+        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
+        for release, m in known
+        if m.document is not None
+    ]
+    return render(served, tracking_uri=look.registry.tracking_uri)
+
+
+def _as_committed(plan: Plan) -> Look:
+    """The look with the releases that its commit wrote: the tip, as far as it can be known without reading it again."""
+    look = plan.look
+    if not plan.changes:
+        return look
+    after = {name: _after(environment, plan.actions[name]) for name, environment in look.environments.items()}
+    releases = {(name, key): release for name, each in after.items() for key, release in each.items()}
+    serve = {name: _config(environment, after[name], look) for name, environment in look.environments.items()}
+    return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
+
+
+def _seen_to_be_live(last: Look, decided: Sequence[tuple[EnvironmentLook, Sequence[Action]]]) -> Look:
+    """The look with phases that are live by now. It changes nothing in Ray, and evidence counts from there."""
+    live = {
+        (environment.name, key): dataclasses.replace(before, rollout=action.release.rollout)
+        for environment, actions in decided
+        for action in actions
+        if isinstance(action, WriteRelease)
+        for key in [slug(action.release.model)]
+        if _became_live(before := environment.models[key].release, action.release)
+    }
+    releases = {**last.documents.releases, **live}
+    return dataclasses.replace(last, documents=dataclasses.replace(last.documents, releases=releases)) if live else last
+
+
+def _became_live(before: Release, after: Release) -> bool:
+    if before.rollout is None or after.rollout is None or before.phase is not after.phase:
+        return False
+    return before.rollout.current.live_since is None and after.rollout.current.live_since is not None
 
 
 # --- the commit --------------------------------------------------------------------------------------------------
@@ -243,10 +369,9 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
         for action in actions[name]:
             changes.update(_written(name, action))
         config = _config(environment, _after(environment, actions[name]), look)
-        text = serve_text(config)
-        if text != look.tip.files.get(serve_path(name)) and (config["applications"] or environment.desired):
-            changes[serve_path(name)] = text
-    return changes
+        if config != environment.desired and (config["applications"] or environment.desired):
+            changes[serve_path(name)] = serve_text(config)
+    return {path: text for path, text in changes.items() if text is not None or path in look.tip.files}
 
 
 def _written(environment: str, action: Action) -> dict[str, str | None]:
@@ -255,8 +380,12 @@ def _written(environment: str, action: Action) -> dict[str, str | None]:
             return {release_path(environment, slug(release.model)): release_text(release)}
         case RemoveRelease(release=release):
             return {release_path(environment, slug(release.model)): None}
-        case WriteHistory(record=record):
-            return {history_path(environment, slug(record.model), record.rollout): history_text(record)}
+        case WriteRecord(model=model, record=record):
+            return {record_path(environment, slug(model)): record_text(record)}
+        case WriteHistory(record=history):
+            key = slug(history.model)
+            ended = history_path(environment, key, history.rollout)
+            return {ended: history_text(history), record_path(environment, key): None}
         case Annotate() | Restore() | Wait():
             return {}
         case _:

@@ -16,6 +16,8 @@ Rules:
    names is drained at once: its host answers.
 7. An application that is being deleted must be gone before its name is submitted again.
 8. No config without applications is ever submitted: `PUT {"applications": []}` deletes everything.
+9. A hold (`holding.py`) stays until the tip says a higher revision: one whose rollback is not in Git is no drift that
+   may be repaired.
 
 This module must not decide what should run (that is `rollout.py`) nor talk to Ray (that is `ray_cluster.py`).
 """
@@ -26,6 +28,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policies.holding import lifts
 from policies.model import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
 Config = Mapping[str, Any]
@@ -210,7 +213,8 @@ class _Look:
 
 def _next_applications(look: _Look) -> dict[str, Config]:
     """The applications of the next submit by name: the wanted ones in the file's order, then what is left over."""
-    wanted = {name: _without_rash_weight(app, look) for name, app in look.wanted.items() if name not in look.deleting}
+    free = {name: app for name, app in look.wanted.items() if name not in look.deleting}
+    wanted = {name: _still_held(_without_rash_weight(app, look), look) for name, app in free.items()}
     routes = _next_routes(wanted, look)
     coming: dict[str, Config] = {name: {**app, "route_prefix": routes[name]} for name, app in wanted.items()}
     for name, submitted in look.leftover.items():
@@ -243,6 +247,16 @@ def _gated(deployment: Config, host: str, look: _Look) -> Config:
         **deployment,
         "user_config": {**deployment["user_config"], "split": {**split, "weight_percent": 0, "shadow": False}},
     }
+
+
+def _still_held(app: Config, look: _Look) -> Config:
+    """The application with the user_config that holds it, where the tip may not lift that (rule 9)."""
+    told = {d["name"]: d.get("user_config") or {} for d in look.submitted(app["name"]).get("deployments") or ()}
+    deployments = [
+        d if lifts(d.get("user_config") or {}, told.get(d["name"], {})) else {**d, "user_config": told[d["name"]]}
+        for d in app.get("deployments") or ()
+    ]
+    return {**app, "deployments": deployments} if deployments else app
 
 
 def _may_have_traffic(candidate: str, host: str, look: _Look) -> bool:
@@ -379,7 +393,8 @@ def _not_in_place(look: _Look) -> Iterator[str]:
     yield from (f"{name}: is still being deleted" for name in look.wanted if name in look.deleting)
     for name, app in look.wanted.items():
         if name not in look.deleting and (why := application_in_place(app, look.observed)):
-            yield why
+            held = _still_held(app, look) != app
+            yield f"{name}: held: it was stopped without a commit, and Git must say so first" if held else why
     for name in look.leftover:
         if look.wanted:
             yield f"{name}: not wanted, and on its way out"
@@ -389,6 +404,8 @@ def _not_in_place(look: _Look) -> Iterator[str]:
 
 def _differing(submitted: Config, desired: Config) -> frozenset[str]:
     """Names of the application's fields that are not the same."""
+    if submitted == desired:
+        return frozenset()
     has, wants = _normalised(submitted), _normalised(desired)
     return frozenset(key for key in has.keys() | wants.keys() if has.get(key) != wants.get(key))
 

@@ -298,7 +298,7 @@ class Ledger:
         newest: dict[tuple[Process, str], int] = defaultdict(int)
         for counter, places in readings.items():
             whose = (_process(counter), counter.outcome)
-            newest[whose] = max(newest[whose], *(reading.at_ms for reading in places.values()))
+            newest[whose] = max([newest[whose], *(reading.at_ms for reading in places.values())])
         for (process, role), at_ms in newest.items():
             others_ms = newest.get((process, Role.UNPROVED), 0)
             if role == Role.GOOD and at_ms < others_ms and not self.indicator.estimated:

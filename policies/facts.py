@@ -22,6 +22,7 @@ from policies.model import (
     Evidence,
     Phase,
     Purpose,
+    Record,
     RegisteredVersion,
     Release,
     Rollout,
@@ -83,6 +84,8 @@ class Observed:
     """Why Ray could not be looked at; empty when it could."""
     known_revision: int = 0
     """The highest revision that replicas of this model were told of: they ignore a lower one."""
+    held: Cause | None = None
+    """Why this rollout is held in Ray: it was stopped while Git was away, and its rollback is still to be recorded."""
     out_of_place: str = ""
     """Empty when Ray matches Git for this model, else why not."""
     candidate: Ready | Starting | Failed = dataclasses.field(default_factory=lambda: Starting(reason="not looked at"))
@@ -98,6 +101,10 @@ class Observed:
     taken_back_from: Release | None = None
     """The release as it was last applied, when a person's commit took it back or changed it."""
     taken_back_by: str = ""
+    tip: str = ""
+    """The commit that was looked at."""
+    record: Record | None = None
+    """What is recorded of the running rollout so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

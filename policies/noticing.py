@@ -43,7 +43,7 @@ from policies.model import (
 )
 from policies.promotion import at_trigger
 from policies.starting import notice_steady
-from policies.stopping import notice_stop
+from policies.stopping import notice_held, notice_stop
 
 __all__ = [
     "RESUMED",
@@ -101,7 +101,8 @@ def _noticed(
         return _notice_rolling_back(release, observed, rules, now)
     verdict = judged(release, observed, rules, now)
     noticed = (
-        notice_stop(release, observed, rules, now, seen=seen, verdict=verdict)
+        notice_held(release, observed, now, verdict)
+        or notice_stop(release, observed, rules, now, seen=seen, verdict=verdict)
         or _notice_wish(release, observed, rules, verdict)
         or _notice_progress(release, observed, rules, now, verdict)
     )

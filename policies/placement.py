@@ -33,14 +33,6 @@ def out_of_place(release: Release, slug: str, desired: Config, runtime: RuntimeO
     return (candidate and stable) if release.stable else candidate
 
 
-def known_revision(slug: str, runtime: RuntimeObservation) -> int:
-    """The highest revision that was submitted for this model; 0 when none is seen."""
-    deployments = (d for a in runtime.applications.values() for d in a.submitted.get("deployments") or ())
-    told = (d.get("user_config") or {} for d in deployments)
-    revisions = (config.get("revision") for config in told if config.get("model") == slug)
-    return max((r for r in revisions if isinstance(r, int)), default=0)
-
-
 def _why_not(application: Application | None, slug: str, desired: Config, runtime: RuntimeObservation) -> str:
     if application is None:
         return ""

@@ -18,6 +18,8 @@ Everything that decides what follows what lives in this file. The rules, each wi
 11. A person's commit that takes a release back is obeyed: a promotion that is taken back ends the rollout, a step that
     is taken back pauses it.
 12. An empty trigger, an empty or failing registry: stable stays.
+13. Git that is away never keeps a failing candidate in traffic: what was stopped in Ray meanwhile is a rollback still
+    to be recorded, and that comes before everything else.
 14. A person may go on without the analysis: who and why stand in record and commit, and harm still takes it back.
 15. A person may go back to what served before, in one step that is judged; the registry follows where it may.
 16. A version that was stopped is tried again when a person asks for it, on fresh evidence, with every step.
@@ -38,7 +40,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.documents import RolloutPolicy
 from policies.facts import RESUMED, Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
 from policies.model import (
@@ -66,6 +68,7 @@ from policies.promotion import (
     tags_wanted,
     without_settings,
 )
+from policies.record import looked
 from policies.starting import what_starts
 from policies.wishes import carried_out
 
@@ -131,14 +134,14 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     """
     kept, wish = _books(release, observed, rules)
     if rules.settings is None:
-        return _remove(kept, now)
+        return _remove(kept, observed, rules, now)
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed, wish), *_tell(kept, observed, rules), *_wait(kept, noticed))
     following = _move(kept, noticed, rules, now)
     written = _written(release, kept, following, noticed, wish)
-    record = (WriteHistory(record=_history(kept, noticed, now)),) if kept.rollout and not following.rollout else ()
-    return (written, *record, *_tell(written.release, observed, rules))
+    record = _recorded(kept, following, noticed, observed, rules, now)
+    return (written, record, *_tell(written.release, observed, rules))
 
 
 def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
@@ -149,7 +152,7 @@ def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
     return isinstance(what_starts(kept, observed, rules), Start)
 
 
-def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
+def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
     """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
     why = "its model document was removed"
     gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
@@ -158,7 +161,8 @@ def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
     cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
     ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
     noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
-    return (gone, WriteHistory(record=_history(ended, noticed, now)))
+    steady = dataclasses.replace(ended, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
+    return (gone, _recorded(ended, steady, noticed, observed, rules, now))
 
 
 # --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
@@ -211,6 +215,8 @@ def _books_in_words(release: Release, kept: Release) -> str:
     left = sorted(set(release.seen) - set(kept.seen))
     came = sorted(set(kept.seen) - set(release.seen))
     words = [f"v{n} left the trigger" for n in left] + [f"v{n} is at the trigger again" for n in came]
+    if not words and dataclasses.replace(kept, revision=release.revision) == release:
+        return "its revision goes on from what Ray was told"
     return ", ".join(words) or "a person's commit taken up"
 
 
@@ -442,6 +448,16 @@ def _undone_settings(release: Release, noticed: Noticed, now: datetime) -> tuple
     )
 
 
+def _recorded(
+    before: Release, after: Release, noticed: Noticed, observed: Observed, rules: Rules, now: datetime
+) -> WriteRecord | WriteHistory:
+    """The look, in the record of the rollout that runs after it or, where that has ended, in its history."""
+    record = looked(before, after, noticed, observed=observed, policy=rules.policy, now=now)
+    if before.rollout and not after.rollout:
+        return WriteHistory(record=dataclasses.replace(_history(before, noticed, now), record=record))
+    return WriteRecord(model=before.model, environment=before.environment, record=record)
+
+
 def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord:
     rollout, candidate = rollout_of(release), candidate_of(release)
     return HistoryRecord(
@@ -458,6 +474,7 @@ def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord
         phases=(*rollout.records[:-1], _closed(rollout.current, noticed, now)),
         purpose=rollout.purpose,
         dispersion=rollout.dispersion,
+        budget=rollout.budget,
     )
 
 

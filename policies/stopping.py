@@ -1,6 +1,8 @@
 """Noticing what stops a rollout: a person, a newer version, a candidate that cannot start, and harm.
 
 Rules, the first that holds counts:
+- A hold: it was stopped in Ray while Git was away, and nothing but its rollback may lift that. What the evidence says
+  by now tells more than what whoever held it could leave behind.
 - A person's commit, wish to abort, or move of the candidate out of the trigger. A rollout that a person asked for
   (undo, retry) began without its version at the trigger: that it is not there takes nothing out.
 - A newer version, where the policy lets it supersede. Not in SETTLING: the candidate has passed every step and answers
@@ -15,6 +17,7 @@ This module must not change a release.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from datetime import datetime
 
@@ -38,6 +41,18 @@ def notice_stop(
         or _notice_superseded(release, observed, rules)
         or notice_harm(release, observed, now, verdict)
     )
+
+
+def notice_held(release: Release, observed: Observed, now: datetime, verdict: Verdict) -> Noticed | None:
+    """The rollback that is still to be recorded (rule 13); none where nothing is held."""
+    held = observed.held
+    if held is None:
+        return None
+    harm = notice_harm(release, observed, now, verdict)
+    if harm is None or harm.cause is None:
+        return stop(held.kind, *held.reasons)
+    reasons = (*harm.reasons, held.reasons[0])
+    return dataclasses.replace(harm, reasons=reasons, cause=dataclasses.replace(harm.cause, reasons=reasons))
 
 
 # --- people -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Narrator:
         """Narrate one tick."""
         for line in _moves(tick):
             self._say(f"{tick.at:%H:%M:%S} {line}")
-        standing = frozenset([*(f"problem: {p}" for p in tick.problems), *_waits(tick)])
+        standing = frozenset([*(f"problem: {p}" for p in tick.problems), *tick.remarks, *_waits(tick)])
         for line in sorted(standing - self._said):
             self._say(f"{tick.at:%H:%M:%S} {line}")
         self._said = standing

@@ -61,6 +61,8 @@ class FakeRepo:
         """The next push arrives, and its answer does not."""
         self._rival: Mapping[str, Content | None] | None = None
         self._applied: dict[str, str] = {}
+        self._read: Tip | None = None
+        """What was read last: the same until the branch moves."""
         self._lock = threading.Lock()
         if files is not None:
             self.person_commits(files)
@@ -70,9 +72,11 @@ class FakeRepo:
     def read(self) -> Tip:
         self._reach()
         snapshot = self._tip_snapshot()
-        texts = _texts(snapshot.files)
-        subject = snapshot.message.split("\n")[0]
-        return Tip(commit=snapshot.hash, files=texts, author=snapshot.author, subject=subject)
+        if self._read is None or self._read.commit != snapshot.hash:
+            subject = snapshot.message.split("\n")[0]
+            texts = _texts(snapshot.files)
+            self._read = Tip(commit=snapshot.hash, files=texts, author=snapshot.author, subject=subject)
+        return self._read
 
     def commit(self, parent: str, changes: Mapping[str, str | None], message: str) -> str:
         if not is_commit(parent):
@@ -97,7 +101,9 @@ class FakeRepo:
 
     def descends(self, commit: str, ancestor: str) -> bool:
         self._reach()
-        return ancestor in {snapshot.hash for snapshot in self._history(commit)}
+        while commit in self.commits and commit != ancestor:
+            commit = self.commits[commit].parent or ""
+        return commit in self.commits
 
     def read_at(self, commit: str, paths: Collection[str]) -> Mapping[str, str]:
         self._reach()

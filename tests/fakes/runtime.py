@@ -5,13 +5,14 @@ args, import path, runtime environment and actor options restart with a surge; a
 DEPLOY_FAILED with a traceback and touches no neighbour; one that is being deleted drains first, and its name cannot
 come back before; requests are answered by the owner of the longest route, or 404.
 
+What was submitted is kept as it was given, for good: nobody may change it.
+
 Nothing happens by itself: `advance()` is one step of Serve's own time, for all or for one application. With
 `advance_on_observe=True` each look is such a step.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ class FakeServe:
         wanted: dict[str, dict[str, Any]] = {app["name"]: json.loads(json.dumps(app)) for app in config["applications"]}
         _refuse_what_serve_refuses(config["applications"], wanted)
         self._refuse_what_is_being_deleted(wanted)
-        self.submits.append({"applications": list(copy.deepcopy(wanted).values())})
+        self.submits.append({"applications": list(wanted.values())})
         for name in [name for name in self._apps if name not in wanted]:
             self._delete(name)
         for name, app in wanted.items():
@@ -191,7 +192,7 @@ def _restart_class(app: Mapping[str, Any]) -> Any:
 
 
 def _user_configs(app: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {d["name"]: copy.deepcopy(d.get("user_config") or {}) for d in app.get("deployments") or ()}
+    return {d["name"]: d.get("user_config") or {} for d in app.get("deployments") or ()}
 
 
 def _newer(has: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def _shown(name: str, app: _Application) -> ObservedApplication:
     return ObservedApplication(
         name=name,
         status=app.status,
-        submitted=copy.deepcopy(app.submitted),
+        submitted=app.submitted,
         message=app.message,
         deployments=tuple(_shown_deployment(d, app) for d in app.submitted.get("deployments") or ()),
     )
@@ -223,6 +224,6 @@ def _shown_deployment(deployment: Mapping[str, Any], app: _Application) -> Obser
         status=status,
         trigger=trigger,
         message=app.message,
-        user_config=copy.deepcopy(deployment.get("user_config") or {}),
+        user_config=deployment.get("user_config") or {},
         replicas_running=int(app.running),
     )

@@ -255,5 +255,15 @@ def test_a_commit_that_came_in_between_is_no_rewritten_branch():
     before = world.repo.read()
     world.repo.mark_applied("production", world.repo.person_commits({"models/README.md": "for people\n"}))
     tick = world.reconciler_on(OneReadLate(world.repo, before)).tick()
-    assert "moved while it was looked at" in " ".join(tick.problems)
-    assert "rewrote" not in " ".join(tick.problems)
+    assert "moved while it was looked at" in " ".join(tick.remarks)
+    assert not tick.problems
+
+
+def test_a_race_that_is_lost_is_a_remark_and_no_problem():
+    world = with_first()
+    world.promote(world.register())
+    world.repo.conflict_next_push()
+    tick = world.step()
+    assert "somebody else committed first" in " ".join(tick.remarks)
+    assert (tick.problems, tick.commit, tick.submitted) == ((), None, ())
+    assert world.step().commit is not None

@@ -214,7 +214,7 @@ def test_nothing_starts_while_the_service_burns_and_it_starts_when_that_is_over(
     assert "burns its error budget" in " ".join(wait.reason for wait in world.step().waits)
     world.truths[world.release.stable.digest] = HEALTHY
     world.run_until(lambda: world.release.phase is Phase.WARMING, minutes=10)
-    world.run_until(lambda: serving(world, 2))
+    world.run_until(lambda: serving(world, 2), minutes=60)
     assert_at_rest(world)
 
 
@@ -253,7 +253,7 @@ def test_failures_from_before_the_reconciler_was_away_for_long_do_not_trigger(aw
     world.promote(world.register())
     world.run_until(lambda: world.release.phase is Phase.CANARY and world.release.rollout.current.live_since)
     world.truths[world.release.candidate.digest] = dataclasses.replace(BAD, error_rate=1.0)
-    world._users_ask()
+    world.places[0].users_ask()
     world.truths[world.release.candidate.digest] = HEALTHY
     world.now += away
     world.tick()

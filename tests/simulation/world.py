@@ -1,7 +1,8 @@
-"""A whole world in memory: Git, a registry, Serve, Prometheus and users, on one virtual clock, by one seed.
+"""A whole world in memory: Git, a registry, clusters with Serve and Prometheus, and users, on one clock, by one seed.
 
 The real reconciler runs in it over fakes that pass the contract suites. Users' requests follow what the replicas were
-told, versions fail by their own truth, and every accident that the design speaks of can be played.
+told, versions fail by their own truth, hosts have their guards, and every accident that the design speaks of can be
+played. A world has one model in one environment, unless it is told of more; `World` then speaks of the first place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,33 +21,28 @@ from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
+from policies.errors import Retry
 from policies.layout import release_path
 from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
 from policies.stored_documents import parse_history, parse_release
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.registry import FakeRegistry
-from tests.fakes.repo import FakeRepo
+from tests.fakes.repo import FakeRepo, Snapshot
 from tests.fakes.runtime import FakeServe
 
 MODEL = "fraud"
-ROUTE = "/models/fraud"
 STEP = timedelta(seconds=5)
 REQUESTS_PER_STEP = 200
 BIN = timedelta(seconds=5)
+QUIET_STEPS = 3
+"""After so many steps in which nothing moved, and nothing is under way, looks are a minute apart."""
+GUARDED = 10
+"""Of a candidate's requests in one step, those at the one host replica whose guard is played."""
 
-SLUICE = """\
-apiVersion: sluicegate/v1
-kind: Sluice
-environments:
-  production:
-    trigger: {%s}
-    prometheus: {scrape_interval: 5s}
-    look_interval: 5s
-"""
 MODEL_DOCUMENT = """\
 apiVersion: sluicegate/v1
 kind: Model
-name: fraud
+name: %s
 rollout: quick
 slos: [errors]
 settings:
@@ -68,13 +66,13 @@ BREAKS: tuple[dict[str, str | None], ...] = (
     {"models/fraud.yaml": "kind: Modle\n"},
     {"policies/quick.yaml": "steps: [\n"},
     {"policies/quick.yaml": None},
-    {"models/aaa.yaml": (MODEL_DOCUMENT % 1).replace("name: fraud", "name: aaa\nroute: /models/fraud")},
+    {"models/aaa.yaml": MODEL_DOCUMENT % ("aaa\nroute: /models/fraud", 1)},
 )
 """What people's slips do to the documents."""
 
-
-_read_release = functools.cache(parse_release)
-_read_history = functools.cache(parse_history)
+# A look at the same text is the same release; a thousand of them are a few histories.
+_read_release = functools.lru_cache(maxsize=1024)(parse_release)
+_read_history = functools.lru_cache(maxsize=1024)(parse_history)
 
 
 class Crash(BaseException):
@@ -91,7 +89,49 @@ class Truth:
 
 HEALTHY = Truth()
 BAD = Truth(error_rate=0.2)
+DEAD = Truth(error_rate=1.0)
 BROKEN = Truth(starts=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """One environment as `sluice.yaml` has it: exactly one of stage and alias is its trigger."""
+
+    name: str
+    stage: str | None = None
+    alias: str | None = None
+    on_rollback: str = "restore"
+
+    @property
+    def document(self) -> str:
+        """Its lines in sluice.yaml."""
+        trigger = f"alias: {self.alias}" if self.alias else f"stage: {self.stage}"
+        return (
+            f"  {self.name}:\n"
+            f"    trigger: {{{trigger}}}\n"
+            f"    on_rollback: {self.on_rollback}\n"
+            f'    ray: {{dashboard: "http://{self.name}:8265"}}\n'
+            f'    prometheus: {{url: "http://{self.name}:9090", scrape_interval: 5s}}\n'
+            "    look_interval: 5s\n"
+        )
+
+
+PRODUCTION = Environment("production", stage="Production")
+BY_ALIAS = Environment("production", alias="champion")
+STAGING = Environment("staging", alias="next", on_rollback="annotate")
+
+
+class Line:
+    """One process's own way to Git: it can be cut while everybody else has theirs."""
+
+    def __init__(self, repo: FakeRepo) -> None:
+        self._repo = repo
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.cut:
+            raise Retry("the config repo is away: no route to host")
+        return getattr(self._repo, name)
 
 
 class Crasher:
@@ -112,60 +152,218 @@ class Crasher:
         return called
 
 
+# --- hosts ----------------------------------------------------------------------------------------------------------
+
+
+class Guard:
+    """A stand-in for the guard at a host: 3 bad answers among the candidate's last 10 trip it."""
+
+    def __init__(self) -> None:
+        self._last: deque[bool] = deque(maxlen=10)
+        self.requests = 0
+        self.bad = 0
+
+    def answered(self, *, well: bool) -> bool:
+        """One more answer of the candidate. True when this trips it."""
+        self._last.append(not well)
+        self.requests += 1
+        self.bad += not well
+        return sum(self._last) >= 3
+
+
+class Place:
+    """One model in one environment: its cluster, its users, and what people do there."""
+
+    def __init__(self, world: World, environment: Environment, model: str) -> None:
+        self.world, self.environment, self.model = world, environment, model
+        self.route = f"/models/{model}"
+        self.serve, self.metrics = world.serves[environment.name], world.prometheuses[environment.name]
+        self.path = release_path(environment.name, model)
+        self.requests = 0
+        self.unanswered = 0
+        """Requests without an answer while a stable version should have given it."""
+        self.tripped = 0
+        self._guard: tuple[str, Guard] | None = None
+        """That of one host replica, for the candidate it is for."""
+        self._stopped_by_guard: str | None = None
+        self._releases: list[Release] = []
+        self._commits = 0
+
+    def __repr__(self) -> str:
+        return f"{self.model} ({self.environment.name})"
+
+    # --- people ---
+
+    def promote(self, version: int, *, archive: bool = True) -> None:
+        """A person wants it served. An alias stands on one version: there `archive` says nothing."""
+        registry, alias, stage = self.world.registry, self.environment.alias, self.environment.stage
+        if alias:
+            registry.set_alias(self.model, alias, version)
+        elif stage:
+            registry.transition(self.model, version, stage, archive_existing=archive)
+
+    def archive(self, version: int) -> None:
+        """A person takes it out of the trigger."""
+        if not self.environment.alias:
+            self.world.registry.transition(self.model, version, "Archived")
+        elif self.at_trigger(version):
+            self.world.registry.set_alias(self.model, self.environment.alias, None)
+
+    def at_trigger(self, version: int) -> bool:
+        shown = self.versions.get(version)
+        alias = self.environment.alias
+        return shown is not None and (alias in shown.aliases if alias else shown.stage == self.environment.stage)
+
+    def ask(self, wish: Wish, version: int | None = None) -> None:
+        """Raises BadInput where there is nothing to ask for."""
+        repo, why = self.world.repo, "a person wants it"
+        ask(repo, wish, self.model, self.environment.name, by="Ada", why=why, version=version)
+
+    # --- readings ---
+
+    @property
+    def versions(self) -> Mapping[int, RegisteredVersion]:
+        """As people see them, also while the registry answers nobody else."""
+        with self.world.answering():
+            return self.world.registry.snapshot([self.model]).models.get(self.model, {})
+
+    @property
+    def release(self) -> Release | None:
+        return self._release_of(self.world.tip)
+
+    def _release_of(self, snapshot: Snapshot) -> Release | None:
+        text = snapshot.files.get(self.path)
+        return _read_release(text, self.path) if isinstance(text, str) else None
+
+    def releases(self) -> list[Release]:
+        """Every release that Git ever had, oldest first."""
+        commits = self.world.commits()
+        found = (self._release_of(commit) for commit in commits[self._commits :])
+        self._releases += [release for release in found if release is not None]
+        self._commits = len(commits)
+        return self._releases
+
+    def history(self) -> list[HistoryRecord]:
+        folder = f"history/{self.environment.name}/{self.model}/"
+        texts = [str(text) for path, text in sorted(self.world.tip.files.items()) if path.startswith(folder)]
+        return sorted((_read_history(text) for text in texts), key=lambda record: record.ended_at)
+
+    def outcomes(self) -> list[tuple[int, Outcome]]:
+        return [(record.version, record.outcome) for record in self.history()]
+
+    # --- time ---
+
+    def fail_what_cannot_start(self) -> None:
+        release = self.release
+        for application in (release.candidate, release.stable) if release else ():
+            if application and not self.world.truth(application).starts:
+                self.serve.failing.add(application.name(self.model))
+
+    def users_ask(self) -> None:
+        owner = self.serve.answering(self.route)
+        release = self.release
+        if owner is None:
+            excused = self.environment.name in self.world.emptied
+            self.unanswered += REQUESTS_PER_STEP if release and release.stable and not excused else 0
+            return
+        self.requests += REQUESTS_PER_STEP
+        told = self.serve.told(owner)
+        split = told.get("split")
+        share = 0
+        if split and self._takes_requests(split):
+            share = round(REQUESTS_PER_STEP * split["weight_percent"] / 100)
+            self._answered(split, REQUESTS_PER_STEP if split["shadow"] else share, release, guarded=True)
+        if not split:
+            self._guard = self._stopped_by_guard = None
+        self._answered(told, REQUESTS_PER_STEP - share, release)
+
+    def gives(self) -> bool:
+        """Do users' requests, or copies, reach a candidate now?"""
+        owner = self.serve.answering(self.route)
+        split = self.serve.told(owner).get("split") if owner else None
+        return bool(split and self._takes_requests(split) and (split["weight_percent"] or split["shadow"]))
+
+    def _takes_requests(self, split: Mapping[str, Any]) -> bool:
+        told = self.serve.told(split["application"])
+        return bool(told) and not told["drain"] and self._stopped_by_guard != split["application"]
+
+    def _answered(
+        self, told: Mapping[str, Any], requests: int, release: Release | None, *, guarded: bool = False
+    ) -> None:
+        for application in (release.stable, release.candidate) if release and requests else ():
+            if application and (application.version, application.build) == (told["version"], told["build"]):
+                rate = self.world.truth(application).error_rate
+                bad = self.world.bad_of(requests, rate)
+                self.metrics.answered(self.model, application, self.world.now, good=requests - bad, bad=bad)
+                if guarded and self.world.guards:
+                    self._watch(application, told["application"], requests, rate)
+                return
+
+    def _watch(self, application: Application, name: str, requests: int, rate: float) -> None:
+        """The guard of one host replica sees its part of these."""
+        if self._guard is None or self._guard[0] != name:
+            self._guard, self._stopped_by_guard = (name, Guard()), None
+        guard = self._guard[1]
+        for _ in range(min(requests, GUARDED)):
+            if guard.answered(well=self.world.random.random() >= rate):
+                self._stopped_by_guard = name
+                self.tripped += 1
+                self.metrics.trip(application, self.world.now, requests=guard.requests, bad=guard.bad)
+                return
+
+
+# --- the world ------------------------------------------------------------------------------------------------------
+
+
 class World:
     """Everything outside the reconciler, the reconciler, and the users."""
 
     def __init__(
-        self, seed: int = 0, due: Callable[[str], bool] = lambda _name: False, *, alias: str | None = None
+        self,
+        seed: int = 0,
+        due: Callable[[str], bool] = lambda _name: False,
+        *,
+        models: tuple[str, ...] = (MODEL,),
+        environments: tuple[Environment, ...] = (PRODUCTION,),
+        guards: bool = False,
     ) -> None:
-        """With `alias`, that is the trigger in place of the stage Production."""
+        """With `guards`, hosts have theirs."""
         self.now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         self.random = random.Random(seed)
-        self.alias = alias
-        self.cpus, self.steps = 1, STEPS
-        trigger = f"alias: {alias}" if alias else "stage: Production"
-        self.repo = FakeRepo({"sluice.yaml": SLUICE % trigger, **self._documents()})
+        self.guards = guards
+        self.models = models
+        self.cpus, self.steps = dict.fromkeys(models, 1), STEPS
+        sluice = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n" + "".join(e.document for e in environments)
+        self.repo = FakeRepo({"sluice.yaml": sluice, **self._documents()})
         self.registry = FakeRegistry()
-        self.serve = FakeServe()
-        self.metrics = FakeMetrics(width=BIN)
+        self.serves = {environment.name: FakeServe() for environment in environments}
+        self.prometheuses = {environment.name: FakeMetrics(width=BIN) for environment in environments}
+        self.emptied: set[str] = set()
+        """Environments whose Ray came back empty, and does not answer everybody yet."""
+        self.places = tuple(Place(self, environment, model) for environment in environments for model in models)
         self.truths: dict[str, Truth] = {}
-        self.requests = 0
-        self.unanswered = 0
-        """Requests without an answer while a stable version should have given it."""
         self.crashes = 0
+        self.on_step: Callable[[], None] = lambda: None
+        """Called after every step."""
         self._due = due
+        self._quiet = 0
+        self._commits: list[Snapshot] = []
+        self.line = Line(self.repo)
         self.reconciler = self._start()
+        self.rival_line = Line(self.repo)
         self.rival: Reconciler | None = None
         """A second reconciler on the same repo, when there is one."""
 
     # --- people ---
 
-    def register(self, truth: Truth = HEALTHY) -> int:
-        number = self.registry.register(MODEL, payload=f"artifact-{len(self.truths)}")
-        with self._answering():
-            self.truths[self.registry.digest(MODEL, number)] = truth
+    def register(self, truth: Truth = HEALTHY, model: str = MODEL) -> int:
+        number = self.registry.register(model, payload=f"artifact-{len(self.truths)}")
+        with self.answering():
+            self.truths[self.registry.digest(model, number)] = truth
         return number
 
-    def promote(self, version: int, *, archive: bool = True) -> None:
-        """A person wants it served. An alias stands on one version: there `archive` says nothing."""
-        if self.alias:
-            self.registry.set_alias(MODEL, self.alias, version)
-        else:
-            self.registry.transition(MODEL, version, "Production", archive_existing=archive)
-
-    def archive(self, version: int) -> None:
-        """A person takes it out of the trigger."""
-        if not self.alias:
-            self.registry.transition(MODEL, version, "Archived")
-        elif self.at_trigger(version):
-            self.registry.set_alias(MODEL, self.alias, None)
-
-    def at_trigger(self, version: int) -> bool:
-        shown = self.versions.get(version)
-        return shown is not None and (self.alias in shown.aliases if self.alias else shown.stage == "Production")
-
-    def change_settings(self, cpus: int) -> None:
-        self.cpus = cpus
+    def change_settings(self, cpus: int, model: str = MODEL) -> None:
+        self.cpus[model] = cpus
         self.mend()
 
     def change_steps(self, steps: str) -> None:
@@ -176,24 +374,44 @@ class World:
         """All documents are as they should be."""
         self.repo.person_commits({"models/aaa.yaml": None, **self._documents()})
 
-    def ask(self, wish: Wish, version: int | None = None) -> None:
-        """Raises BadInput where there is nothing to ask for."""
-        ask(self.repo, wish, MODEL, "production", by="Ada", why="a person wants it", version=version)
-
     # --- time ---
 
     def pass_time(self, seconds: float) -> None:
-        """Users ask, Serve works, and the reconciler looks every step."""
-        for _ in range(max(1, round(seconds / STEP.total_seconds()))):
+        """Users ask, Serve works, and the reconciler looks every step; every minute where nothing has moved lately."""
+        end = self.now + timedelta(seconds=seconds)
+        self.step()
+        while self.now < end:
+            if self._quiet > QUIET_STEPS and all(p.release and p.release.phase is Phase.STEADY for p in self.places):
+                self._go_on(min(timedelta(minutes=1), end - self.now))
             self.step()
 
     def step(self) -> Tick | None:
         """One step of everything."""
-        self._fail_what_cannot_start()
-        self.serve.advance()
-        self._users_ask()
-        self.now += STEP
-        return self.tick()
+        before = self.repo.branch_tip, sum(len(serve.submits) for serve in self.serves.values())
+        self._go_on(STEP)
+        tick = self.tick()
+        self._quiet += 1
+        if before != (self.repo.branch_tip, sum(len(serve.submits) for serve in self.serves.values())):
+            self._quiet = 0
+        self.on_step()
+        return tick
+
+    def _go_on(self, duration: timedelta) -> None:
+        """The world without the reconciler."""
+        end = self.now + duration
+        while self.now < end:
+            for place in self.places:
+                place.fail_what_cannot_start()
+            for serve in self.serves.values():
+                serve.advance()
+            for place in self.places:
+                place.users_ask()
+            self.emptied -= {p.environment.name for p in self.places if self._all_answer(p.environment.name)}
+            self.now += STEP
+
+    def _all_answer(self, environment: str) -> bool:
+        here = [p for p in self.places if p.environment.name == environment and p.release and p.release.stable]
+        return all(p.serve.answering(p.route) for p in here)
 
     def tick(self) -> Tick | None:
         """One look; a crash starts the process anew."""
@@ -215,7 +433,7 @@ class World:
         """Let time pass until it is so. Raises AssertionError with the state when it never is."""
         end = self.now + timedelta(minutes=minutes)
         while not done():
-            assert self.now < end, f"never reached: {self.release}"
+            assert self.now < end, f"never reached: {[p.release for p in self.places]}"
             self.step()
 
     def settle(self, minutes: float = 60) -> None:
@@ -223,72 +441,117 @@ class World:
         self.heal()
         end = self.now + timedelta(minutes=minutes)
         quiet = 0
-        while quiet < 3 or self.release is None or self.release.phase not in (Phase.STEADY, Phase.PAUSED):
-            assert self.now < end, f"never at rest: {self.release}"
-            before = self.repo.branch_tip, len(self.serve.submits)
+        while quiet < 3 or not self.at_rest:
+            assert self.now < end, f"never at rest: {[p.release for p in self.places]}"
             tick = self.step()
-            changed = before != (self.repo.branch_tip, len(self.serve.submits))
-            quiet = 0 if changed or tick is None else quiet + 1
+            quiet = 0 if not self._quiet or tick is None else quiet + 1
+
+    @property
+    def at_rest(self) -> bool:
+        """No rollout goes on by itself."""
+        return all(p.release is not None and p.release.phase in (Phase.STEADY, Phase.PAUSED) for p in self.places)
 
     def heal(self) -> None:
         """No accident goes on."""
         self.repo.recover()
+        self.line.cut = self.rival_line.cut = False
         self.registry.away = None
-        self.metrics.come_back()
-        self.serve.away = ""
+        for metrics in self.prometheuses.values():
+            metrics.come_back()
+        for serve in self.serves.values():
+            serve.away = ""
 
     # --- readings ---
 
     @property
-    def versions(self) -> Mapping[int, RegisteredVersion]:
-        """As people see them, also while the registry answers nobody else."""
-        with self._answering():
-            return self.registry.snapshot([MODEL]).models.get(MODEL, {})
+    def tip(self) -> Snapshot:
+        return self.repo.commits[self.repo.branch_tip or ""]
 
-    @property
-    def release(self) -> Release | None:
-        files = self.repo.commits[self.repo.branch_tip or ""].files
-        return self._release_of(files)
-
-    def _release_of(self, files: Mapping[str, Any]) -> Release | None:
-        text = files.get(release_path("production", MODEL))
-        return _read_release(text) if isinstance(text, str) else None
-
-    def releases(self) -> list[Release]:
-        """Every release that Git ever had, oldest first."""
-        commits = reversed(self.repo._history(self.repo.branch_tip))
-        found = [self._release_of(commit.files) for commit in commits]
-        return [release for release in found if release is not None]
-
-    def history(self) -> list[HistoryRecord]:
-        files = self.repo.commits[self.repo.branch_tip or ""].files
-        texts = [str(text) for path, text in sorted(files.items()) if path.startswith("history/")]
-        return sorted((_read_history(text) for text in texts), key=lambda record: record.ended_at)
-
-    def outcomes(self) -> list[tuple[int, Outcome]]:
-        return [(record.version, record.outcome) for record in self.history()]
+    def commits(self) -> list[Snapshot]:
+        """Every commit of the branch, oldest first. Nobody rewrites it here."""
+        new, at = [], self.repo.branch_tip
+        known = self._commits[-1].hash if self._commits else None
+        while at is not None and at != known:
+            new.append(self.repo.commits[at])
+            at = self.repo.commits[at].parent
+        self._commits += reversed(new)
+        return self._commits
 
     def truth(self, application: Application) -> Truth:
         return self.truths[application.digest]
 
+    def bad_of(self, requests: int, rate: float) -> int:
+        """How many of these fail, each by itself: the gaps between failures are geometric."""
+        if rate >= 1.0:
+            return requests
+        bad, at = 0, 0.0
+        while rate:
+            at += 1 + int(math.log(1.0 - self.random.random()) / math.log(1.0 - rate))
+            if at > requests:
+                break
+            bad += 1
+        return bad
+
+    # --- the first place, for stories of one model in one environment ---
+
+    @property
+    def _first(self) -> Place:
+        return self.places[0]
+
+    @property
+    def serve(self) -> FakeServe:
+        return self._first.serve
+
+    @property
+    def metrics(self) -> FakeMetrics:
+        return self._first.metrics
+
+    @property
+    def release(self) -> Release | None:
+        return self._first.release
+
+    @property
+    def versions(self) -> Mapping[int, RegisteredVersion]:
+        return self._first.versions
+
+    @property
+    def unanswered(self) -> int:
+        return sum(place.unanswered for place in self.places)
+
+    def promote(self, version: int, *, archive: bool = True) -> None:
+        self._first.promote(version, archive=archive)
+
+    def archive(self, version: int) -> None:
+        self._first.archive(version)
+
+    def ask(self, wish: Wish, version: int | None = None) -> None:
+        self._first.ask(wish, version)
+
+    def history(self) -> list[HistoryRecord]:
+        return self._first.history()
+
+    def outcomes(self) -> list[tuple[int, Outcome]]:
+        return self._first.outcomes()
+
     # --- inside ---
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
         """The registry answers, whether it is away for others or not."""
         away, self.registry.away = self.registry.away, None
         yield
         self.registry.away = away
 
     def _documents(self) -> dict[str, str]:
-        return {"models/fraud.yaml": MODEL_DOCUMENT % self.cpus, "policies/quick.yaml": POLICY % self.steps}
+        models = {f"models/{model}.yaml": MODEL_DOCUMENT % (model, self.cpus[model]) for model in self.models}
+        return {**models, "policies/quick.yaml": POLICY % self.steps}
 
     def join(self) -> None:
         """A second reconciler starts beside the first."""
-        self.rival = self._start()
+        self.rival = self.reconciler_on(self.rival_line)
 
     def _start(self) -> Reconciler:
-        return self.reconciler_on(self.repo)
+        return self.reconciler_on(self.line)
 
     def reconciler_on(self, repo: Any) -> Reconciler:
         """A process of its own, with this repo as its door to Git."""
@@ -305,44 +568,13 @@ class World:
             def wait(self, duration: timedelta) -> None:
                 world.now += duration
 
+        registry = Crasher(self.registry, due)
+        runtimes = {f"http://{name}:8265": Crasher(serve, due) for name, serve in self.serves.items()}
+        prometheuses = {f"http://{name}:9090": Crasher(metrics, due) for name, metrics in self.prometheuses.items()}
         doors = Doors(
             repo=Crasher(repo, due),
-            registry=lambda _target: Crasher(self.registry, due),
-            runtime=lambda _target: Crasher(self.serve, due),
-            metrics=lambda _target: Crasher(self.metrics, due),
+            registry=lambda _target: registry,
+            runtime=lambda target: runtimes[target.dashboard],
+            metrics=lambda target: prometheuses[target.url],
         )
         return Reconciler(doors, VirtualClock(), built_in_documents())
-
-    def _fail_what_cannot_start(self) -> None:
-        release = self.release
-        for application in (release.candidate, release.stable) if release else ():
-            if application and not self.truth(application).starts:
-                self.serve.failing.add(application.name(MODEL))
-
-    def _users_ask(self) -> None:
-        owner = self.serve.answering(ROUTE)
-        if owner is None:
-            release = self.release
-            self.unanswered += REQUESTS_PER_STEP if release and release.stable else 0
-            return
-        self.requests += REQUESTS_PER_STEP
-        told = self.serve.told(owner)
-        split = told.get("split")
-        share = 0
-        if split and self._takes_requests(split["application"]):
-            share = round(REQUESTS_PER_STEP * split["weight_percent"] / 100)
-            self._answered(split, REQUESTS_PER_STEP if split["shadow"] else share)
-        self._answered(told, REQUESTS_PER_STEP - share)
-
-    def _takes_requests(self, name: str) -> bool:
-        told = self.serve.told(name)
-        return bool(told) and not told["drain"]
-
-    def _answered(self, told: Mapping[str, Any], requests: int) -> None:
-        release = self.release
-        known = [a for a in ((release.stable, release.candidate) if release else ()) if a]
-        for application in known:
-            if (application.version, application.build) == (told["version"], told["build"]) and requests:
-                rate = self.truth(application).error_rate
-                bad = sum(self.random.random() < rate for _ in range(requests))
-                self.metrics.answered(MODEL, application, self.now, good=requests - bad, bad=bad)

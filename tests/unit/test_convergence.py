@@ -363,3 +363,43 @@ def test_from_anywhere_to_anywhere_without_losing_a_route(
     assert converge(desired, serve.observe()) == InPlace()
     assert routes == served
     assert desired == untouched
+
+
+def held(serve: FakeServe, revision: int) -> None:
+    """Somebody without Git takes V2 out of traffic."""
+    serve.apply(
+        config(
+            app(V1, "/f", revision=revision, hold=True, split=split(V2, 0)),
+            app(V2, revision=revision, hold=True, drain=True),
+        )
+    )
+    serve.settle()
+    serve.submits.clear()
+
+
+def test_rule_9_a_hold_is_no_drift_that_may_be_repaired() -> None:
+    desired = config(app(V1, "/f", split=split(V2, 25)), app(V2))
+    serve = serving(*desired["applications"])
+    held(serve, 101)
+    step = converge(desired, serve.observe())
+    assert isinstance(step, Waiting)
+    assert "held" in step.reason
+
+
+def test_rule_9_a_hold_does_not_keep_anything_else_from_changing() -> None:
+    desired = config(app(V1, "/f", split=split(V2, 25)), app(V2))
+    serve = serving(*desired["applications"])
+    held(serve, 101)
+    told = submitted(serve, config(*desired["applications"], app("churn-1", "/c")))
+    assert sorted(told) == ["churn-1", V1, V2]
+    assert weight(told[V1]) == 0
+
+
+def test_rule_9_a_hold_ends_with_a_higher_revision() -> None:
+    serve = serving(app(V1, "/f", split=split(V2, 25)), app(V2))
+    held(serve, 101)
+    rolled_back = config(app(V1, "/f", revision=102), app(V2, revision=102, drain=True))
+    told = submitted(serve, rolled_back)
+    assert told[V1]["deployments"][0]["user_config"]["split"] is None
+    serve.settle()
+    assert converge(rolled_back, serve.observe()) == InPlace()

@@ -462,6 +462,34 @@ def test_rule_12_an_empty_trigger_or_registry_leaves_stable_alone(registry):
         assert (write.release.phase, write.release.stable) == (Phase.STEADY, application(1))
 
 
+HELD = Cause(kind=CauseKind.GUARD, reasons=("stopped at 12:00 while Git was away", "3 of 3 requests failed"))
+
+
+@pytest.mark.parametrize("phase", WITH_TRAFFIC)
+@pytest.mark.parametrize("wish", [None, Wish.PAUSE, Wish.RESUME])
+def test_rule_13_what_is_held_in_ray_is_a_rollback_still_to_be_recorded_whatever_else_is_so(phase, wish):
+    asked = Ask(wish=wish, by="Ada", why="because") if wish else None
+    release = written(decide(in_phase(phase, ask=asked), observed(evidence=HEALTHY, held=HELD), RULES, NOW))
+    assert (release.phase, release.weight_percent) == (Phase.ROLLING_BACK, 0)
+    assert release.rollout.cause == HELD
+    assert [q.version for q in release.quarantine] == [2]
+
+
+def test_rule_13_the_evidence_tells_more_than_the_hold():
+    release = written(decide(in_phase(Phase.CANARY), observed(evidence=FAILING, held=HELD), RULES, NOW))
+    assert release.rollout.cause.kind is CauseKind.FAILED
+    assert "e-value" in release.rollout.cause.reasons[0]
+    assert release.rollout.cause.reasons[-1] == HELD.reasons[0]
+
+
+def test_rule_13_a_commit_that_takes_a_step_back_does_not_lift_a_hold():
+    before = dataclasses.replace(in_phase(Phase.CANARY), weight_percent=50, revision=9)
+    facts = observed(evidence=HEALTHY, taken_back_from=before, taken_back_by="Ada", held=HELD, known_revision=109)
+    release = written(decide(in_phase(Phase.CANARY), facts, RULES, NOW))
+    assert release.phase is Phase.ROLLING_BACK
+    assert release.traffic_revision > 109
+
+
 # --- going back ---------------------------------------------------------------------------------------------------
 
 
