@@ -15,7 +15,6 @@ from policies.layout import record_path, release_path
 from policies.model import CauseKind, HistoryRecord, Outcome, Phase, Record, VerdictKind, Wish
 from policies.replay import finished, replay, under_way
 from policies.stored_documents import parse_record, parse_release
-from tests.fakes.metrics import FakeMetrics
 from tests.simulation.world import BAD, BIN, BROKEN, HEALTHY, MODEL, Truth, World
 
 RECORD = record_path("production", MODEL)
@@ -181,7 +180,7 @@ def test_a_proof_outlives_the_prometheus_that_gave_it() -> None:
     found.run_until(lambda: found.release is not None and found.release.phase is Phase.CANARY)
     proved = record_of(found).looks[-1].measures[0].proved_at
     assert proved is not None
-    found.metrics = FakeMetrics(width=BIN)
+    found.replace_prometheus()
     found.restart()
     found.settle()
     record = last(found).record

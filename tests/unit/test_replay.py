@@ -135,6 +135,8 @@ def test_coarse_bins_and_a_changed_policy_are_said(world: World) -> None:
         since=part.since - timedelta(seconds=20 * part.width_s),
         candidate=((800, 2),) * 5,
         stable=((800, 2),) * 5,
+        rescued=None,
+        pairs=None,
     )
     changed = (*looks[:-1], dataclasses.replace(looks[-1], new_policy=True))
     record = dataclasses.replace(history.record, evidence=(wide, part), looks=changed)
@@ -166,7 +168,7 @@ def test_what_would_have_been_stands_beside_what_was(world: World) -> None:
     assert "  by policy strict, another way: still under way" in said
     assert "  by policy strict, the same: rolled back after" in said
     assert "  cannot be known: " in said
-    assert said.endswith("4 rollouts: 1 would have gone the same way, 3 another")
+    assert said.endswith("4 rollouts: 2 would have gone the same way, 2 another")
 
 
 def test_json_has_both(world: World) -> None:
