@@ -38,7 +38,7 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
         rules.policy,
         step_since=rollout.current.live_since,
         now=now,
-        dispersion=_dispersion(rollout),
+        dispersion=dispersion_of(rollout),
     )
     since = stale_since(observed.evidence)
     if verdict.kind is not VerdictKind.FAIL or since is None or now < since:
@@ -51,7 +51,7 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     return dataclasses.replace(verdict, kind=VerdictKind.UNAVAILABLE, reasons=(words, *verdict.reasons))
 
 
-def _dispersion(rollout: Rollout) -> Mapping[str, float]:
+def dispersion_of(rollout: Rollout) -> Mapping[str, float]:
     """Phi as it was recorded. A person can write anything into a release, and the judge refuses less than 1."""
     return {name: phi for name, phi in rollout.dispersion.items() if 1 <= phi < math.inf}
 

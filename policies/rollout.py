@@ -43,6 +43,8 @@ from datetime import datetime
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.documents import RolloutPolicy
 from policies.facts import RESUMED, Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
+from policies.judge import states
+from policies.judged import dispersion_of
 from policies.model import (
     Application,
     Cause,
@@ -138,7 +140,7 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed, wish), *_tell(kept, observed, rules), *_wait(kept, noticed))
-    following = _move(kept, noticed, rules, now)
+    following = _with_state(_move(kept, noticed, rules, now), noticed, observed, rules, now)
     written = _written(release, kept, following, noticed, wish)
     record = _recorded(kept, following, noticed, observed, rules, now)
     return (written, record, *_tell(written.release, observed, rules))
@@ -513,6 +515,15 @@ def _in_words(before: Release, after: Release, noticed: Noticed) -> str:
 
 
 # --- small readings --------------------------------------------------------------------------------------------
+
+
+def _with_state(release: Release, noticed: Noticed, observed: Observed, rules: Rules, now: datetime) -> Release:
+    """The release with the state of all tests at a change of phase, where there is evidence that can be believed."""
+    rollout = release.rollout
+    if rollout is None or noticed.judged is None or noticed.signal is Signal.LIVE:
+        return release
+    found = states(observed.evidence, rules.policy, now=now, dispersion=dispersion_of(rollout))
+    return dataclasses.replace(release, rollout=dataclasses.replace(rollout, state=found)) if found else release
 
 
 def _with_current(release: Release, *, live_since: datetime) -> Release:

@@ -181,7 +181,7 @@ def test_a_proof_outlives_the_prometheus_that_gave_it() -> None:
     found.run_until(lambda: found.release is not None and found.release.phase is Phase.CANARY)
     proved = record_of(found).looks[-1].measures[0].proved_at
     assert proved is not None
-    found.metrics = FakeMetrics(width=BIN)
+    found._first.metrics = found.prometheuses["production"] = FakeMetrics(width=BIN)
     found.restart()
     found.settle()
     record = last(found).record
