@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -168,7 +169,21 @@ def test_what_would_have_been_stands_beside_what_was(world: World) -> None:
     assert "  by policy strict, another way: still under way" in said
     assert "  by policy strict, the same: rolled back after" in said
     assert "  cannot be known: " in said
-    assert said.endswith("4 rollouts: 2 would have gone the same way, 2 another")
+    same = sum(one.same for one in again)
+    assert 0 < same < 4
+    assert said.endswith(f"4 rollouts: {same} would have gone the same way, {4 - same} another")
+    assert "    it waits: errors: " in said
+
+
+def test_where_another_way_begins_is_said_with_its_reasons(world: World) -> None:
+    tip = world.repo.read()
+    third = pasts(tip, world.history()[2].rollout, None, None)
+    quick = policy_of("quick", documents(tip))
+    bold = dataclasses.replace(quick, name="bold", steps=(40,))
+    again, _ = judged_again(third, bold, doors(world), tip, world.now, prometheus=False)
+    said = "\n".join(lines(again))
+    assert re.search(r"it turns off at \d\d:\d\d:\d\d UTC, SHADOW -> CANARY:\n      errors: ", said)
+    assert "would have been at CANARY 40 %, where it was at CANARY 10 %" in said
 
 
 def test_json_has_both(world: World) -> None:
