@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sluicegate
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus check test test-unit test-simulation demo bench-host bench-carry lock clean
+.PHONY: help setup prometheus check test test-unit test-simulation demo bench-host bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -52,6 +52,9 @@ bench-host: setup ## requests/s at the host beside plain Ray Serve (about 3 minu
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
+
+bench-decisions: setup ## how good decisions are, beside the rules of others (about 20 minutes on 2 idle cores)
+	$(BIN)/python benchmarks/decision_quality.py
 
 lock: $(STAMP) ## write constraints.txt anew from what is installed
 	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//; /@ file:/d' > constraints.txt

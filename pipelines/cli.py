@@ -2,7 +2,8 @@
 
 Rules:
 - Results on stdout, everything else on stderr; every error says the next step. `NO_COLOR` is obeyed (typer, rich).
-- Exit codes: 0 done or nothing to do, 1 an error, 2 `plan` would change something (and a usage error).
+- Exit codes: 0 done or nothing to do, 1 an error, 2 `plan` would change something, `analyze` says no PASS (and a
+  usage error).
 - Nothing heavy is imported before the command that needs it runs: `sluice --help` answers at once.
 """
 
@@ -20,6 +21,8 @@ import typer
 from policies.errors import BadInput, SluiceError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from pipelines.settings import Settings
 
 app = typer.Typer(
@@ -38,6 +41,13 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Bins(StrEnum):
+    """Where a replay's bins come from."""
+
+    RECORD = "record"
+    PROMETHEUS = "prometheus"
+
+
 RepoOption = Annotated[str | None, typer.Option("--repo", help="Address or folder of the config repo. [SLUICE_REPO]")]
 BranchOption = Annotated[str | None, typer.Option("--branch", help="Its branch. [SLUICE_BRANCH; main]")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or json with a schema version")]
@@ -47,6 +57,7 @@ WhyOption = Annotated[str, typer.Option("--why", help="The reason; it lands in t
 StatusFileOption = Annotated[
     Path | None, typer.Option("--status-file", help="The reconciler's last words, JSON: `run` keeps them there.")
 ]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Only this registered model.")]
 EnvironmentOption = Annotated[str | None, typer.Option("--environment", "-e", help="Where, if in several.")]
 
 STACK = Path(".sluice")
@@ -200,16 +211,141 @@ def history(
     repo: RepoOption = None,
     branch: BranchOption = None,
     stack: StackOption = STACK,
-    model: Annotated[str | None, typer.Option(help="Only this registered model.")] = None,
+    model: ModelOption = None,
+    long: Annotated[bool, typer.Option("--long", help="With every phase, its verdict and arithmetic.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Every finished rollout: its phases, verdicts and their arithmetic."""
+    """Every finished rollout, a line each: outcome, duration, versions, cause."""
     from pipelines.commands import views
     from pipelines.wiring import config_repo
 
     records = views.finished(config_repo(_settings(repo, branch, stack)).read())
     chosen = [record for record in records if model in (None, record.model)]
-    typer.echo(views.as_json("rollouts", chosen) if output is Output.JSON else "\n".join(views.history_lines(chosen)))
+    if output is Output.JSON:
+        typer.echo(views.history_json(chosen))
+    else:
+        typer.echo("\n".join(views.history_lines(chosen, long=long)))
+
+
+@app.command()
+@_says_errors
+def explain(
+    rollout: Annotated[
+        str | None, typer.Argument(help="A rollout's id, or its beginning; none is the one that moved last.")
+    ] = None,
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    model: ModelOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Tell one rollout, finished or under way: every look with its arithmetic, and a chart of the evidence."""
+    from rich.console import Console
+
+    from pipelines.commands import chart, views
+    from pipelines.commands import explain as telling
+    from pipelines.wiring import config_repo
+
+    door = config_repo(_settings(repo, branch, stack))
+    told = telling.chosen(telling.rollouts(door.read()), rollout, model)
+    told = telling.with_commits(told, door.log(telling.LOG))
+    if output is Output.JSON:
+        typer.echo(views.as_json("rollouts", [told]))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    marks = chart.PLAIN if console.options.ascii_only else chart.Marks()
+    for line in telling.lines(told, width=console.width, marks=marks):
+        console.print(line)
+
+
+@app.command()
+@_says_errors
+def replay(
+    policy: Annotated[str, typer.Option("--policy", help="A policy of the config repo by name, or a .yaml file.")],
+    rollout: Annotated[str | None, typer.Option("--rollout", help="A rollout's id, or its beginning.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Every rollout that began in this time, like 7d.")
+    ] = None,
+    source: Annotated[
+        Bins, typer.Option("--from", help="Where its bins are; Prometheus also where the record has none.")
+    ] = Bins.RECORD,
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    model: ModelOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Judge recorded rollouts again with another policy, and say what would have happened."""
+    from datetime import UTC, datetime
+
+    from pipelines.commands import replay as replaying
+    from pipelines.commands import views
+    from pipelines.wiring import doors
+
+    if (rollout is None) == (since is None):
+        raise BadInput("say which rollouts: one of --rollout and --since")
+    outside = doors(_settings(repo, branch, stack))
+    tip, now = outside.repo.read(), datetime.now(UTC)
+    wanted = replaying.policy_of(policy, replaying.documents(tip))
+    begun = now - _duration("--since", since) if since else None
+    found, problems = replaying.judged_again(
+        replaying.pasts(tip, rollout, begun, model), wanted, outside, tip, now, prometheus=source is Bins.PROMETHEUS
+    )
+    if output is Output.JSON:
+        typer.echo(views.as_json("replays", [replaying.as_data(one) for one in found]))
+    else:
+        typer.echo("\n".join(replaying.lines(found)))
+    for problem in problems:
+        typer.echo(f"sluice: not judged again: {problem}", err=True)
+
+
+@app.command()
+@_says_errors
+def analyze(
+    model: Annotated[str, typer.Option("--model", help="The registered model, by its name in MLflow.")],
+    candidate: Annotated[int, typer.Option("--candidate", help="The version that is judged.")],
+    stable: Annotated[
+        int | None, typer.Option("--stable", help="What it is compared with; none is the version that serves.")
+    ] = None,
+    window: Annotated[str, typer.Option("--window", help="How far back, like 1h; 7d at most.")] = "1h",
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="A policy by name, or a .yaml file; none is the model's own.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Required: it only ever judges, and moves no traffic.")
+    ] = False,
+    environment: EnvironmentOption = None,
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Judge two running versions by their metrics, touching nothing; exit 0 PASS, 2 any other verdict, 1 error."""
+    from datetime import UTC, datetime
+
+    from pipelines.commands import analyze as analyzing
+    from pipelines.commands import views
+    from pipelines.wiring import doors
+    from policies.model import VerdictKind
+
+    if not dry_run:
+        raise BadInput("analyze only judges: say so with --dry-run. Traffic moves when a version enters its trigger")
+    outside = doors(_settings(repo, branch, stack))
+    now = datetime.now(UTC)
+    asked = analyzing.question(
+        outside.repo.read(),
+        model,
+        candidate,
+        stable=stable,
+        environment=environment,
+        policy=policy,
+        window=_duration("--window", window),
+        now=now,
+    )
+    found = analyzing.answer(asked, outside.metrics(asked.prometheus), now)
+    typer.echo(views.as_json("verdicts", [found]) if output is Output.JSON else "\n".join(analyzing.lines(found)))
+    if found.verdict.kind is not VerdictKind.PASS:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -354,6 +490,16 @@ def up(
     from pipelines.commands.up import up as start
 
     start(stack, tuple(models or ()), typer.echo)
+
+
+def _duration(option: str, text: str) -> timedelta:
+    """A duration as documents write it. Raises BadInput that names the option."""
+    from policies.documents import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise BadInput(f"{option}: {error}") from error
 
 
 def _settings(repo: str | None, branch: str | None, stack: Path) -> Settings:

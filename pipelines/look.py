@@ -14,6 +14,7 @@ This module must not decide and must not act.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,15 +25,16 @@ from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import Conflict, SluiceError
+from policies.errors import BadInput, Conflict, SluiceError
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
-from policies.layout import model_path, release_path, serve_path
+from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
 from policies.model import (
     Application,
     Evidence,
     Objective,
     Phase,
+    Record,
     RegistrySnapshot,
     Release,
     RuntimeObservation,
@@ -40,14 +42,20 @@ from policies.model import (
     Tip,
     Wish,
 )
-from policies.notes import Note
+from policies.notes import Note, Severity
 from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
+from policies.record import evidence_with
 from policies.rollout import JUDGED, wants_baseline
+from policies.slo import asked_of
+from policies.stored_documents import parse_history, parse_record
 from policies.wishes import carried_out, only_asks
 
 Config = Mapping[str, Any]
 
+# A record is new with every step of its rollout, 10 ms to read, and the same at the looks between: those of a hundred
+# rollouts at once.
+_RECORDS_REMEMBERED = 128
 
 # A day of samples is a large answer, and a service that burns does so for minutes at least.
 BASELINE_YOUNG = timedelta(minutes=1)
@@ -73,6 +81,8 @@ class ModelLook:
     observed: Observed
     new: bool
     """Its release is not in Git yet."""
+    objectives: tuple[Objective, ...] = ()
+    """What its candidates are held to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,22 +137,24 @@ class Looker:
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
+        records, unread = _records(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
         environments = {}
         for name in repo.sluice.environments:
-            place = _Place(name, tip, repo, snapshot, warming)
+            place = _Place(name, tip, repo, snapshot, warming, records)
             before, foreign = self._history(place)
             environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
-        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=tuple(notes))
+        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=(*notes, *unread))
 
     def look_without_git(self, last: Look, now: datetime) -> Look:
         """The others as they are now, on the tip of an earlier look. Nothing of it may be committed."""
         registry = self._doors.registry(last.registry)
         snapshot = registry.snapshot(_registered_names(last.documents))
+        records, _ = _records(last.tip.files)
         environments = {
             name: self._environment(
-                _Place(name, last.tip, last.documents, snapshot, {}), registry, {}, before.refused, now
+                _Place(name, last.tip, last.documents, snapshot, {}, records), registry, {}, before.refused, now
             )
             for name, before in last.environments.items()
         }
@@ -225,7 +237,7 @@ class Looker:
                 observed=dataclasses.replace(
                     model.observed,
                     trip=trips.get(slug),
-                    evidence=evidence.get(slug, ()),
+                    evidence=evidence_with(model.observed.record, evidence.get(slug, ())),
                     baseline=baselines.get(slug, ()),
                     unavailable_since=self._blind_since(
                         (place.name, slug), evidence.get(slug) or baselines.get(slug, ()), now
@@ -282,10 +294,29 @@ class Looker:
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
             taken_back_by=place.tip.author,
+            tip=place.tip.commit,
+            record=self._record(place, slug, release, taken_back=changed),
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
-        return ModelLook(release=release, document=document, rules=rules, observed=observed, new=new)
+        objectives = tuple(place.repo.slos[name] for name in document.slos) if document else ()
+        return ModelLook(
+            release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
+        )
+
+    def _record(self, place: _Place, slug: str, release: Release, *, taken_back: bool) -> Record | None:
+        """What is recorded of the running rollout, also by looks that a person's commit took back."""
+        if release.rollout is None:
+            return None
+        rollout = release.rollout.id
+        found = [place.records.get((place.name, slug))]
+        applied = self._doors.repo.applied(place.name) if taken_back else None
+        if applied is not None:
+            paths = record_path(place.name, slug), history_path(place.name, slug, rollout)
+            texts = self._doors.repo.read_at(applied, paths)
+            found += [_recorded(path, text) for path, text in texts.items()]
+        ours = [record for record in found if record is not None and record.rollout == rollout]
+        return max(ours, key=lambda record: len(record.looks), default=None)
 
     def _blind_since(self, key: tuple[str, str], evidence: tuple[Evidence, ...], now: datetime) -> datetime | None:
         if all(e.source.available for e in evidence):
@@ -322,6 +353,43 @@ class _Place:
     snapshot: RegistrySnapshot
     warming: Mapping[tuple[str, str, datetime], datetime]
     """Since when candidates had had their chance to start, at the last look."""
+    records: Mapping[tuple[str, str], Record]
+    """What is recorded of running rollouts, by environment and slug."""
+
+
+@functools.lru_cache(maxsize=_RECORDS_REMEMBERED)
+def _parsed_record(path: str, text: str) -> Record:
+    """A record, from its own file or from a history. Raises BadInput."""
+    if path.startswith("history/"):
+        return parse_history(text, path).record or Record(rollout="")
+    return parse_record(text, path)
+
+
+def _recorded(path: str, text: str) -> Record | None:
+    """The same; none where it cannot be read."""
+    try:
+        return _parsed_record(path, text)
+    except BadInput:
+        return None
+
+
+def _records(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Record], list[Note]]:
+    """The records of running rollouts by environment and slug, and what is wrong with those that cannot be read.
+
+    A rollout goes on without its record: the record begins anew, and its bins are in Prometheus.
+    """
+    records: dict[tuple[str, str], Record] = {}
+    unread = []
+    for path, text in files.items():
+        located = locate(path) if path.startswith("environments/") else None  # history/ has tens of thousands of files
+        if located is None or located.place is not Place.RECORD:
+            continue
+        try:
+            records[located.environment, located.slug] = _parsed_record(path, text)
+        except BadInput as error:
+            message = f"is not read, the rollout goes on without it: {error}"
+            unread.append(Note(severity=Severity.WARNING, file=path, line=None, field="", message=message))
+    return records, unread
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:
@@ -364,7 +432,8 @@ def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[Evidence
     for request in _with_traffic(place, models):
         rollout = models[request.model].release.rollout
         if rollout and rollout.traffic_since:
-            yield dataclasses.replace(request, since=rollout.traffic_since)
+            asked = asked_of(rollout, request.objectives)
+            yield dataclasses.replace(request, objectives=asked, since=rollout.traffic_since)
 
 
 def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:

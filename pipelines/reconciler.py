@@ -24,18 +24,18 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker
 from pipelines.ports import Clock, Registry
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
 from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
-from policies.layout import history_path, release_path, serve_path
+from policies.layout import history_path, record_path, release_path, serve_path
 from policies.model import Phase, Release
 from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.rollout import decide
-from policies.stored_documents import history_text, release_text
-from serving_runtime.serve_config import render
+from policies.stored_documents import history_text, record_text, release_text
+from serving_runtime.serve_config import ToServe, render
 from serving_runtime.serve_config import text as serve_text
 
 _LOG = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ class Reconciler:
                 trigger = look.environments[action.environment].document.trigger
                 moved = self._registry(look).restore(action.model, trigger, action.candidate, action.stable)
                 _LOG.info("%s: v%s left %s: %s", action.model, action.candidate, trigger, moved)
-            case WriteRelease() | WriteHistory() | RemoveRelease() | Wait():
+            case WriteRelease() | WriteRecord() | WriteHistory() | RemoveRelease() | Wait():
                 pass  # the commit carried them, or there is nothing to do
             case _:
                 assert_never(action)
@@ -317,9 +317,13 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
 
 
 def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    documents = {key: model.document for key, model in environment.models.items()}
-    pairs = [(release, document) for key, release in releases.items() if (document := documents[key]) is not None]
-    return render(pairs, tracking_uri=look.registry.tracking_uri)
+    known = [(release, environment.models[key]) for key, release in releases.items()]
+    served = [
+        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
+        for release, m in known
+        if m.document is not None
+    ]
+    return render(served, tracking_uri=look.registry.tracking_uri)
 
 
 def _as_committed(plan: Plan) -> Look:
@@ -367,7 +371,7 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
         config = _config(environment, _after(environment, actions[name]), look)
         if config != environment.desired and (config["applications"] or environment.desired):
             changes[serve_path(name)] = serve_text(config)
-    return changes
+    return {path: text for path, text in changes.items() if text is not None or path in look.tip.files}
 
 
 def _written(environment: str, action: Action) -> dict[str, str | None]:
@@ -376,8 +380,12 @@ def _written(environment: str, action: Action) -> dict[str, str | None]:
             return {release_path(environment, slug(release.model)): release_text(release)}
         case RemoveRelease(release=release):
             return {release_path(environment, slug(release.model)): None}
-        case WriteHistory(record=record):
-            return {history_path(environment, slug(record.model), record.rollout): history_text(record)}
+        case WriteRecord(model=model, record=record):
+            return {record_path(environment, slug(model)): record_text(record)}
+        case WriteHistory(record=history):
+            key = slug(history.model)
+            ended = history_path(environment, key, history.rollout)
+            return {ended: history_text(history), record_path(environment, key): None}
         case Annotate() | Restore() | Wait():
             return {}
         case _:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.model import HistoryRecord, Release
+from policies.model import HistoryRecord, Record, Release
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,17 @@ class RemoveRelease:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteRecord:
+    """Commit the record of a rollout that is under way."""
+
+    model: str
+    environment: str
+    record: Record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WriteHistory:
-    """Commit the record of a finished rollout."""
+    """Commit the history of a finished rollout, with its record in it: it lies beside the release no longer."""
 
     record: HistoryRecord
 
@@ -69,4 +78,4 @@ class Wait:
     ends: str = ""
 
 
-Action = WriteRelease | RemoveRelease | WriteHistory | Annotate | Restore | Wait
+Action = WriteRelease | RemoveRelease | WriteRecord | WriteHistory | Annotate | Restore | Wait

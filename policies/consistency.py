@@ -20,7 +20,9 @@ from datetime import timedelta
 
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy, format_duration
+from policies.model import Sli
 from policies.notes import Note, Severity, in_order
+from policies.query_templates import read_pair
 from policies.strict_yaml import Path, dotted
 
 # A first scrape has the series, a second a difference; two more and one lost scrape is no gap. Flagger and Argo wait
@@ -130,6 +132,36 @@ def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
                     "a slow answer would be cut off before it could be called slow"
                 )
                 yield repo.note("models", key, (field,), message)
+
+
+def _agreement_has_evidence(repo: ConfigRepo) -> Iterator[Note]:
+    """Predictions are compared in shadow, and nowhere else."""
+    for key, model in repo.models.items():
+        agreement = [i for i, name in enumerate(model.slos) if repo.slos[name].sli is Sli.AGREEMENT]
+        if agreement and len(agreement) == len(model.slos):
+            message = (
+                "a first version has no stable to agree with, and would never be proved healthy: name another SLO "
+                "beside it, such as errors"
+            )
+            yield repo.note("models", key, ("slos",), message)
+        if agreement and repo.policies[model.rollout].shadow is None:
+            message = (
+                f"{model.slos[agreement[0]]} compares predictions in shadow, and the policy {model.rollout} has no "
+                "shadow: no rollout is held to it"
+            )
+            yield repo.note("models", key, ("slos", agreement[0]), message, Severity.WARNING)
+
+
+def _counted_exactly(repo: ConfigRepo) -> Iterator[Note]:
+    """An expression is evaluated, and what it counts is an estimate."""
+    for name, objective in repo.slos.items():
+        if objective.queries is None or read_pair(objective.queries).exact:
+            continue
+        message = (
+            "its counts are estimates, in bins of four scrapes: Prometheus evaluates the expressions, and increase() "
+            "sees nothing before a series' first scrape. Counters written alone, as name{...}, are counted exactly"
+        )
+        yield repo.note("slos", name, ("spec", "indicator"), message, Severity.WARNING)
 
 
 def _served_somewhere(repo: ConfigRepo) -> Iterator[Note]:
@@ -250,6 +282,8 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _scrape_interval,
     _time_for_stable,
     _time_to_be_slow,
+    _agreement_has_evidence,
+    _counted_exactly,
     _served_somewhere,
     _long_enough_to_measure,
     _room_for_every_step,

@@ -22,6 +22,7 @@ from policies.model import (
     Evidence,
     Phase,
     Purpose,
+    Record,
     RegisteredVersion,
     Release,
     Rollout,
@@ -100,6 +101,10 @@ class Observed:
     taken_back_from: Release | None = None
     """The release as it was last applied, when a person's commit took it back or changed it."""
     taken_back_by: str = ""
+    tip: str = ""
+    """The commit that was looked at."""
+    record: Record | None = None
+    """What is recorded of the running rollout so far."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -23,7 +23,8 @@ from policies.bets import bounds
 from policies.documents import RolloutPolicy
 from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
 from policies.stakes import FloatArray
-from policies.standing import NOTHING, Counted, Harm, Setup, Standing, Test, counted_harm
+from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm
+from policies.walks import Walked, walked
 
 NEAR_SLO = 0.5
 """Stable is near its SLO where its bad rate is at least this part of what is allowed: a proof of health takes four
@@ -114,19 +115,21 @@ def find(
     bins = evidence.bins[: _first_at(evidence.bins, now)]
     judged = dataclasses.replace(evidence, bins=bins)
     setup = setup_of(evidence, policy, dispersion)
-    if trouble := _trouble(judged):
-        return Finding(evidence=judged, setup=setup, trouble=trouble)
-    walk = Standing.before().through(_counted(bins), setup)
+    if not evidence.source.available:
+        return Finding(evidence=judged, setup=setup, trouble=evidence.source.reason or "the source gives no reason")
+    walk = walked(bins, setup)
+    if walk.trouble:
+        return Finding(evidence=judged, setup=setup, trouble=walk.trouble)
     harm = tuple(float(h) for h in walk.end.harm)
     counted = tuple(float(h) for h in counted_harm(walk.end, setup, policy.min_effect))
-    proved_at, by_stable = _proved(judged, walk.best, policy.beta)
-    step = None if step_since is None else judged.since(step_since)
-    of_step = Standing.before().through(_counted(step.bins), setup).end if step else Standing.before()
+    proved_at, by_stable = _proved(judged, walk, policy.beta)
+    step = None if step_since is None else walked(bins[_first_at(bins, step_since) :], setup)
+    of_step = step.end if step else Standing.before()
     return Finding(
         evidence=judged,
         setup=setup,
-        counts=judged.candidate,
-        stable=judged.stable,
+        counts=walk.candidate,
+        stable=walk.stable,
         harm=harm,
         counted=counted,
         proof=float(walk.end.best[0]),
@@ -214,46 +217,10 @@ def _first_at(bins: Sequence[Bin], moment: datetime) -> int:
     return bisect_left(bins, moment, key=lambda b: b.start)
 
 
-def _counted(bins: Sequence[Bin]) -> Counted:
-    def each(value: Callable[[Bin], float]) -> FloatArray:
-        return np.fromiter((value(b) for b in bins), np.float64, len(bins))
-
-    return Counted(
-        total=each(lambda b: b.candidate.total),
-        bad=each(lambda b: b.candidate.bad),
-        stable_total=each(lambda b: b.stable.total),
-        stable_bad=each(lambda b: b.stable.bad),
-        rescued=each(lambda b: b.rescued or 0.0),
-        told=np.fromiter((b.rescued is not None for b in bins), np.bool_, len(bins)),
-        only_candidate=each(lambda b: b.pairs.candidate if b.pairs else 0.0),
-        only_stable=each(lambda b: b.pairs.stable if b.pairs else 0.0),
-        paired=np.fromiter((b.pairs is not None for b in bins), np.bool_, len(bins)),
-    )
-
-
-def _trouble(evidence: Evidence) -> str:
-    """Why this evidence cannot be believed, or nothing.
-
-    Counts are differences of counters that others keep. An impossible one is a fault of the measurement, and a bet on
-    it would blame the candidate.
-    """
-    if not evidence.source.available:
-        return evidence.source.reason or "the source gives no reason"
-    for b in evidence.bins:
-        for who, counts in (("", b.candidate), (" of stable's", b.stable)):
-            if not (math.isfinite(counts.total) and 0 <= counts.bad <= counts.total):
-                return f"impossible counts at {b.start:%H:%M:%S} UTC: {counts.bad:g} bad of {counts.total:g}{who}"
-        if b.rescued is not None and not 0 <= b.rescued <= b.candidate.bad:
-            return f"impossible counts at {b.start:%H:%M:%S} UTC: {b.rescued:g} rescued of {b.candidate.bad:g} bad"
-        if b.pairs is not None and not (0 <= b.pairs.candidate < math.inf and 0 <= b.pairs.stable < math.inf):
-            return f"impossible counts of pairs at {b.start:%H:%M:%S} UTC: {b.pairs.candidate:g} and {b.pairs.stable:g}"
-    return ""
-
-
-def _proved(evidence: Evidence, best: FloatArray, beta: float) -> tuple[datetime | None, bool]:
+def _proved(evidence: Evidence, walk: Walked, beta: float) -> tuple[datetime | None, bool]:
     """When health was first proved, and whether against stable."""
-    health, equal = (_reached_at(evidence, best[:, column], beta) for column in (0, 1))
-    stable = evidence.stable
+    health, equal = (_reached_at(evidence, walk.best[:, column], beta) for column in (0, 1))
+    stable = walk.stable
     near = stable.total > 0 and stable.bad >= NEAR_SLO * evidence.objective.allowed_bad_rate * stable.total
     if equal and near and (health is None or equal < health):
         return equal, True

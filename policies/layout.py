@@ -29,6 +29,7 @@ class Place(StrEnum):
     RELEASE = "release"
     SERVE = "serve"
     RAY_SERVICE = "rayservice"
+    RECORD = "record"
     HISTORY = "history"
     SIDE = "side"
     """A README or .gitkeep: for people and Git, not read."""
@@ -49,6 +50,7 @@ _PATTERNS = (
     (Place.MODEL, re.compile(r"models/(?P<slug>[^/]+)\.yaml")),
     (Place.POLICY, re.compile(r"policies/[^/]+\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
+    (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
     (Place.SERVE, re.compile(r"environments/(?P<environment>[^/]+)/serve\.yaml")),
     (Place.RAY_SERVICE, re.compile(r"environments/(?P<environment>[^/]+)/rayservice\.yaml")),
     (Place.HISTORY, re.compile(r"history/(?P<environment>[^/]+)/(?P<slug>[^/]+)/[^/]+\.json")),
@@ -79,6 +81,11 @@ def release_path(environment: str, slug: str) -> str:
 def serve_path(environment: str) -> str:
     """`environments/<environment>/serve.yaml`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/serve.yaml"
+
+
+def record_path(environment: str, slug: str) -> str:
+    """`environments/<environment>/records/<slug>.json`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/records/{_checked_slug(slug)}.json"
 
 
 def history_path(environment: str, slug: str, rollout: str) -> str:

@@ -541,27 +541,50 @@ class LookRecord:
     mean_harm: float | None = None
     """The mean e-value of harm, log10."""
     measures: tuple[Measure, ...] = ()
+    ask: Ask | None = None
+    """The person's wish that it carried out."""
+    new_policy: bool = False
+    """The policy is another one than at the look before."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
 class RecordedEvidence:
-    """The bins of one objective as they were judged; what is needed to judge them again."""
+    """The bins of one objective as they were judged; what is needed to judge them again.
+
+    One that became too long for a file has its oldest bins in an element of its own before it, several to a bin.
+    """
 
     objective: str
     sli: Sli
     target: float
     threshold_ms: float | None = None
+    window_s: Annotated[float, Field(gt=0)] = 30 * 86_400.0
+    """The rolling window of the error budget, seconds."""
     query: str
-    width_s: float
+    width_s: Annotated[float, Field(gt=0)]
     """Width of a bin, seconds."""
     since: AwareDatetime
     """Start of the first bin; the others follow without a gap."""
     candidate: tuple[tuple[float, float], ...]
     """(total, bad) of each bin."""
     stable: tuple[tuple[float, float], ...]
-    rescued: tuple[float, ...] | None = None
-    pairs: tuple[tuple[float, float], ...] | None = None
-    """(only the candidate bad, only stable bad) of each bin; empty pairs where there was no shadow."""
+    rescued: tuple[float | None, ...] | None = None
+    """Of the candidate's bad answers in each bin those that stable, asked in its place, answered well."""
+    pairs: tuple[tuple[float, ...], ...] | None = None
+    """(only the candidate bad, only stable bad) of each bin; empty where nothing is known of pairs."""
+
+    def __post_init__(self) -> None:
+        """Every list has an element for each bin. Raises ValueError."""
+        others = (self.stable, self.rescued, self.pairs)
+        if any(other is not None and len(other) != len(self.candidate) for other in others):
+            raise ValueError(f"the lists of {self.objective} differ in length: each has an element for each bin")
+        if any(len(pair) not in (0, 2) for pair in self.pairs or ()):
+            raise ValueError(f"a pair of {self.objective} is two counts, or empty")
+
+    @property
+    def until(self) -> datetime:
+        """The end of the last bin."""
+        return self.since + len(self.candidate) * timedelta(seconds=self.width_s)
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -594,6 +617,8 @@ class HistoryRecord:
     """None: an ordinary rollout, with every step of the policy."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, as it was measured before the rollout."""
+    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Bad events in excess that it might cause, by objective."""
     record: Record | None = None
     """None in those of older Sluicegates."""
 

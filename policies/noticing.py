@@ -113,7 +113,7 @@ def _noticed(
 # --- wishes that go on ------------------------------------------------------------------------------------------
 
 
-def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
+def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | Idle | None:
     """What a person asks for; harm comes first (rule 1)."""
     ask = release.ask
     if ask is None:
@@ -127,11 +127,15 @@ def _notice_wish(release: Release, observed: Observed, rules: Rules, verdict: Ve
     return None
 
 
-def _notice_promote(release: Release, ask: Ask, observed: Observed, rules: Rules, verdict: Verdict) -> Noticed | None:
+def _notice_promote(
+    release: Release, ask: Ask, observed: Observed, rules: Rules, verdict: Verdict
+) -> Noticed | Idle | None:
     """Rule 14. Not before the world matches Git (rule 5): until then its step goes on, or pauses, as it would."""
-    is_live = release.phase is Phase.PAUSED or rollout_of(release).current.live_since is not None
-    if not is_live or observed.out_of_place:
+    if release.phase is not Phase.PAUSED and (observed.out_of_place or rollout_of(release).current.live_since is None):
         return None
+    if observed.out_of_place:
+        why = f"{ask.by} asked to go on without the analysis; first Ray must match Git: {observed.out_of_place}"
+        return Idle(reason=why, ends="Ray matches Git")
     reasons = (
         f"{ask.by} asked to go on without the analysis: {ask.why}",
         f"skipped: {verdict.kind}",

@@ -40,7 +40,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.documents import RolloutPolicy
 from policies.facts import RESUMED, Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
 from policies.model import (
@@ -68,6 +68,7 @@ from policies.promotion import (
     tags_wanted,
     without_settings,
 )
+from policies.record import looked
 from policies.starting import what_starts
 from policies.wishes import carried_out
 
@@ -133,14 +134,14 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     """
     kept, wish = _books(release, observed, rules)
     if rules.settings is None:
-        return _remove(kept, now)
+        return _remove(kept, observed, rules, now)
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
         return (*_bookkeeping(release, kept, noticed, wish), *_tell(kept, observed, rules), *_wait(kept, noticed))
     following = _move(kept, noticed, rules, now)
     written = _written(release, kept, following, noticed, wish)
-    record = (WriteHistory(record=_history(kept, noticed, now)),) if kept.rollout and not following.rollout else ()
-    return (written, *record, *_tell(written.release, observed, rules))
+    record = _recorded(kept, following, noticed, observed, rules, now)
+    return (written, record, *_tell(written.release, observed, rules))
 
 
 def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
@@ -151,7 +152,7 @@ def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
     return isinstance(what_starts(kept, observed, rules), Start)
 
 
-def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
+def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
     """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
     why = "its model document was removed"
     gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
@@ -160,7 +161,8 @@ def _remove(release: Release, now: datetime) -> tuple[Action, ...]:
     cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
     ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
     noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
-    return (gone, WriteHistory(record=_history(ended, noticed, now)))
+    steady = dataclasses.replace(ended, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
+    return (gone, _recorded(ended, steady, noticed, observed, rules, now))
 
 
 # --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
@@ -385,9 +387,12 @@ def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
     """What is not tried again by itself: a version that is to blame, and new settings whoever stopped them.
 
     A version left the trigger, or stays in `seen`; settings are still in the model's document and would start again.
+    Those that a newer version ended may: what becomes of that one decides.
     """
     candidate = candidate_of(release)
-    if noticed.cause is None or not (noticed.cause.quarantines or _serves(release, candidate.version)):
+    if noticed.cause is None or noticed.cause.kind is CauseKind.SUPERSEDED:
+        return release
+    if not (noticed.cause.quarantines or _serves(release, candidate.version)):
         return release
     entry = Quarantined(
         version=candidate.version,
@@ -443,6 +448,16 @@ def _undone_settings(release: Release, noticed: Noticed, now: datetime) -> tuple
     )
 
 
+def _recorded(
+    before: Release, after: Release, noticed: Noticed, observed: Observed, rules: Rules, now: datetime
+) -> WriteRecord | WriteHistory:
+    """The look, in the record of the rollout that runs after it or, where that has ended, in its history."""
+    record = looked(before, after, noticed, observed=observed, policy=rules.policy, now=now)
+    if before.rollout and not after.rollout:
+        return WriteHistory(record=dataclasses.replace(_history(before, noticed, now), record=record))
+    return WriteRecord(model=before.model, environment=before.environment, record=record)
+
+
 def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord:
     rollout, candidate = rollout_of(release), candidate_of(release)
     return HistoryRecord(
@@ -459,6 +474,7 @@ def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord
         phases=(*rollout.records[:-1], _closed(rollout.current, noticed, now)),
         purpose=rollout.purpose,
         dispersion=rollout.dispersion,
+        budget=rollout.budget,
     )
 
 

@@ -20,13 +20,14 @@ from pydantic_core import core_schema
 from policies.document_reading import KINDS
 from policies.documents import API_VERSION
 from policies.errors import BadInput
-from policies.model import HistoryRecord
+from policies.model import HistoryRecord, Record
 from policies.stored_documents import plain
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 NOUNS: Mapping[str, tuple[str, Any]] = {
     **{kind: noun for kinds in KINDS.values() for kind, noun in kinds.items()},
+    "Record": (API_VERSION, Record),
     "HistoryRecord": (API_VERSION, HistoryRecord),
 }
 """Version and noun of every kind of document."""

@@ -3,22 +3,26 @@
 Rules:
 - Written as OpenSLO v1 says, so that one file serves other tools too. Of OpenSLO, one indicator with one objective over
   a rolling window is read; a key that OpenSLO has and Sluicegate does not read is refused with what to write instead.
-- The counts come from Sluicegate's own metrics (`metricSource.type: sluicegate`): `errors` as a ratio of good to total,
-  `latency` as a threshold.
-- A latency threshold is an edge of the histogram's buckets: between two edges nothing is known.
+- Every indicator is a pair of counts, good (or bad) and total. They come from Sluicegate's own metrics
+  (`metricSource.type: sluicegate`: `errors` and `agreement` as a ratio, `latency` as a threshold), or from PromQL of
+  the document's own (`Prometheus`: a ratio of two queries, or a threshold on a histogram's buckets).
+- A threshold is an edge of the histogram's buckets: between two edges nothing is known. A value over time, such as a
+  quantile, counts no events and is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
 from policies.documents import Duration
-from policies.model import Objective, Sli
+from policies.errors import BadInput
+from policies.model import Objective, Phase, Queries, Rollout, Sli
+from policies.query_templates import bucket_pair, read_pair, read_template
 
 OPENSLO_VERSION = "openslo/v1"
 
@@ -36,7 +40,7 @@ INSTEAD: Mapping[str, str] = {
     "calendar": "write duration and isRolling: true",
     "raw": "write good or bad, and total",
     "rawType": "write good or bad, and total",
-    "metricSourceRef": "write type: sluicegate and spec: {sli: errors} or {sli: latency}",
+    "metricSourceRef": "write type: sluicegate and spec: {sli: errors}, or type: Prometheus and spec: {query: ...}",
     "targetPercent": "write target, a share such as 0.99",
     "compositeWeight": "leave it out; write one SLO for each indicator",
 }
@@ -55,68 +59,105 @@ class Metadata:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class ErrorCounts:
-    """Sluicegate's own counts of answers."""
+class CountSpec:
+    """What is counted: `sli` with sluicegate, `query` with Prometheus."""
 
-    sli: Literal["errors"]
-    """Answers with and without error, as the host counted them."""
+    sli: Literal["errors", "agreement"] | None = None
+    """Answers with and without error, as the host counted them; or predictions in shadow that are stable's."""
+    query: Annotated[str | None, Field(max_length=2000)] = None
+    """PromQL that counts events, with `{{model}}` and `{{version}}` as patterns, and `[{{window}}]`."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class LatencyCounts:
-    """Sluicegate's own counts of answers by their latency."""
+class ObservationSpec:
+    """What is observed: `sli` with sluicegate, `query` with Prometheus."""
 
-    sli: Literal["latency"]
+    sli: Literal["latency"] | None = None
     """Time in the version's own server."""
+    query: Annotated[str | None, Field(max_length=2000)] = None
+    """PromQL that selects the buckets of a classic histogram, with `{{model}}` and `{{version}}` as patterns."""
+
+
+SourceType: TypeAlias = Literal["sluicegate", "Prometheus", "prometheus"]
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class ErrorSource:
-    """Where the counts of answers come from."""
+class CountSource:
+    """Where a count comes from."""
 
-    type: Literal["sluicegate"]
-    spec: ErrorCounts
+    type: SourceType
+    """Sluicegate's own metrics, or any query of the environment's Prometheus."""
+    spec: CountSpec
 
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class LatencySource:
-    """Where the latencies come from."""
-
-    type: Literal["sluicegate"]
-    spec: LatencyCounts
+    def __post_init__(self) -> None:
+        """Raises ValueError where type and spec do not belong together."""
+        _check_source(self.type, self.spec, "sli: errors or sli: agreement")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class ErrorMetric:
+class ObservationSource:
+    """Where observations come from."""
+
+    type: SourceType
+    """Sluicegate's own metrics, or a histogram in the environment's Prometheus."""
+    spec: ObservationSpec
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where type and spec do not belong together."""
+        _check_source(self.type, self.spec, "sli: latency")
+
+
+def _check_source(kind: str, spec: CountSpec | ObservationSpec, own: str) -> None:
+    if kind == "sluicegate" and (spec.sli is None or spec.query is not None):
+        raise ValueError(f"type: sluicegate has spec: {{{own}}}; for a query write type: Prometheus")
+    if kind != "sluicegate" and (spec.query is None or spec.sli is not None):
+        raise ValueError(f"type: {kind} has spec: {{query: ...}}; for {own} write type: sluicegate")
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class CountMetric:
     """One of the two counts of a ratio."""
 
-    metric_source: Annotated[ErrorSource, Field(alias="metricSource")]
+    metric_source: Annotated[CountSource, Field(alias="metricSource")]
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
 class RatioMetric:
-    """Good (or bad) answers of all answers."""
+    """Good (or bad) events of all events."""
 
     counter: Literal[True] = True
     """The counts are counters."""
-    good: ErrorMetric | None = None
-    """Answers without error; either this or bad."""
-    bad: ErrorMetric | None = None
-    """Answers with an error; either this or good."""
-    total: ErrorMetric
-    """All answers."""
+    good: CountMetric | None = None
+    """Good events; either this or bad."""
+    bad: CountMetric | None = None
+    """Bad events; either this or good."""
+    total: CountMetric
+    """All events. With Prometheus: counted by the same process at the same moment as the good or bad ones."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the ratio is not one of two counts."""
+        """Raises ValueError where the ratio is not one of two counts of the same kind."""
         if (self.good is None) == (self.bad is None):
             raise ValueError("a ratioMetric has total and one of good or bad")
+        part, total = self.part.metric_source, self.total.metric_source
+        if part.spec.sli != total.spec.sli:
+            raise ValueError(
+                f"a ratioMetric has one source: total is {total.spec.sli or 'a query'}, "
+                f"{'good' if self.good else 'bad'} is {part.spec.sli or 'a query'}"
+            )
+
+    @property
+    def part(self) -> CountMetric:
+        """The count that is not total."""
+        part = self.good or self.bad
+        assert part is not None  # noqa: S101 one of the two is there
+        return part
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
 class ThresholdMetric:
-    """Answers within a time, which the objective names."""
+    """Observations up to a value, which the objective names."""
 
-    metric_source: Annotated[LatencySource, Field(alias="metricSource")]
+    metric_source: Annotated[ObservationSource, Field(alias="metricSource")]
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -124,9 +165,9 @@ class IndicatorSpec:
     """What is counted: one of the two."""
 
     ratio_metric: Annotated[RatioMetric | None, Field(alias="ratioMetric")] = None
-    """For errors."""
+    """For errors, agreement, and any two counts."""
     threshold_metric: Annotated[ThresholdMetric | None, Field(alias="thresholdMetric")] = None
-    """For latency."""
+    """For latency, and any histogram."""
 
     def __post_init__(self) -> None:
         """Raises ValueError unless exactly one is given."""
@@ -160,12 +201,11 @@ class ObjectiveSpec:
     # Below one half the judge has no room for alternatives, and nobody would call it a service level.
     target: Annotated[float, Field(ge=0.5, lt=1)]
     """Share of good events, at least: 0.99."""
-    op: Literal["lte"] | None = None
-    """With a thresholdMetric: lte."""
-    value: Annotated[
-        float | None, Field(gt=0, json_schema_extra=lambda schema: schema.update(enum=[*LATENCY_BUCKETS_MS, None]))
-    ] = None
-    """With a thresholdMetric: milliseconds, an edge of the latency buckets."""
+    op: Literal["lte", "gt"] | None = None
+    """With a thresholdMetric: good is what is at most the value, or what is above it (of a histogram's own only)."""
+    value: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    """With a thresholdMetric: an edge of the histogram's buckets. For latency milliseconds: 1, 2, 5, 10, 20, 50, 100,
+    200, 300, 400, 500, 1000, 2000, 5000, 10000, 30000 or 60000."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -200,18 +240,77 @@ class SloProblem:
     message: str
 
 
+Place: TypeAlias = tuple[str | int, ...]
+
+_OBJECTIVE: Place = ("spec", "objectives", 0)
+_INDICATOR: Place = ("spec", "indicator", "spec")
+_QUERY: Place = ("metricSource", "spec", "query")
+
+
 def objective(document: SloDocument) -> Objective | SloProblem:
     """The SLO as the judge needs it, or what about it is wrong."""
-    spec, name = document.spec.objectives[0], document.metadata.name
-    place: tuple[str | int, ...] = ("spec", "objectives", 0)
-    if document.spec.indicator.spec.ratio_metric is not None:
+    spec = document.spec.objectives[0]
+    ratio, threshold = document.spec.indicator.spec.ratio_metric, document.spec.indicator.spec.threshold_metric
+    plain = Objective(
+        name=document.metadata.name,
+        sli=Sli.ERRORS,
+        target=spec.target,
+        window=document.spec.time_window[0].duration,
+    )
+    if ratio is not None:
         if spec.op is not None or spec.value is not None:
-            return SloProblem(place, "op and value belong to a thresholdMetric: leave them out, or count latency")
-        return Objective(name=name, sli=Sli.ERRORS, target=spec.target)
+            return SloProblem(_OBJECTIVE, "op and value belong to a thresholdMetric: leave them out, or count latency")
+        return _of_ratio(plain, ratio)
+    assert threshold is not None  # noqa: S101 one of the two is there
     if spec.op is None or spec.value is None:
-        return SloProblem(place, "a thresholdMetric needs op: lte and value: <milliseconds>")
+        return SloProblem(_OBJECTIVE, "a thresholdMetric needs op: lte and value: <milliseconds>")
+    query = threshold.metric_source.spec.query
+    if query is not None:
+        return _of_buckets(plain, query, spec.value, within_is_good=spec.op == "lte")
+    return _of_latency(plain, spec)
+
+
+def asked_of(rollout: Rollout, objectives: Iterable[Objective]) -> tuple[Objective, ...]:
+    """Those of a model's objectives that a rollout can have evidence for, in order.
+
+    Predictions are compared in shadow only: a rollout that has no SHADOW phase (the policy's choice, or a first
+    version, an undo, an emergency) is not held to agreement, instead of waiting for what cannot come.
+    """
+    shadowed = any(record.phase is Phase.SHADOW for record in rollout.records)
+    return tuple(one for one in objectives if shadowed or one.sli is not Sli.AGREEMENT)
+
+
+def _of_ratio(plain: Objective, ratio: RatioMetric) -> Objective | SloProblem:
+    total, part = ratio.total.metric_source.spec, ratio.part.metric_source.spec
+    if total.sli is not None:
+        return dataclasses.replace(plain, sli=Sli(total.sli))
+    which = "good" if ratio.good else "bad"
+    queries = Queries(total=total.query or "", **{which: part.query or ""})
+    for name, query in (("total", queries.total), (which, queries.good or queries.bad)):
+        place = (*_INDICATOR, "ratioMetric", name, *_QUERY)
+        try:
+            read_template(query)
+            if name == which:
+                read_pair(queries)
+        except BadInput as problem:
+            return SloProblem(place, str(problem))
+    return dataclasses.replace(plain, sli=Sli.QUERIES, queries=queries)
+
+
+def _of_buckets(plain: Objective, query: str, edge: float, *, within_is_good: bool) -> Objective | SloProblem:
+    try:
+        queries = bucket_pair(query, edge, within_is_good=within_is_good)
+        read_pair(queries)
+    except BadInput as problem:
+        return SloProblem((*_INDICATOR, "thresholdMetric", *_QUERY), str(problem))
+    return dataclasses.replace(plain, sli=Sli.QUERIES, queries=queries)
+
+
+def _of_latency(plain: Objective, spec: ObjectiveSpec) -> Objective | SloProblem:
+    if spec.op != "lte":
+        return SloProblem((*_OBJECTIVE, "op"), "an answer in time takes at most so long: write op: lte")
     if spec.value not in LATENCY_BUCKETS_MS:
         edges = ", ".join(str(edge) for edge in LATENCY_BUCKETS_MS)
         message = f"{spec.value:g} ms is no edge of the latency buckets; the edges are {edges}"
-        return SloProblem((*place, "value"), message)
-    return Objective(name=name, sli=Sli.LATENCY, target=spec.target, threshold_ms=spec.value)
+        return SloProblem((*_OBJECTIVE, "value"), message)
+    return dataclasses.replace(plain, sli=Sli.LATENCY, threshold_ms=spec.value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -25,7 +25,7 @@ from policies.document_reading import HEADER, read_document
 from policies.documents import API_VERSION, format_duration
 from policies.errors import BadInput
 from policies.layout import Place
-from policies.model import HistoryRecord, Release
+from policies.model import HistoryRecord, Record, Release
 from policies.strict_yaml import MAX_CHARACTERS, dotted, dump
 
 _RELEASE_COMMENT = "# Written by Sluicegate: the desired state. To change it, use `sluice`, or revert a commit.\n"
@@ -46,24 +46,85 @@ def parse_release(text: str, file: str = "release.yaml") -> Release:
 
 def history_text(record: HistoryRecord) -> str:
     """The text of `history/<environment>/<slug>/<rollout>.json`: nothing left out."""
-    fields = {"apiVersion": API_VERSION, "kind": "HistoryRecord", **_fields(record, terse=False)}
-    return json.dumps(fields, indent=2, allow_nan=False) + "\n"
+    return _json("HistoryRecord", record)
 
 
 def parse_history(text: str, file: str = "history.json") -> HistoryRecord:
     """A record from its text; `file` is for messages. Raises BadInput with the first thing that is wrong."""
+    record: HistoryRecord = _parsed("HistoryRecord", HistoryRecord, text, file)
+    return record
+
+
+def record_text(record: Record) -> str:
+    """The text of `environments/<environment>/records/<slug>.json`: nothing left out, a list of bins on one line."""
+    return _json("Record", record)
+
+
+def parse_record(text: str, file: str = "record.json") -> Record:
+    """A record from its text; `file` is for messages. Raises BadInput with the first thing that is wrong."""
+    record: Record = _parsed("Record", Record, text, file)
+    return record
+
+
+def _parsed(kind: str, noun: Any, text: str, file: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise BadInput(f"{file}: the record has {len(text):,} characters, {MAX_CHARACTERS:,} at most are read")
     try:
         data = json.loads(text)
         body = {key: value for key, value in data.items() if key not in HEADER}
-        record: HistoryRecord = adapter(HistoryRecord).validate_json(json.dumps(body), strict=True)
+        return adapter(noun).validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BadInput(f"{file}: {dotted(tuple(first['loc']))}: {first['msg']}") from error
     except (ValueError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{file}: not the JSON of a HistoryRecord: {error}") from error
-    return record
+        raise BadInput(f"{file}: not the JSON of a {kind}: {error}") from error
+
+
+def _json(kind: str, noun: Any) -> str:
+    fields = {"apiVersion": API_VERSION, "kind": kind, **_fields(noun, terse=False)}
+    return "".join(_lines(fields, "\n")) + "\n"
+
+
+def _lines(value: Any, end: str) -> Iterator[str]:
+    """JSON as `json.dumps(indent=2)` writes it, but lists of bins and measures on one line each.
+
+    Counts are whole numbers in floats: written without their point, which is a quarter of a file.
+    """
+    inner = end + "  "
+    if isinstance(value, dict) and value:
+        for i, (key, part) in enumerate(value.items()):
+            yield f"{',' if i else '{'}{inner}{json.dumps(key)}: "
+            if key == "measures" and part:
+                yield f"[{inner}  " + f",{inner}  ".join(_dense(measure) for measure in part) + f"{inner}]"
+            else:
+                yield from _lines(part, inner)
+        yield end + "}"
+    elif isinstance(value, list) and value and not _is_bins(value):
+        for i, part in enumerate(value):
+            yield f"{',' if i else '['}{inner}"
+            yield from _lines(part, inner)
+        yield end + "]"
+    else:
+        yield _dense(_whole(value)) if isinstance(value, list) else json.dumps(value, allow_nan=False)
+
+
+def _dense(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _is_bins(value: list[Any]) -> bool:
+    """Numbers, or lists of numbers."""
+    return all(_is_number(v) or (isinstance(v, list) and all(map(_is_number, v))) for v in value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _fields(noun: Any, *, terse: bool) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Model:
     async def _flush_for_ever(self) -> None:
         while True:
             try:
-                self._telemetry.flush(self._revision or 0)
+                self._telemetry.flush(self._revision or 0, self._host.tripped)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")

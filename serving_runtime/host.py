@@ -4,15 +4,20 @@ Rules:
 1. A user never sees a candidate's failure: an exception, a 5xx, a timeout, a candidate that drains, its cap and its
    breaker are all answered by this version itself, within the request's own timeout.
 2. A request is evidence about the version it was drawn for, once. The candidate's failures count although stable
-   answered; what stable answers in its place is no evidence about stable: those requests were selected by the
-   candidate's failing.
-3. A request that the candidate was never asked for (drains, cap, breaker open) is an ordinary request of this version.
+   answered (`rescued`); what stable answers in its place is no evidence about stable: those requests were selected by
+   the candidate's failing.
+3. A request that the candidate was never asked for (drains, cap, breaker open, guard) is an ordinary request of this
+   version.
 4. A copy in shadow starts after the user has the answer, waits in a bounded room, and is dropped and counted when
    there is none.
 5. A candidate's 4xx is checked here: where this version answers well, the candidate was wrong.
 6. A client that goes away does not end its request: a version that is slower than its clients' patience must not
    escape being counted.
 7. A revision lower than the last is ignored; configuring never fails and never waits.
+8. The guard (`guard.py`) belongs to the candidate's application: it keeps what it has seen, and a trip, for as long as
+   the split names that application. After a trip the candidate gets neither requests nor copies.
+9. Several calls that break together are one accident to the guard: a replica that dies is no bad version yet.
+10. Predictions are compared, where the split asks for it, after the user has the answer.
 
 Nothing here knows Ray, HTTP or metrics: `OwnServer`, `Connection` and `Tally` are the doors.
 """
@@ -26,7 +31,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
 
+from serving_runtime.agreement import Comparison, compare
 from serving_runtime.challenger import Attempt, AttemptKind, Challenger, Connection
+from serving_runtime.guard import Guard, Tripped, words
 from serving_runtime.outcomes import (
     Joint,
     Outcome,
@@ -38,7 +45,7 @@ from serving_runtime.outcomes import (
 )
 from serving_runtime.protocol import Answer, Call, timed_out
 from serving_runtime.routing import pick
-from serving_runtime.user_config import UserConfig
+from serving_runtime.user_config import AgreementTerms, Split, UserConfig
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +54,12 @@ _log = logging.getLogger(__name__)
 COPIES_WAITING = 64
 # Their bodies are held in memory meanwhile.
 COPIES_WAITING_BYTES = 64 * 1024 * 1024
+
+# Parsing two such answers takes a tenth of a millisecond; larger ones are compared in a thread, so that nobody waits.
+COMPARED_AT_ONCE_BYTES = 8 * 1024
+
+# Answers that cannot be compared are said once in a while: whatever is wrong with them is wrong with all of them.
+SAID_EVERY_S = 60.0
 
 # What is left for this version when a candidate has used up the request's time: enough for an ordinary answer, because
 # a late answer serves the user better than none.
@@ -81,7 +94,15 @@ class ShadowEvent:
     joint: Joint
 
 
-Event = VersionEvent | ShadowEvent
+@dataclasses.dataclass(frozen=True)
+class AgreementEvent:
+    """One copied request that both answered well: do all predictions agree? `served` is the candidate."""
+
+    served: Served
+    agrees: bool
+
+
+Event = VersionEvent | ShadowEvent | AgreementEvent
 
 
 class Tally(Protocol):
@@ -138,6 +159,8 @@ class Host:
         self._order: StartOrder[Event] = StartOrder(tally.count)
         self._config: UserConfig | None = None
         self._challenger: Challenger | None = None
+        self._guard: Guard | None = None
+        self._said_at_s: float | None = None
         self._waiting = _WaitingRoom()
         self._tasks: set[asyncio.Task[Any]] = set()
         tally.announce(served, candidate=False)
@@ -153,8 +176,9 @@ class Host:
         """Take a new configuration. False when it is older than the one there is. Never waits."""
         if self._config is not None and config.revision < self._config.revision:
             return False
-        self._config = config
         split, current = config.split, self._challenger
+        self._guard = self._guard_of(split)
+        self._config = config
         if split is None:
             self._challenger = None
         elif current is not None and current.same_place(split):
@@ -162,7 +186,26 @@ class Host:
         else:
             self._challenger = Challenger(split, self._connect(split.application), self._clock)
             self._tally.announce(Served(split.version, split.build), candidate=True)
+        if self._challenger is not None:
+            self._challenger.guard = self._guard
         return True
+
+    def _guard_of(self, split: Split | None) -> Guard | None:
+        """The guard there is while application and terms stay the same (a trip outlives new terms), or a new one."""
+        if split is None or split.guard is None:
+            return None
+        before, guard = self._config.split if self._config else None, self._guard
+        same_application = before is not None and before.application == split.application
+        if guard is not None and same_application and (guard.tripped or guard.terms == split.guard):
+            return guard
+        return Guard(split.guard)
+
+    @property
+    def tripped(self) -> tuple[Served, Tripped] | None:
+        """The candidate that the guard has stopped here, and what tripped it."""
+        if self._challenger is None or self._guard is None or self._guard.tripped is None:
+            return None
+        return _candidate(self._challenger), self._guard.tripped
 
     # --- answering ---------------------------------------------------------------------------------------------
 
@@ -176,11 +219,11 @@ class Host:
             reply, _ = await self._by_self(call)
             return reply
         turn = pick(challenger.split, self._draw())
-        if turn.to_candidate and challenger.admits():
+        if turn.to_candidate and challenger.admits_user():
             return await self._by_candidate(call, challenger)
         reply, outcome = await self._by_self(call)
         if turn.copy:
-            self._copy(call, challenger, outcome)
+            self._copy(_Copy(call, reply.answer, outcome, challenger))
         return reply
 
     async def _by_self(self, call: Call) -> tuple[Reply, Outcome]:
@@ -192,6 +235,7 @@ class Host:
             outcome = outcome_of(answer.status)
         finally:
             self._order.finish(ticket, (VersionEvent(self._served, outcome),))
+        self._guard_sees(self._guard, outcome)
         self._tally.answered(_USER[outcome])
         return Reply(answer, self._served.version), outcome
 
@@ -205,64 +249,129 @@ class Host:
 
     async def _by_candidate(self, call: Call, challenger: Challenger) -> Reply:
         started = self._clock()
-        served = Served(challenger.split.version, challenger.split.build)
+        served = _candidate(challenger)
         ticket = self._order.start()
+        challenger.unsettled += 1
         outcome: Outcome | None = Outcome.BAD
         try:
             attempt = await challenger.ask(call)
             if attempt.kind is AttemptKind.DRAINING:
                 outcome = None
             else:
-                reply, outcome = await self._settle(call, attempt, served, started)
+                reply, outcome = await self._settle(call, attempt, challenger, started)
         finally:
+            challenger.unsettled -= 1
             self._order.finish(ticket, () if outcome is None else (VersionEvent(served, outcome),))
         if outcome is None:
             reply, _ = await self._by_self(call)
         return reply
 
-    async def _settle(self, call: Call, attempt: Attempt, served: Served, started: float) -> tuple[Reply, Outcome]:
+    async def _settle(
+        self, call: Call, attempt: Attempt, challenger: Challenger, started: float
+    ) -> tuple[Reply, Outcome]:
         """The user's reply to a request the candidate was asked for, and what that counts as."""
-        candidate = _attempt_outcome(attempt)
+        candidate, version, guard = _attempt_outcome(attempt), challenger.split.version, challenger.guard
         if candidate is Outcome.GOOD and attempt.answer is not None:
+            self._guard_judges(guard, attempt, candidate)
             self._tally.answered(UserOutcome.OK)
-            return Reply(attempt.answer, served.version), candidate
+            return Reply(attempt.answer, version), candidate
         if attempt.reason:
-            _log.warning("candidate %s: %s (request id %s)", served.version, attempt.reason, call.request_id)
+            _log.warning("candidate %s: %s (request id %s)", version, attempt.reason, call.request_id)
         left_s = max(self._timeout_s - (self._clock() - started), LEAST_OWN_S)
         own = await self._ask_self(call, left_s)
         stable = outcome_of(own.status)
+        counts_as = candidate_outcome(candidate, stable)
+        self._guard_judges(guard, attempt, counts_as)
+        self._guard_sees(guard, stable)
         if candidate is Outcome.CLIENT_ERROR and stable is Outcome.BAD and attempt.answer is not None:
             self._tally.answered(UserOutcome.CLIENT_ERROR)
-            return Reply(attempt.answer, served.version), candidate
+            return Reply(attempt.answer, version), counts_as
         self._tally.answered(UserOutcome.FALLBACK if stable is Outcome.GOOD else _USER[stable])
-        return Reply(own, self._served.version), candidate_outcome(candidate, stable)
+        return Reply(own, self._served.version), counts_as
+
+    # --- the guard ---------------------------------------------------------------------------------------------
+
+    def _guard_sees(self, guard: Guard | None, stable: Outcome) -> None:
+        """Stable has answered."""
+        if guard is not None and stable is not Outcome.CLIENT_ERROR:
+            guard.stable_answered(well=stable is Outcome.GOOD)
+
+    def _guard_judges(self, guard: Guard | None, attempt: Attempt, candidate: Outcome) -> None:
+        """The candidate has answered a user, or stable in its place."""
+        if guard is None or attempt.same_accident or candidate not in (Outcome.GOOD, Outcome.RESCUED):
+            return
+        if guard.candidate_answered(well=candidate is Outcome.GOOD):
+            self._say_tripped(guard)
+
+    def _guard_compares(self, guard: Guard | None, attempt: Attempt, joint: Joint) -> None:
+        """Both have answered, in shadow."""
+        if guard is None or attempt.same_accident:
+            return
+        candidate_well, stable_well = (
+            joint in (Joint.GOOD_GOOD, Joint.GOOD_BAD),
+            joint in (Joint.GOOD_GOOD, Joint.BAD_GOOD),
+        )
+        if guard.both_answered(candidate_well=candidate_well, stable_well=stable_well):
+            self._say_tripped(guard)
+
+    def _say_tripped(self, guard: Guard) -> None:
+        split = self._config.split if self._config else None
+        if guard.tripped is not None and guard is self._guard and split is not None:
+            reason = words(guard.tripped, guard.terms)
+            _log.error("the guard has stopped %s at this replica, stable answers: %s", split.application, reason)
 
     # --- copies ------------------------------------------------------------------------------------------------
 
-    def _copy(self, call: Call, challenger: Challenger, stable: Outcome) -> None:
-        """Send a copy in the background, or count that there was no room for it."""
-        if not self._waiting.take(len(call.body)):
-            self._drop(challenger)
+    def _copy(self, copy: _Copy) -> None:
+        """Send it in the background, or count that there was no room for it."""
+        if not self._waiting.take(copy.size):
+            self._drop(copy.challenger)
             return
-        self._spawn(self._send_copy(call, challenger, stable))
+        self._spawn(self._send(copy))
 
-    async def _send_copy(self, call: Call, challenger: Challenger, stable: Outcome) -> None:
+    async def _send(self, copy: _Copy) -> None:
+        challenger = copy.challenger
         async with challenger.copies:
-            self._waiting.give(len(call.body))
+            self._waiting.give(copy.size)
             if challenger is not self._challenger or not challenger.split.shadow or not challenger.admits():
                 self._drop(challenger)
                 return
-            served = Served(challenger.split.version, challenger.split.build)
             ticket = self._order.start()
             events: tuple[Event, ...] = ()
             try:
-                events = _shadow_events(served, await challenger.ask(call), stable)
+                events = await self._shadowed(copy)
             finally:
                 self._order.finish(ticket, events)
 
+    async def _shadowed(self, copy: _Copy) -> tuple[Event, ...]:
+        """What one copy counts as: the candidate's own outcome and, where the request was right, the pair."""
+        served, guard, terms = _candidate(copy.challenger), copy.challenger.guard, copy.challenger.split.agreement
+        attempt = await copy.challenger.ask(copy.call)
+        if attempt.kind is AttemptKind.DRAINING:
+            return (ShadowEvent(served, Joint.DROPPED),)
+        candidate = candidate_outcome(_attempt_outcome(attempt), copy.outcome)
+        joint = joint_outcome(candidate, copy.outcome)
+        events: tuple[Event, ...] = (VersionEvent(served, candidate),)
+        if joint is None:
+            return events
+        self._guard_compares(guard, attempt, joint)
+        events = (*events, ShadowEvent(served, joint))
+        if terms is None or joint is not Joint.GOOD_GOOD or attempt.answer is None:
+            return events
+        compared = await _compared(attempt.answer, copy.own, terms)
+        if compared.reason:
+            self._say_incomparable(served, compared)
+        return events if compared.agrees is None else (*events, AgreementEvent(served, compared.agrees))
+
     def _drop(self, challenger: Challenger) -> None:
-        served = Served(challenger.split.version, challenger.split.build)
-        self._tally.count(ShadowEvent(served, Joint.DROPPED), 1)
+        self._tally.count(ShadowEvent(_candidate(challenger), Joint.DROPPED), 1)
+
+    def _say_incomparable(self, served: Served, compared: Comparison) -> None:
+        now = self._clock()
+        if self._said_at_s is None or now - self._said_at_s >= SAID_EVERY_S:
+            self._said_at_s = now
+            counted = "counted as no agreement" if compared.agrees is False else "not counted"
+            _log.warning("predictions of candidate %s, %s: %s", served.version, counted, compared.reason)
 
     # --- the rest ----------------------------------------------------------------------------------------------
 
@@ -277,6 +386,21 @@ class Host:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """A request that stable has answered, on its way to the candidate."""
+
+    call: Call
+    own: Answer
+    outcome: Outcome
+    challenger: Challenger
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory."""
+        return len(self.call.body) + len(self.own.body)
 
 
 class _WaitingRoom:
@@ -311,11 +435,13 @@ def _attempt_outcome(attempt: Attempt) -> Outcome:
     return Outcome.BAD if attempt.answer is None else outcome_of(attempt.answer.status)
 
 
-def _shadow_events(served: Served, attempt: Attempt, stable: Outcome) -> tuple[Event, ...]:
-    """What one copy counts as: the candidate's own outcome and, where the request was right, the pair."""
-    if attempt.kind is AttemptKind.DRAINING:
-        return (ShadowEvent(served, Joint.DROPPED),)
-    candidate = candidate_outcome(_attempt_outcome(attempt), stable)
-    joint = joint_outcome(candidate, stable)
-    own: tuple[Event, ...] = (VersionEvent(served, candidate),)
-    return own if joint is None else (*own, ShadowEvent(served, joint))
+def _candidate(challenger: Challenger) -> Served:
+    return Served(challenger.split.version, challenger.split.build)
+
+
+async def _compared(candidate: Answer, stable: Answer, terms: AgreementTerms) -> Comparison:
+    """Off the event loop where it takes long."""
+    arguments = (candidate.body, stable.body, terms.tolerance)
+    if max(len(candidate.body), len(stable.body)) <= COMPARED_AT_ONCE_BYTES:
+        return compare(*arguments)
+    return await asyncio.to_thread(compare, *arguments)

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
 
     GOOD = "good"
     BAD = "bad"
+    RESCUED = "rescued"
+    """Bad, and stable answered well in its place or on the same request: it was not the world that failed."""
     CLIENT_ERROR = "client_error"
     """The request was wrong; no evidence about a version."""
 
@@ -61,9 +63,12 @@ def outcome_of(status: int) -> Outcome:
 
 
 def candidate_outcome(candidate: Outcome, stable: Outcome) -> Outcome:
-    """A candidate that calls a request wrong which stable answers well is the one that is wrong."""
-    if candidate is Outcome.CLIENT_ERROR and stable is Outcome.GOOD:
-        return Outcome.BAD
+    """What the candidate's answer counts as, given stable's to the same request.
+
+    A candidate that calls a request wrong which stable answers well is the one that is wrong.
+    """
+    if candidate is not Outcome.GOOD and stable is Outcome.GOOD:
+        return Outcome.RESCUED
     return candidate
 
 
@@ -71,7 +76,7 @@ def joint_outcome(candidate: Outcome, stable: Outcome) -> Joint | None:
     """The pair in shadow, or None where the request itself was wrong. `candidate` is after `candidate_outcome`."""
     if Outcome.CLIENT_ERROR in (candidate, stable):
         return None
-    return Joint(f"{candidate}_{stable}")
+    return Joint(f"{Outcome.GOOD if candidate is Outcome.GOOD else Outcome.BAD}_{stable}")
 
 
 class Ticket(Generic[E]):

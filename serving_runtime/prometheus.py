@@ -6,21 +6,26 @@ Counting is `policies/counting.py`, the queries' text is `promql.py`. Rules:
 
 - A version is told by the labels `model` (slug), `version` and `build` together: `Application.version` and
   `.build`. The same version with other settings is another build, and its counts are its own.
-- Errors: `ray_sluice_version_requests_total`, bad of good + bad; a client's errors are no evidence. Latency:
-  `ray_sluice_latency_ms`, those over the threshold of all.
+- Errors: `ray_sluice_version_requests_total`, bad and rescued of all; a client's errors are no evidence. With them come
+  the pairs of `ray_sluice_shadow_total`. Latency: `ray_sluice_latency_ms`, those over the threshold of all. Agreement:
+  `ray_sluice_agreement_total`, of the candidate alone.
+- A document's own queries: the raw samples of its counters, a query for each of the two counts; or, where they are
+  expressions, both evaluated in one query, in bins of ESTIMATE_SCRAPES scrapes. Their targets must be well, too.
 - A bin is finished once every target was scraped after its end. The current bin, and those that a target still
   owes, are left out.
 - The samples' own times are read, never the query's: an old sample looks fresh to Prometheus for five minutes.
 - Nothing is raised for a backend that is away, stale, partial or not understood: `Source(available=False)` says it
   in words. No requests is no such thing: a version without series under a healthy scrape has zero of zero.
-- Finished bins are kept between looks, so that a look costs the same in the eighth hour as in the first. They are a
-  cache: a door that was just opened answers the same.
+- Finished bins are kept between looks, so that a look costs the same in the eighth hour as in the first; a window whose
+  start moves on costs no more. They are a cache: a door that was just opened answers the same. What nobody has asked
+  for in KEPT, and bins before the window that is asked for, are let go.
 
 This module must not judge, and keeps nothing that Prometheus does not have. Not for use by several threads at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,11 +38,24 @@ from requests import RequestException, Response, Session, Timeout
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry as HttpRetry
 
-from policies.counting import Ledger, Series, Unusable, VersionKey, first_edge, last_edge, milliseconds, moment
+from policies.counting import (
+    Indicator,
+    Ledger,
+    Role,
+    Series,
+    Unusable,
+    VersionKey,
+    first_edge,
+    last_edge,
+    milliseconds,
+    moment,
+)
 from policies.documents import PrometheusTarget, format_duration
 from policies.errors import BadInput
-from policies.model import Application, Evidence, Objective, Sli, Source, Trip
+from policies.model import Application, Bin, Evidence, Objective, Queries, Sli, Source, Trip
+from policies.query_templates import Blank, Gap, Pair, read_pair
 from serving_runtime import promql
+from serving_runtime.guard_trips import read_trip
 from serving_runtime.scrape_health import Health, read_health, window
 
 CONNECT_S = 5.0
@@ -63,6 +81,15 @@ MOST_BINS = 200_000
 
 BASELINE = timedelta(days=1)
 """How far before a window a counter's last value is looked for; after a longer outage an old counter counts as new."""
+
+KEPT = timedelta(minutes=15)
+"""A ledger that nobody asks for is let go: some looks may fail, and a service's own past is asked for a few times."""
+
+ESTIMATE_SCRAPES = 4
+"""Scrapes in a bin of evaluated queries: `increase()` needs two samples, and with fewer than four says little."""
+
+TRIP_PAST = timedelta(hours=1)
+"""How far back a guard's trip is followed; it is made a rollback within a few looks."""
 
 SHORTEST_INTERVAL = timedelta(seconds=1)
 """Ray reports no faster."""
@@ -101,12 +128,13 @@ class Page(NamedTuple):
     model: str
     candidate: VersionKey
     stable: VersionKey | None
-    edge: float | None
-    """The threshold of a latency objective; None for errors."""
-    first_ms: int
+    indicator: Indicator
+    queries: Queries | None
+    width_ms: int
 
 
 Read: TypeAlias = dict[Page, Ledger | Unusable]
+_Batch: TypeAlias = dict[Page, Ledger]
 
 
 class Away(Exception):
@@ -142,61 +170,101 @@ class PrometheusMetrics:
         self._url = target.url.rstrip("/")
         self._client = _client(self._url, headers)
         self._ledgers: dict[Page, Ledger] = {}
+        self._asked: dict[Page, datetime] = {}
 
     def evidence(self, requests: Sequence[Question], now: datetime) -> Mapping[str, tuple[Evidence, ...]]:
         """Evidence by the request's model, one for each objective in order; a few queries for all of them.
 
         Never raises for a backend that is away: the evidence says so in its source. Ask for all rollouts at once: what
-        is not asked for in a look is forgotten, and read from its start when it is asked for again.
+        is asked for one by one is read one by one.
         """
         if not requests:
             return {}
-        pages = {self._page(question, objective) for question in requests for objective in question.objectives}
+        asked: dict[Page, int] = {}
+        for question in requests:
+            for page in (self._page(question, objective) for objective in question.objectives):
+                first_ms = first_edge(question.since, timedelta(milliseconds=page.width_ms))
+                asked[page] = min(first_ms, asked.get(page, first_ms))
         health = self._health(now)
-        upto_ms = last_edge(moment(health.complete_ms), self._width)
-        read = self._read(pages, upto_ms) if not health.reason else dict.fromkeys(pages, Unusable(health.reason))
-        read |= {page: Unusable(health.ambiguous[page.model]) for page in pages if page.model in health.ambiguous}
-        known = {page: self._ledgers[page] for page in pages if page in self._ledgers}
-        begun = {
-            page: found for page, found in read.items() if isinstance(found, Ledger) and found.upto_ms > page.first_ms
-        }
-        self._ledgers = known | begun
+        read: Read = {page: Unusable(health.reason) for page in asked}
+        if not health.reason:
+            read = self._read(asked, health)
+        self._keep(asked, read, now)
         return {
             question.model: tuple(
-                self._evidence(objective, read[page], self._query(page), health, upto_ms)
-                for objective, page in ((o, self._page(question, o)) for o in question.objectives)
+                self._evidence(objective, self._page(question, objective), read, question.since, health)
+                for objective in question.objectives
             )
             for question in requests
         }
 
+    def trips(self, requests: Sequence[Question], now: datetime) -> Mapping[str, Trip]:
+        """Guards that have stopped the request's candidate, by model. One query for all.
+
+        A trip counts while its host goes on showing it. Never raises: a backend that is away shows none.
+        """
+        series: list[Series] = []
+        for start in range(0, len(requests), MODELS_PER_QUERY):
+            some = requests[start : start + MODELS_PER_QUERY]
+            builds = {question.candidate.build for question in some}
+            selector = promql.guards({question.model for question in some}, builds, self._target.labels)
+            try:
+                found = self._ask(promql.samples(selector, TRIP_PAST // timedelta(milliseconds=1)), milliseconds(now))
+            except Away:
+                continue
+            series += found
+        shown = {
+            question.model: read_trip(
+                series, question.model, _key(question.candidate), milliseconds(now), self._target.scrape_interval
+            )
+            for question in requests
+        }
+        return {model: trip for model, trip in shown.items() if trip}
+
     # --- the answer -------------------------------------------------------------------------------------------
 
     def _page(self, question: Question, objective: Objective) -> Page:
-        if objective.sli is Sli.LATENCY and objective.threshold_ms is None:
-            raise ValueError(f"the latency objective {objective.name} has no threshold")
-        edge = objective.threshold_ms if objective.sli is Sli.LATENCY else None
+        indicator, width_ms = Indicator(sli=objective.sli), self._width_ms
         stable = _key(question.stable) if question.stable else None
-        return Page(question.model, _key(question.candidate), stable, edge, first_edge(question.since, self._width))
+        if objective.sli is Sli.LATENCY:
+            if objective.threshold_ms is None:
+                raise ValueError(f"the latency objective {objective.name} has no threshold")
+            indicator = Indicator(sli=Sli.LATENCY, edge=objective.threshold_ms)
+        if objective.sli is Sli.AGREEMENT:
+            stable = None  # it is what the candidate is compared with
+        if objective.sli is Sli.QUERIES:
+            pair = _pair(objective.queries)
+            indicator = Indicator(sli=Sli.QUERIES, of_buckets=pair.of_buckets, estimated=not pair.exact)
+            width_ms *= 1 if pair.exact else ESTIMATE_SCRAPES
+        return Page(question.model, _key(question.candidate), stable, indicator, objective.queries, width_ms)
 
-    def trips(self, requests: Sequence[Question], now: datetime) -> Mapping[str, Trip]:
-        """Guards that have stopped the request's candidate, by model."""
-        del requests, now
-        return {}
+    def _evidence(self, objective: Objective, page: Page, read: Read, since: datetime, health: Health) -> Evidence:
+        width, query = timedelta(milliseconds=page.width_ms), self._query(page)
+        found = _believed(page, read[page], health)
+        if isinstance(found, Unusable):
+            source = Source(available=False, query=query, reason=found.reason, age=health.age)
+            return Evidence(objective=objective, width=width, bins=(), source=source)
+        bins = _bins(found, first_edge(since, width), _upto(page, health))
+        source = Source(available=True, query=query, age=health.age)
+        return Evidence(objective=objective, width=width, bins=bins, source=source)
 
     def _query(self, page: Page) -> str:
         """What a person would paste into Prometheus to see these series."""
-        return self._selector([page])
+        if not page.queries:
+            return self._selectors([page])[0][0]
+        pair = _pair(page.queries)
+        total, part = self._filled([page], pair)
+        return f"total: {total}; {'good' if pair.part_is_good else 'bad'}: {part}"
 
-    def _evidence(
-        self, objective: Objective, found: Ledger | Unusable, query: str, health: Health, upto_ms: int
-    ) -> Evidence:
-        if isinstance(found, Unusable):
-            source = Source(available=False, query=query, reason=found.reason, age=health.age)
-            return Evidence(objective=objective, width=self._width, bins=(), source=source)
-        late = max(0, (found.upto_ms - upto_ms) // self._width_ms)  # the clock of who asks went back
-        bins = found.bins[: len(found.bins) - late] if late else found.bins
-        source = Source(available=True, query=query, age=health.age)
-        return Evidence(objective=objective, width=self._width, bins=bins, source=source)
+    def _keep(self, asked: Mapping[Page, int], read: Read, now: datetime) -> None:
+        """What was read for the next look, without what is no longer asked for."""
+        for page, first_ms in asked.items():
+            found = read[page]
+            self._asked[page] = now
+            if isinstance(found, Ledger) and found.upto_ms > first_ms:
+                self._ledgers[page] = found.from_edge(first_ms)
+        self._asked = {page: last for page, last in self._asked.items() if now - last <= KEPT}
+        self._ledgers = {page: ledger for page, ledger in self._ledgers.items() if page in self._asked}
 
     # --- looking ----------------------------------------------------------------------------------------------
 
@@ -208,61 +276,113 @@ class PrometheusMetrics:
         except Away as away:
             return Health(reason=str(away))
 
-    def _read(self, pages: Iterable[Page], upto_ms: int) -> Read:
-        """Each page's ledger with the bins up to `upto_ms`, or why it cannot be had."""
+    def _read(self, asked: Mapping[Page, int], health: Health) -> Read:
+        """Each page's ledger with all finished bins, or why it cannot be had."""
         read: Read = {}
         gone: Away | None = None
-        for batch in self._batches(pages):
+        for batch in self._batches(asked):
             try:
                 if gone and gone.wholly:
                     raise gone
-                read |= self._advanced(batch, upto_ms)
+                read |= self._advanced(batch, _upto(next(iter(batch)), health))
             except Away as away:
                 gone = away
                 read |= {page: Unusable(str(away)) for page in batch}
         return read
 
-    def _batches(self, pages: Iterable[Page]) -> Iterator[Mapping[Page, Ledger]]:
-        """Ledgers that can be read by the same queries: of one indicator, and standing at the same edge."""
-        together: dict[tuple[bool, bool, int], list[tuple[Page, Ledger]]] = defaultdict(list)
-        for page in sorted(pages, key=str):
-            known = self._ledgers.get(page)
-            ledger = known or _empty(page, self._width_ms)
-            together[page.edge is None, known is None, ledger.upto_ms].append((page, ledger))
-        for some in together.values():
-            for start in range(0, len(some), MODELS_PER_QUERY):
-                yield dict(some[start : start + MODELS_PER_QUERY])
+    def _known(self, page: Page, first_ms: int) -> Ledger | None:
+        """The ledger that can be gone on with."""
+        ledger = self._ledgers.get(page)
+        return ledger if ledger and ledger.first_ms <= first_ms <= ledger.upto_ms else None
 
-    def _advanced(self, batch: Mapping[Page, Ledger], upto_ms: int) -> Read:
+    def _batches(self, asked: Mapping[Page, int]) -> Iterator[_Batch]:
+        """Ledgers that can be read by the same queries: of one indicator, and standing at the same edge."""
+        together: dict[tuple[Sli, Queries | None, bool, int], _Batch] = defaultdict(dict)
+        for page in sorted(asked, key=str):
+            known = self._known(page, asked[page])
+            ledger = known or _empty(page, asked[page])
+            together[page.indicator.sli, page.queries, known is None, ledger.upto_ms][page] = ledger
+        # A document's own queries come last: one that takes too long must not keep the others from being asked.
+        for (_, queries, _, _), batch in sorted(together.items(), key=lambda item: item[0][1] is not None):
+            size, some = _models_per_query(queries), list(batch.items())
+            for start in range(0, len(some), size):
+                yield dict(some[start : start + size])
+
+    def _advanced(self, batch: _Batch, upto_ms: int) -> Read:
         """The ledgers of one batch, read on in pieces. Raises Away."""
-        start_ms = next(iter(batch.values())).upto_ms
-        if (upto_ms - start_ms) // self._width_ms > MOST_BINS:
+        one, start_ms = next(iter(batch)), next(iter(batch.values())).upto_ms
+        if (upto_ms - start_ms) // one.width_ms > MOST_BINS:
             long_ago = (
                 f"the rollout's traffic began at {moment(start_ms):%Y-%m-%d}, too long ago to read: start it anew"
             )
             return dict.fromkeys(batch, Unusable(long_ago))
         if start_ms >= upto_ms:
             return dict(batch)
-        selector = self._selector(batch)
         read: Read = dict(batch)
-        if not any(page in self._ledgers for page in batch):
-            before = self._ask(promql.last_values(selector, BASELINE // timedelta(milliseconds=1)), start_ms)
+        if not any(ledger.bins for ledger in batch.values()) and not one.indicator.estimated:
+            before = self._baselines(batch, start_ms)
             read |= {page: ledger.opened(_of(before, page)) for page, ledger in batch.items()}
         while start_ms < upto_ms:
-            end_ms = min(upto_ms, start_ms + BINS_PER_QUERY * self._width_ms)
-            series = self._ask(promql.samples(selector, end_ms - start_ms), end_ms)
+            end_ms = min(upto_ms, start_ms + BINS_PER_QUERY * one.width_ms)
+            series = self._samples(batch, start_ms, end_ms)
             read = {page: _entered(ledger, _of(series, page), end_ms) for page, ledger in read.items()}
             start_ms = end_ms
         return read
 
-    def _selector(self, pages: Iterable[Page]) -> str:
+    def _baselines(self, batch: _Batch, at_ms: int) -> list[Series]:
+        """The last value of each counter before that time. Raises Away."""
+        return [
+            _marked(one, role)
+            for selector, role in self._selectors(batch)
+            for one in self._ask(promql.last_values(selector, BASELINE // timedelta(milliseconds=1)), at_ms)
+        ]
+
+    def _samples(self, batch: _Batch, start_ms: int, end_ms: int) -> list[Series]:
+        """What happened between two edges. Raises Away."""
+        page = next(iter(batch))
+        if page.indicator.estimated:
+            pair = _pair(page.queries)
+            total, part = self._filled(batch, pair)
+            text = promql.evaluated(total, part, pair, window_ms=end_ms - start_ms, step_ms=page.width_ms)
+            return [_marked(one, None) for one in self._ask(text, end_ms)]
+        return [
+            _marked(one, role)
+            for selector, role in self._selectors(batch)
+            for one in self._ask(promql.samples(selector, end_ms - start_ms), end_ms)
+        ]
+
+    def _selectors(self, pages: Iterable[Page]) -> Sequence[tuple[str, Role | None]]:
+        """What selects these pages' counters, and what a document says that each selector counts."""
         pages = list(pages)
         models = {page.model for page in pages}
         builds = {key[1] for page in pages for key in (page.candidate, page.stable) if key}
-        edges = {page.edge for page in pages if page.edge is not None}
-        if edges:
-            return promql.latencies(models, builds, edges, self._target.labels)
-        return promql.requests(models, builds, self._target.labels)
+        sli, where = pages[0].indicator.sli, self._target.labels
+        if sli is Sli.LATENCY:
+            edges = {page.indicator.edge for page in pages if page.indicator.edge is not None}
+            return ((promql.latencies(models, builds, edges, where), None),)
+        if sli is Sli.QUERIES:
+            pair = _pair(pages[0].queries)
+            total, part = self._filled(pages, pair)
+            return ((total, promql.total_role(pair)), (part, promql.part_role(pair)))
+        select = promql.agreement if sli is Sli.AGREEMENT else promql.requests
+        return ((select(models, builds, where), None),)
+
+    def _filled(self, pages: Iterable[Page], pair: Pair) -> tuple[str, str]:
+        """A document's two queries for these pages: their counters, or the whole expressions."""
+        pages = list(pages)
+        models = {page.model for page in pages}
+        versions = {key[0] for page in pages for key in (page.candidate, page.stable) if key}
+        total, part = (
+            promql.filled(
+                template.counters if pair.exact else template.whole,
+                models,
+                versions,
+                self._target.labels,
+                pages[0].width_ms,
+            )
+            for template in (pair.total, pair.part)
+        )
+        return total, part
 
     def _ask(self, query: str, at_ms: int) -> list[Series]:
         """One query at a time (milliseconds since the epoch). Raises Away, and nothing of the client's own errors."""
@@ -357,10 +477,67 @@ def _key(application: Application) -> VersionKey:
     return str(application.version), application.build
 
 
-def _empty(page: Page, width_ms: int) -> Ledger:
+def _pair(queries: Queries | None) -> Pair:
+    """Raises ValueError (as BadInput) for what no document could have said."""
+    if queries is None:
+        raise ValueError("an objective that counts by queries has none")
+    return read_pair(queries)
+
+
+def _models_per_query(queries: Queries | None) -> int:
+    """Fewer where a query names each model several times."""
+    if queries is None:
+        return MODELS_PER_QUERY
+    pair = _pair(queries)
+    texts = [template.whole for template in (pair.total, pair.part)]
+    named = [sum(isinstance(part, Gap) and part.blank is Blank.MODEL for part in parts) for parts in texts]
+    return max(1, MODELS_PER_QUERY // (max(named) if pair.exact else sum(named)))
+
+
+def _empty(page: Page, first_ms: int) -> Ledger:
     return Ledger(
-        candidate=page.candidate, stable=page.stable, edge=page.edge, width_ms=width_ms, upto_ms=page.first_ms
+        candidate=page.candidate,
+        stable=page.stable,
+        indicator=page.indicator,
+        width_ms=page.width_ms,
+        upto_ms=first_ms,
     )
+
+
+def _upto(page: Page, health: Health) -> int:
+    """The end of the last bin that is finished."""
+    return last_edge(moment(health.complete_ms), timedelta(milliseconds=page.width_ms))
+
+
+def _bins(ledger: Ledger, first_ms: int, upto_ms: int) -> tuple[Bin, ...]:
+    """Those that were asked for: the ledger may have begun earlier, and the clock of who asks may have gone back."""
+    start, end = ((edge_ms - ledger.first_ms) // ledger.width_ms for edge_ms in (first_ms, upto_ms))
+    return ledger.bins[max(0, start) : max(0, end)]
+
+
+def _believed(page: Page, found: Ledger | Unusable, health: Health) -> Ledger | Unusable:
+    """What was read, unless the scrape says that it is not all."""
+    if page.model in health.ambiguous:
+        return Unusable(health.ambiguous[page.model])
+    if page.indicator.sli is Sli.QUERIES and isinstance(found, Ledger):
+        jobs = {dict(source).get("job", "") for places in found.readings.values() for source in places}
+        for job in sorted(jobs & set(health.jobs)):
+            return Unusable(f"job {job}: {health.jobs[job]}")
+    return found
+
+
+def _marked(series: Series, role: Role | None) -> Series:
+    """A series of a document's own query with its role, which an evaluated one has as a label. Raises Away."""
+    told = Role(series.labels[promql.ROLE]) if promql.ROLE in series.labels else role
+    if told is None:
+        return series
+    labels = {name: value for name, value in series.labels.items() if name != promql.ROLE}
+    if not {"model", "version"} <= set(labels):
+        raise Away(
+            f"the query of {told} answers without the labels model and version: write sum by (model, version) (...)",
+            wholly=False,
+        )
+    return dataclasses.replace(series, labels=labels, role=told)
 
 
 def _of(series: Iterable[Series], page: Page) -> list[Series]:

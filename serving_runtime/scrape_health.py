@@ -7,6 +7,8 @@ Rules:
 - One of these targets down means that a part of the counts is missing: the whole is unavailable.
 - A target that left (a node that was removed) has no fresh `up`; it is waited for as long as a sample may be old,
   then forgotten.
+- For counters of somebody else's, which a document's own query names, the targets of their jobs are judged the same
+  way, but by the interval at which they are in fact scraped.
 - One model under two Ray clusters at once is ambiguous: the environment's labels must tell them apart.
 
 This module must not know HTTP or count requests.
@@ -46,6 +48,8 @@ class Health:
     """Every target was scraped at or after this (milliseconds since the epoch)."""
     ambiguous: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Models whose series come from several clusters at once, with the reason."""
+    jobs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Jobs whose counters cannot be believed, with the reason: a target is down, or none was scraped lately."""
 
 
 def window(interval: timedelta) -> timedelta:
@@ -82,7 +86,33 @@ def read_health(series: Iterable[Series], now_ms: int, interval: timedelta) -> H
         age=age,
         complete_ms=min(_last(t) for t in ours),
         ambiguous=_ambiguous(hosts, oldest_ms),
+        jobs=_troubled(targets, now_ms, interval),
     )
+
+
+def _troubled(targets: Iterable[Series], now_ms: int, interval: timedelta) -> Mapping[str, str]:
+    """Jobs that cannot be believed, with the reason."""
+    by_job: dict[str, list[Series]] = defaultdict(list)
+    for target in targets:
+        by_job[target.labels.get("job", "")].append(target)
+    reasons = {job: _trouble(some, now_ms, interval) for job, some in by_job.items()}
+    return {job: reason for job, reason in reasons.items() if reason}
+
+
+def _trouble(targets: Sequence[Series], now_ms: int, interval: timedelta) -> str:
+    own = max(interval, *(_spacing(t) for t in targets))
+    oldest_ms = now_ms - STALE_SCRAPES * own // timedelta(milliseconds=1)
+    fresh = [t for t in targets if _last(t) >= oldest_ms]
+    if not fresh:
+        return _stale(timedelta(milliseconds=now_ms - max(_last(t) for t in targets)), own)
+    down = [t for t in fresh if t.samples[-1][1] != 1]
+    return _down(down, len(fresh), now_ms) if down else ""
+
+
+def _spacing(series: Series) -> timedelta:
+    """The mean time between its samples."""
+    gaps = len(series.samples) - 1
+    return timedelta(milliseconds=(_last(series) - series.samples[0][0]) // gaps) if gaps else timedelta()
 
 
 def _last(series: Series) -> int:

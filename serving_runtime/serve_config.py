@@ -25,9 +25,9 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.config_repo_documents import route_of
 from policies.document_errors import read_noun
-from policies.documents import ModelDocument
+from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Application, Digest, Percent, Phase, Release, Settings
+from policies.model import Application, Digest, Objective, Percent, Phase, Release, Settings, Sli
 from policies.names import slug as slug_of
 from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
@@ -47,21 +47,32 @@ CANDIDATE_SHARE_OF_TIMEOUT = 0.5
 """Of the request's time a candidate may use half: the other half is left for stable's answer."""
 
 _MIB = 1024 * 1024
+_DECIMALS = 12  # 1 - 0.99 is 0.010000000000000009 in binary
 _COMMENT = "# Written by Sluicegate: the Ray Serve config, exactly what is applied. Do not edit; revert a commit.\n"
 _STRICT = ConfigDict(extra="forbid")
 
 
-def render(releases_and_models: Sequence[tuple[Release, ModelDocument]], *, tracking_uri: str) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToServe:
+    """One model of an environment, and what its candidates are held to."""
+
+    release: Release
+    model: ModelDocument
+    policy: RolloutPolicy
+    objectives: tuple[Objective, ...]
+
+
+def render(models: Sequence[ToServe], *, tracking_uri: str) -> dict[str, Any]:
     """The Serve config of one environment: plain data, ready for `text` and for `PUT`.
 
     `tracking_uri` is where the replicas find MLflow. Raises BadInput for a model name that has no slug.
     """
-    by_slug = {slug_of(release.model): (release, model) for release, model in releases_and_models}
+    by_slug = {slug_of(each.release.model): each for each in models}
     return {
         "applications": [
             application
-            for slug, (release, model) in sorted(by_slug.items())
-            for application in _applications(slug, release, model, tracking_uri)
+            for slug, each in sorted(by_slug.items())
+            for application in _applications(slug, each, tracking_uri)
         ]
     }
 
@@ -85,13 +96,14 @@ def parse(text: str, file: str = "serve.yaml") -> dict[str, Any]:
 # --- one release ------------------------------------------------------------------------------------------------
 
 
-def _applications(slug: str, release: Release, model: ModelDocument, tracking_uri: str) -> Iterator[dict[str, Any]]:
+def _applications(slug: str, each: ToServe, tracking_uri: str) -> Iterator[dict[str, Any]]:
+    release, model = each.release, each.model
     phase = phase_in_force(release)
     route = route_of(model)
     alone = release.candidate_takes_the_route and phase is Phase.SETTLING
     if release.stable is not None:
         own = _user_config(slug, release.stable, release, model)
-        own["split"] = None if alone else _split(slug, release, model)
+        own["split"] = None if alone else _split(slug, each)
         yield _application(slug, release.stable, model, own, None if alone else route, tracking_uri)
     if release.candidate is not None and phase is not Phase.STEADY:
         own = _user_config(slug, release.candidate, release, model)
@@ -107,8 +119,9 @@ def phase_in_force(release: Release) -> Phase:
     return release.phase
 
 
-def _split(slug: str, release: Release, model: ModelDocument) -> dict[str, Any] | None:
+def _split(slug: str, each: ToServe) -> dict[str, Any] | None:
     """What the host gives its candidate; none where it gets nothing."""
+    release, model = each.release, each.model
     candidate, phase = release.candidate, phase_in_force(release)
     if candidate is None or phase not in (Phase.SHADOW, Phase.CANARY, Phase.PAUSED, Phase.SETTLING):
         return None
@@ -122,7 +135,24 @@ def _split(slug: str, release: Release, model: ModelDocument) -> dict[str, Any] 
         "shadow": phase is Phase.SHADOW,
         "timeout_s": min(limit_s or timeout_s * CANDIDATE_SHARE_OF_TIMEOUT, timeout_s),
         "max_ongoing": model.candidate_max_ongoing,
+        "guard": _guard(each),
+        "agreement": _agreement(each),
     }
+
+
+def _guard(each: ToServe) -> dict[str, float] | None:
+    """What the guard at the host knows: the strictest SLO of errors; none where the policy or the SLOs have none."""
+    targets = [objective.target for objective in each.objectives if objective.sli is Sli.ERRORS]
+    if each.policy.guard is None or not targets:
+        return None
+    return {"allowed": round(1.0 - max(targets), _DECIMALS), "alpha": each.policy.guard.alpha}
+
+
+def _agreement(each: ToServe) -> dict[str, float | None] | None:
+    """How predictions are compared; none where no SLO asks for it."""
+    if all(objective.sli is not Sli.AGREEMENT for objective in each.objectives):
+        return None
+    return {"tolerance": each.policy.agreement.tolerance}
 
 
 def _weight_percent(release: Release, phase: Phase) -> int:
@@ -211,6 +241,21 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class ServeGuard:
+    """`guard` of a split."""
+
+    allowed: Annotated[float, Field(gt=0, lt=1)]
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeAgreement:
+    """`agreement` of a split."""
+
+    tolerance: Annotated[float, Field(ge=0)] | None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class ServeSplit:
     """`split` of a user_config; its meaning is in `user_config.py`."""
 
@@ -221,6 +266,9 @@ class ServeSplit:
     shadow: bool
     timeout_s: Annotated[float, Field(gt=0)]
     max_ongoing: Annotated[int, Field(ge=1)]
+    guard: ServeGuard | None = None
+    """None in those of older Sluicegates, too; the same for `agreement`."""
+    agreement: ServeAgreement | None = None
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

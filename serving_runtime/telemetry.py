@@ -5,8 +5,11 @@
 | sluice_version_requests | counter | model, version, build, outcome | by version, counted by the host |
 | sluice_answers | counter | model, outcome | what users got |
 | sluice_shadow | counter | model, version, build, outcome | copies: candidate's outcome first, stable's second |
+| sluice_agreement | counter | model, version, build, outcome | copies that both answered well: do predictions agree |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
+| sluice_guard_requests | gauge | model, version, build | the candidate's requests up to the guard's trip |
+| sluice_guard_bad | gauge | model, version, build | bad answers among them that stable gave well |
 
 Rules:
 - Labels are bounded: a model's slug, the versions this replica was configured with, and closed sets of outcomes.
@@ -22,7 +25,8 @@ from __future__ import annotations
 import collections
 import logging
 
-from serving_runtime.host import Event, Served, ShadowEvent, VersionEvent
+from serving_runtime.guard import Tripped
+from serving_runtime.host import AgreementEvent, Event, Served, ShadowEvent, VersionEvent
 from serving_runtime.outcomes import Joint, Outcome, UserOutcome
 
 _log = logging.getLogger(__name__)
@@ -58,6 +62,11 @@ class RayTelemetry:
                 description="Copies in shadow: the candidate's outcome, then stable's.",
                 tag_keys=(*_VERSION_TAGS, "outcome"),
             ),
+            "agreement": metrics.Counter(
+                "sluice_agreement",
+                description="Copies in shadow that both answered well: whether all predictions agree.",
+                tag_keys=(*_VERSION_TAGS, "outcome"),
+            ),
         }
         self._latency = metrics.Histogram(
             "sluice_latency_ms",
@@ -67,6 +76,14 @@ class RayTelemetry:
         )
         self._revision = metrics.Gauge(
             "sluice_host_revision", description="Revision of the configuration a replica has.", tag_keys=_VERSION_TAGS
+        )
+        self._guard_requests = metrics.Gauge(
+            "sluice_guard_requests",
+            description="Requests of the candidate that the guard has stopped, up to then.",
+            tag_keys=_VERSION_TAGS,
+        )
+        self._guard_bad = metrics.Gauge(
+            "sluice_guard_bad", description="Bad answers among them that stable gave well.", tag_keys=_VERSION_TAGS
         )
         self._pending: collections.Counter[_Key] = collections.Counter()
         for outcome in UserOutcome:
@@ -81,17 +98,25 @@ class RayTelemetry:
                 self._add("requests", {**self._labels(served), "outcome": outcome}, number)
             case ShadowEvent(served, joint):
                 self._add("shadow", {**self._labels(served), "outcome": joint}, number)
+            case AgreementEvent(served, agrees):
+                outcome = Outcome.GOOD if agrees else Outcome.BAD
+                self._add("agreement", {**self._labels(served), "outcome": outcome}, number)
 
     def answered(self, outcome: UserOutcome) -> None:
         """A user got this."""
         self._add("answers", {"model": self._model, "outcome": outcome}, 1)
 
     def announce(self, served: Served, *, candidate: bool) -> None:
-        """Let the series of a version start at 0."""
+        """Let the series of a version start at 0. Only a candidate is rescued, copied to and compared."""
+        labels = self._labels(served)
         for outcome in Outcome:
-            self._add("requests", {**self._labels(served), "outcome": outcome}, 0)
-        for joint in Joint if candidate else ():
-            self._add("shadow", {**self._labels(served), "outcome": joint}, 0)
+            if candidate or outcome is not Outcome.RESCUED:
+                self._add("requests", {**labels, "outcome": outcome}, 0)
+        if candidate:
+            for joint in Joint:
+                self._add("shadow", {**labels, "outcome": joint}, 0)
+            for agreement in (Outcome.GOOD, Outcome.BAD):
+                self._add("agreement", {**labels, "outcome": agreement}, 0)
 
     # --- the replica's own -------------------------------------------------------------------------------------
 
@@ -100,12 +125,19 @@ class RayTelemetry:
         # Ray wants values above 0; a clock that did not move in between gives 0.
         self._latency.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
 
-    def flush(self, revision: int) -> None:
-        """Hand everything counted so far to Ray, and refresh the gauge, which would disappear otherwise."""
+    def flush(self, revision: int, tripped: tuple[Served, Tripped] | None) -> None:
+        """Hand everything counted so far to Ray, and refresh the gauges, which disappear otherwise.
+
+        `tripped` is the candidate that the guard has stopped here, for as long as it holds.
+        """
         pending, self._pending = self._pending, collections.Counter()
         for (name, labels), number in pending.items():
             self._record(name, dict(labels), number)
         self._revision.set(revision, tags=dict(self._own))
+        if tripped is not None:
+            served, trip = tripped
+            self._guard_requests.set(trip.requests, tags=self._labels(served))
+            self._guard_bad.set(trip.bad, tags=self._labels(served))
 
     def _record(self, name: str, labels: dict[str, str], number: int) -> None:
         if number > 0:

@@ -28,6 +28,24 @@ _Flag = Annotated[bool, Field(strict=True)]
 
 
 @document(frozen=True, kw_only=True, config=_TOLERANT)
+class GuardTerms:
+    """What the guard at the host holds the candidate to."""
+
+    allowed: Annotated[float, Field(strict=True, gt=0, lt=1)]
+    """Share of bad answers that the SLO allows."""
+    alpha: Annotated[float, Field(strict=True, gt=0, lt=1)]
+    """Chance at most that a version within it is stopped, per host replica."""
+
+
+@document(frozen=True, kw_only=True, config=_TOLERANT)
+class AgreementTerms:
+    """When two predictions count as the same."""
+
+    tolerance: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    """Largest difference of two numbers, relative to stable's; none: they must be equal."""
+
+
+@document(frozen=True, kw_only=True, config=_TOLERANT)
 class Split:
     """The challenger a host has, and its share."""
 
@@ -43,6 +61,10 @@ class Split:
     """After this the host answers in the candidate's place."""
     max_ongoing: Annotated[int, Field(strict=True, ge=1, le=10000)]
     """Requests in progress at the candidate per host replica; above, stable answers."""
+    guard: GuardTerms | None = None
+    """None: nothing but a new configuration stops the candidate here."""
+    agreement: AgreementTerms | None = None
+    """In shadow, compare predictions; none: nobody asks for it."""
 
 
 @document(frozen=True, kw_only=True, config=_TOLERANT)

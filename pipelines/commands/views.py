@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.documents import format_duration
 from policies.layout import Place, locate
@@ -129,24 +129,34 @@ def _is_history(path: str) -> bool:
     return located is not None and located.place is Place.HISTORY
 
 
-def history_lines(records: Sequence[HistoryRecord]) -> list[str]:
-    """A block for each finished rollout: its outcome, and each phase with verdict and reasons."""
+def history_lines(records: Sequence[HistoryRecord], *, long: bool = False) -> list[str]:
+    """A line for each finished rollout; long, a block with each phase, its verdict and reasons."""
     if not records:
         return ["no rollout has finished yet"]
-    return [line for record in records for line in _history_block(record)]
+    return [line for record in records for line in (_history_block(record) if long else [_history_line(record)])]
 
 
-def _history_block(record: HistoryRecord) -> list[str]:
+def _history_line(record: HistoryRecord) -> str:
     lasted = format_duration(_whole(record.ended_at - record.started_at))
     over = f"over v{record.stable_version}" if record.stable_version else "the first version"
     head = f"{record.started_at:%Y-%m-%d %H:%M:%S} {record.model} ({record.environment}) v{record.version} {over}"
-    lines = [f"{head}: {record.outcome.value} after {lasted} [{record.rollout}]"]
+    because = f" ({record.cause.kind.value})" if record.cause else ""
+    return f"{head}: {record.outcome.value} after {lasted}{because} [{record.rollout}]"
+
+
+def _history_block(record: HistoryRecord) -> list[str]:
+    lines = [_history_line(record)]
     for phase in record.phases:
         end = f"{phase.until:%H:%M:%S}" if phase.until else "..."
         verdict = f" {phase.verdict.value}" if phase.verdict else ""
         lines.append(f"  {phase.since:%H:%M:%S}-{end} {phase.phase.value} {phase.weight_percent} %{verdict}")
         lines += [f"      {reason}" for reason in phase.reasons]
     return lines
+
+
+def history_json(records: Sequence[HistoryRecord]) -> str:
+    """The same for programs, without the records of looks and bins: `sluice explain` has those."""
+    return as_json("rollouts", [{k: v for k, v in _plain(one).items() if k != "record"} for one in records])
 
 
 # --- plan ---------------------------------------------------------------------------------------------------------
@@ -168,6 +178,8 @@ def _action_lines(action: Action) -> list[str]:
             return [f"{release.model} ({release.environment}): {action.subject}", *(f"  {r}" for r in action.reasons)]
         case WriteHistory(record=record):
             return [f"{record.model} ({record.environment}): record of {record.rollout}: {record.outcome.value}"]
+        case WriteRecord(record=record):
+            return [f"{action.model} ({action.environment}): record of {record.rollout}: {len(record.looks)} looks"]
         case Annotate():
             said = ", ".join(f"{key}={value}" for key, value in action.tags.items())
             return [f"{action.model} ({action.environment}): registry: v{action.version} is tagged {said}"]

@@ -14,7 +14,7 @@ from pipelines.ports import Metrics
 from pipelines.processes import free_port
 from policies.counting import first_edge, last_edge, milliseconds, moment
 from policies.documents import PrometheusTarget
-from policies.model import Application
+from policies.model import Application, Objective, Queries, Sli
 from policies.slo import LATENCY_BUCKETS_MS
 from serving_runtime import promql
 from serving_runtime.prometheus import PrometheusMetrics
@@ -22,6 +22,15 @@ from tests.contracts.prometheus_push import STALE, Sample, push
 from tests.fakes.metrics import FakeMetrics
 
 WIDTH = timedelta(seconds=15)
+
+ORDERS_METRIC = "app_orders_total"
+_ORDERS = ORDERS_METRIC + '{model=~"{{model}}",version=~"{{version}}"'
+ORDERS = Objective(
+    name="orders",
+    sli=Sli.QUERIES,
+    target=0.99,
+    queries=Queries(total=_ORDERS + "}", bad=_ORDERS + ',result="error"}'),
+)
 
 
 class World(Protocol):
@@ -39,10 +48,35 @@ class World(Protocol):
         *,
         good: int = 0,
         bad: int = 0,
+        rescued: int = 0,
         client_error: int = 0,
         latency_ms: float | None = 10.0,
     ) -> None:
         """Requests that started at `at` and were answered, or should have been."""
+
+    def shadowed(
+        self,
+        model: str,
+        candidate: Application,
+        at: datetime,
+        *,
+        same: int = 0,
+        candidate_bad: int = 0,
+        stable_bad: int = 0,
+    ) -> None:
+        """Copies in shadow, by both outcomes."""
+
+    def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        """Predictions in shadow that were compared with stable's."""
+
+    def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        """Events that an application of the user's own counts: `ORDERS`."""
+
+    def trip(self, model: str, candidate: Application, at: datetime, *, requests: int, bad: int) -> None:
+        """The guard of one host replica stops the candidate, and shows it from the next scrape on."""
+
+    def let_go(self, candidate: Application) -> None:
+        """It does so no longer."""
 
     def restart_everything(self) -> None:
         """Every process starts again, under its old name; what was not scraped of it is gone."""
@@ -80,10 +114,35 @@ class FakeWorld:
         *,
         good: int = 0,
         bad: int = 0,
+        rescued: int = 0,
         client_error: int = 0,  # noqa: ARG002 no evidence
         latency_ms: float | None = 10.0,
     ) -> None:
-        self.metrics.answered(model, version, at, good=good, bad=bad, latency_ms=latency_ms)
+        self.metrics.answered(model, version, at, good=good, bad=bad, rescued=rescued, latency_ms=latency_ms)
+
+    def shadowed(
+        self,
+        model: str,
+        candidate: Application,
+        at: datetime,
+        *,
+        same: int = 0,
+        candidate_bad: int = 0,
+        stable_bad: int = 0,
+    ) -> None:
+        self.metrics.shadowed(model, candidate, at, same=same, candidate_bad=candidate_bad, stable_bad=stable_bad)
+
+    def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        self.metrics.agreed(model, candidate, at, good=good, bad=bad)
+
+    def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        self.metrics.counted(model, version, at, good=good, bad=bad)
+
+    def trip(self, model: str, candidate: Application, at: datetime, *, requests: int, bad: int) -> None:  # noqa: ARG002 a build is enough
+        self.metrics.trip(candidate, at, requests=requests, bad=bad)
+
+    def let_go(self, candidate: Application) -> None:
+        self.metrics.let_go(candidate)
 
     def restart_everything(self) -> None:
         """Counters are not evidence: nothing changes."""
@@ -142,16 +201,52 @@ class PrometheusWorld:
         *,
         good: int = 0,
         bad: int = 0,
+        rescued: int = 0,
         client_error: int = 0,
         latency_ms: float | None = 10.0,
     ) -> None:
-        who = {"model": model, "version": str(version.version), "build": version.build}
-        for outcome, count in (("good", good), ("bad", bad), ("client_error", client_error)):
+        who = _who(model, version)
+        for outcome, count in (("good", good), ("bad", bad), ("rescued", rescued), ("client_error", client_error)):
             for share in _halves(count):
                 self._count(at, promql.REQUESTS, {**who, "outcome": outcome}, share)
                 if latency_ms is not None and outcome != "client_error":
                     self._observe(at, who, latency_ms, share)
                 self._next_node = 1 - self._next_node
+
+    def shadowed(
+        self,
+        model: str,
+        candidate: Application,
+        at: datetime,
+        *,
+        same: int = 0,
+        candidate_bad: int = 0,
+        stable_bad: int = 0,
+    ) -> None:
+        for outcome, count in (("good_good", same), ("bad_good", candidate_bad), ("good_bad", stable_bad)):
+            self._count(at, promql.SHADOW, {**_who(model, candidate), "outcome": outcome}, count)
+
+    def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        for outcome, count in (("good", good), ("bad", bad)):
+            self._count(at, promql.AGREEMENT, {**_who(model, candidate), "outcome": outcome}, count)
+
+    def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        who = {"model": model, "version": str(version.version)}  # as most applications would: without the build
+        for result, count in (("ok", good), ("error", bad)):
+            for share in _halves(count):
+                self._count(at, ORDERS_METRIC, {**who, "result": result}, share)
+                self._next_node = 1 - self._next_node
+
+    def trip(self, model: str, candidate: Application, at: datetime, *, requests: int, bad: int) -> None:
+        self._count(at, promql.GUARD_REQUESTS, _who(model, candidate), requests)
+        self._count(at, promql.GUARD_BAD, _who(model, candidate), bad)
+
+    def let_go(self, candidate: Application) -> None:
+        guards = (promql.GUARD_REQUESTS, promql.GUARD_BAD)
+        for node, labels in list(self._counters):
+            told = dict(labels)
+            if told["__name__"] in guards and told["build"] == candidate.build:
+                del self._counters[node, labels]
 
     def restart_everything(self) -> None:
         self._counters = defaultdict(float, dict.fromkeys(self._counters, 0.0))
@@ -191,7 +286,7 @@ class PrometheusWorld:
         alive = [(n, labels, v) for (n, labels), v in self._counters.items() if n not in self.down]
         for node, labels, value in alive:
             told = dict(labels)
-            yield self._sample(node, labels, at_ms, self._spoiled.get((told["model"], told["build"]), value))
+            yield self._sample(node, labels, at_ms, self._spoiled.get((told["model"], told.get("build", "")), value))
         for node in (n for n in self.nodes if n not in self.down):
             for model in self.models:
                 yield self._sample(node, (("__name__", promql.HOSTS), ("model", model)), at_ms, 1.0)
@@ -218,6 +313,10 @@ class PrometheusWorld:
         for _, node, labels, count in (e for e in self._waiting if e[0] < before_ms):
             self._counters[node, labels] += count
         self._waiting = [e for e in self._waiting if e[0] >= before_ms]
+
+
+def _who(model: str, version: Application) -> dict[str, str]:
+    return {"model": model, "version": str(version.version), "build": version.build}
 
 
 def _halves(count: int) -> tuple[int, int]:

@@ -17,12 +17,13 @@ import pytest
 from pipelines.ports import EvidenceRequest, Metrics
 from pipelines.prometheus_server import PrometheusServer
 from policies.counting import last_edge, moment
-from policies.model import Application, Counts, Evidence, Objective, Sli
-from tests.contracts.metrics_worlds import WIDTH, FakeWorld, PrometheusWorld, World
+from policies.model import Application, Counts, Discordant, Evidence, Objective, Sli
+from tests.contracts.metrics_worlds import ORDERS, WIDTH, FakeWorld, PrometheusWorld, World
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 ERRORS = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
 LATENCY = Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200.0)
+AGREEMENT = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.98)
 STABLE = Application(version=1, digest="sha256:" + "1" * 64)
 CANDIDATE = Application(version=2, digest="sha256:" + "2" * 64)
 MODEL = "fraud"
@@ -192,6 +193,186 @@ def test_answers_that_never_reached_the_versions_server_have_no_latency(world: W
 
     assert ask(world.metrics, begin + 2 * WIDTH, begin, objective=LATENCY).candidate == Counts()
     assert ask(world.metrics, begin + 2 * WIDTH, begin).candidate == Counts(10, 10)
+
+
+def test_what_stable_answered_in_the_candidates_place_is_bad_and_told(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, good=90, bad=2, rescued=8)
+    world.answered(MODEL, CANDIDATE, begin + WIDTH, good=5)
+    world.scrape(begin + 3 * WIDTH)
+
+    evidence = ask(world.metrics, begin + 3 * WIDTH, begin)
+
+    assert [b.candidate for b in evidence.bins] == [Counts(100, 10), Counts(5, 0), Counts()]
+    assert [b.rescued for b in evidence.bins] == [8, 0, 0]
+
+
+def test_the_pairs_that_differ_are_told_where_there_was_shadow(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, good=95, bad=5)
+    world.shadowed(MODEL, CANDIDATE, begin, same=93, candidate_bad=5, stable_bad=2)
+    world.shadowed(MODEL, CANDIDATE, begin + WIDTH, same=10)
+    world.answered(MODEL, CANDIDATE, begin + 2 * WIDTH, good=10)
+    world.scrape(begin + 3 * WIDTH)
+
+    evidence = ask(world.metrics, begin + 3 * WIDTH, begin)
+
+    assert [b.pairs for b in evidence.bins] == [Discordant(candidate=5, stable=2), Discordant(), None]
+    assert evidence.candidate == Counts(110, 5)
+
+
+def test_latency_cannot_tell_who_was_rescued_and_knows_no_pairs(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, good=10, rescued=3)
+    world.shadowed(MODEL, CANDIDATE, begin, same=13)
+    world.scrape(begin + WIDTH)
+
+    (only,) = ask(world.metrics, begin + WIDTH, begin, objective=LATENCY).bins
+
+    assert (only.candidate, only.rescued, only.pairs) == (Counts(13, 0), None, None)
+
+
+def test_agreement_is_the_candidates_alone(world: World, begin: datetime) -> None:
+    world.agreed(MODEL, CANDIDATE, begin, good=97, bad=3)
+    world.agreed(MODEL, STABLE, begin, good=50)  # of its own rollout, long ago
+    world.agreed(MODEL, CANDIDATE, begin + WIDTH, good=20)
+    world.scrape(begin + 3 * WIDTH)
+
+    evidence = ask(world.metrics, begin + 3 * WIDTH, begin, objective=AGREEMENT)
+
+    assert evidence.source.available, evidence.source.reason
+    assert [b.candidate for b in evidence.bins] == [Counts(100, 3), Counts(20, 0), Counts()]
+    assert {b.stable for b in evidence.bins} == {Counts()}
+    assert {(b.rescued, b.pairs) for b in evidence.bins} == {(None, None)}
+
+
+def test_a_documents_own_counters_are_counted_as_ours(world: World, begin: datetime) -> None:
+    world.counted(MODEL, CANDIDATE, begin, good=40, bad=6)
+    world.counted(MODEL, STABLE, begin + SECOND, good=300, bad=1)
+    world.scrape(begin + WIDTH)
+    world.restart_everything()
+    world.counted(MODEL, CANDIDATE, begin + 2 * WIDTH, good=3, bad=1)
+    world.scrape(begin + 3 * WIDTH)
+
+    evidence = ask(world.metrics, begin + 3 * WIDTH, begin, objective=ORDERS)
+
+    assert evidence.source.available, evidence.source.reason
+    assert [b.candidate for b in evidence.bins] == [Counts(46, 6), Counts(), Counts(4, 1)]
+    assert evidence.stable == Counts(301, 1)
+
+
+def test_a_documents_own_counters_without_an_error_series_are_zero_errors_of_n(world: World, begin: datetime) -> None:
+    world.counted(MODEL, CANDIDATE, begin, good=40)
+    world.scrape(begin + WIDTH)
+
+    assert ask(world.metrics, begin + WIDTH, begin, objective=ORDERS).candidate == Counts(40, 0)
+
+
+def test_a_documents_own_counters_that_nobody_shows_are_zero_of_zero(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, good=40)
+    world.scrape(begin + WIDTH)
+
+    evidence = ask(world.metrics, begin + WIDTH, begin, objective=ORDERS)
+
+    assert evidence.source.available
+    assert evidence.candidate == evidence.stable == Counts()
+
+
+# --- a service's own past -----------------------------------------------------------------------------------------
+
+
+def test_the_services_own_day_before_a_rollout_is_asked_for_like_a_candidates(world: World, begin: datetime) -> None:
+    now = begin + 8 * WIDTH
+    for k in range(8):
+        world.answered(MODEL, STABLE, begin + k * WIDTH, good=50, bad=k % 2)
+    world.scrape(now)
+
+    past = ask(world.metrics, now, now - timedelta(days=1), candidate=STABLE, stable=None)
+
+    assert past.source.available, past.source.reason
+    assert len(past.bins) == 5760
+    assert [b.candidate for b in past.bins[-8:]] == [Counts(50 + k % 2, k % 2) for k in range(8)]
+    assert past.stable == Counts()
+
+
+def test_a_rollout_after_it_and_beside_it_is_answered_as_by_a_new_door(world: World, begin: datetime) -> None:
+    """One that is asked for in the same look, and one whose window begins within the past that was asked for."""
+    looks = []
+    for k in range(6):
+        world.answered(MODEL, STABLE, begin + k * WIDTH, good=50, bad=k % 2)
+        world.answered(MODEL, CANDIDATE, begin + k * WIDTH, good=5)
+        world.scrape(begin + (k + 1) * WIDTH)
+        now = begin + (k + 1) * WIDTH
+        ask(world.metrics, now, now - timedelta(hours=1), candidate=STABLE, stable=None)
+        looks.append(ask(world.metrics, now, begin + 2 * WIDTH))
+
+    afresh = ask(world.another_door(), now, begin + 2 * WIDTH)
+    alone = ask(world.metrics, now, begin + 3 * WIDTH, candidate=STABLE, stable=None)
+
+    assert looks[-1] == afresh
+    assert len(afresh.bins) == 4
+    assert [b.candidate for b in alone.bins] == [Counts(51, 1), Counts(50, 0), Counts(51, 1)]
+
+
+def test_a_window_that_begins_earlier_than_the_one_before_is_answered_whole(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, good=5)
+    world.answered(MODEL, CANDIDATE, begin + 3 * WIDTH, good=7)
+    world.scrape(begin + 4 * WIDTH)
+    late = ask(world.metrics, begin + 4 * WIDTH, begin + 2 * WIDTH)
+
+    whole = ask(world.metrics, begin + 4 * WIDTH, begin)
+
+    assert late.candidate == Counts(7, 0)
+    assert [b.candidate for b in whole.bins] == [Counts(5, 0), Counts(), Counts(), Counts(7, 0)]
+
+
+# --- guards -------------------------------------------------------------------------------------------------------
+
+
+def request(candidate: Application = CANDIDATE, model: str = MODEL) -> EvidenceRequest:
+    since = datetime(2026, 11, 23, tzinfo=UTC)
+    return EvidenceRequest(model=model, candidate=candidate, stable=STABLE, objectives=(ERRORS,), since=since)
+
+
+def test_a_guard_that_has_stopped_the_candidate_is_seen_with_its_counts(world: World, begin: datetime) -> None:
+    world.answered(MODEL, CANDIDATE, begin, rescued=3)
+    world.scrape(begin + WIDTH)
+    before = world.metrics.trips([request()], begin + WIDTH)
+    world.trip(MODEL, CANDIDATE, begin + WIDTH + SECOND, requests=7, bad=3)
+    world.scrape(begin + 4 * WIDTH)
+
+    after = world.metrics.trips([request()], begin + 4 * WIDTH)
+
+    assert before == {}
+    assert (after[MODEL].build, after[MODEL].hosts) == (CANDIDATE.build, 1)
+    assert (after[MODEL].requests, after[MODEL].bad) == (7, 3)
+    assert begin + WIDTH < after[MODEL].at <= begin + 2 * WIDTH
+
+
+def test_a_trip_is_of_one_build_of_one_model(world: World, begin: datetime) -> None:
+    rebuilt = Application(version=2, digest="sha256:" + "3" * 64)
+    world.trip(MODEL, CANDIDATE, begin, requests=3, bad=3)
+    world.scrape(begin + 2 * WIDTH)
+
+    assert world.metrics.trips([request(rebuilt)], begin + 2 * WIDTH) == {}
+    assert world.metrics.trips([request()], begin + 2 * WIDTH).keys() == {MODEL}
+
+
+def test_a_guard_that_shows_nothing_any_more_has_let_go(world: World, begin: datetime) -> None:
+    world.trip(MODEL, CANDIDATE, begin, requests=3, bad=3)
+    world.scrape(begin + 2 * WIDTH)
+    world.let_go(CANDIDATE)
+    world.scrape(begin + 8 * WIDTH)
+
+    assert world.metrics.trips([request()], begin + 8 * WIDTH) == {}
+
+
+def test_a_backend_that_is_away_shows_no_trip(world: World, begin: datetime) -> None:
+    world.trip(MODEL, CANDIDATE, begin, requests=3, bad=3)
+    world.scrape(begin + 2 * WIDTH)
+    world.go_away()
+    away = world.metrics.trips([request()], begin + 2 * WIDTH)
+    world.come_back()
+
+    assert away == {}
+    assert MODEL in world.metrics.trips([request()], begin + 2 * WIDTH)
 
 
 # --- processes that come and go ---------------------------------------------------------------------------------

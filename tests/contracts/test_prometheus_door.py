@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import itertools
 import json
@@ -16,13 +17,14 @@ import pytest
 from pipelines.ports import EvidenceRequest
 from pipelines.processes import LOOPBACK
 from pipelines.prometheus_server import PrometheusServer
-from policies.counting import last_edge, milliseconds, moment
+from policies.counting import first_edge, last_edge, milliseconds, moment
 from policies.documents import PrometheusTarget
 from policies.errors import BadInput
-from policies.model import Application, Counts, Evidence, Objective, Sli
+from policies.model import Application, Counts, Evidence, Objective, Queries, Sli
+from policies.query_templates import bucket_pair
 from serving_runtime import promql
 from serving_runtime.prometheus import BINS_PER_QUERY, PrometheusMetrics
-from tests.contracts.metrics_worlds import WIDTH, PrometheusWorld
+from tests.contracts.metrics_worlds import ORDERS, ORDERS_METRIC, WIDTH, PrometheusWorld
 from tests.contracts.prometheus_push import Sample, push
 
 pytestmark = pytest.mark.real
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.real
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 ERRORS = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
 LATENCY = Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200.0)
+AGREEMENT = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.98)
 STABLE = Application(version=1, digest="sha256:" + "1" * 64)
 CANDIDATE = Application(version=2, digest="sha256:" + "2" * 64)
 
@@ -369,3 +372,315 @@ def test_a_rollout_that_was_forgotten_for_months_is_not_read(world: PrometheusWo
 
     assert not evidence.source.available
     assert "too long ago" in evidence.source.reason
+
+
+# --- a document's own queries ---------------------------------------------------------------------------------
+
+OURS = 'model=~"{{model}}",version=~"{{version}}"'
+
+
+def of(total: str, *, good: str = "", bad: str = "") -> Objective:
+    return Objective(name="own", sli=Sli.QUERIES, target=0.99, queries=Queries(total=total, good=good, bad=bad))
+
+
+def summed(selector: str) -> str:
+    return f"sum by (model, version) (increase({selector}[{{{{window}}}}]))"
+
+
+TOTAL = f"{summed(f'app_total{{{OURS}}}')} + 0"
+ESTIMATED = of(TOTAL, bad=f"{summed(f'app_failed{{{OURS}}}')} + 0")
+"""The same as counters, but no form that is known to be."""
+
+
+def own(name: str, version: str = "2", **more: str) -> dict[str, str]:
+    return {"__name__": name, "model": "fraud", "version": version, "job": "app", "instance": "app:1", **more}
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        of(f"app_total{{{OURS}}}", good=f'app_total{{{OURS},result="ok"}}'),
+        of(f"app_total{{{OURS}}}", bad=f'app_total{{{OURS},result!="ok",}}'),
+        of(summed(f"app_total{{{OURS}}}"), bad=f'increase(app_total{{{OURS},result="error"}}[{{{{ window }}}}])'),
+        of(
+            f"app_total{{{OURS.replace(chr(34), chr(39))}}}",
+            good=f'app_total{{{OURS.replace(chr(34), "`")},result="ok"}}',
+        ),
+    ],
+)
+def test_counters_are_counted_exactly_however_they_are_written(
+    world: PrometheusWorld, begin: datetime, objective: Objective
+) -> None:
+    world.scrape(begin + 3 * WIDTH)
+    before, first, second = begin - SECOND, begin + 2 * SECOND, begin + 20 * SECOND
+    series(world, own("app_total", result="ok"), (before, 100.0), (first, 130.0), (second, 4.0))
+    series(world, own("app_total", result="error"), (second, 3.0))  # from its first scrape on it counts
+    series(world, own("app_total", "1", result="ok", route="/a"), (before, 7.0), (first, 8.0))
+    series(world, own("app_total", "1", result="ok", route="/b"), (before, 7.0), (first, 9.0))
+
+    evidence = ask(PrometheusMetrics(world.target), begin + 3 * WIDTH, begin, objective)
+
+    assert evidence.source.available, evidence.source.reason
+    assert [b.candidate for b in evidence.bins] == [Counts(30, 0), Counts(4 + 3, 3), Counts()]
+    assert evidence.stable == Counts(3, 0)
+
+
+def test_the_buckets_of_any_histogram_are_counts_of_what_is_up_to_an_edge(
+    world: PrometheusWorld, begin: datetime
+) -> None:
+    for le, value in (("0.5", 40.0), ("1", 45.0), ("+Inf", 50.0)):
+        series(world, own("wait_seconds_bucket", le=le), (begin + SECOND, value))
+    world.scrape(begin + WIDTH)
+    selector = f"wait_seconds_bucket{{{OURS}}}"
+    edges = {0.5: Counts(50, 10), 1.0: Counts(50, 5)}
+
+    for edge, counts in edges.items():
+        within = dataclasses.replace(ERRORS, sli=Sli.QUERIES, queries=bucket_pair(selector, edge, within_is_good=True))
+        assert ask(PrometheusMetrics(world.target), begin + WIDTH, begin, within).candidate == counts
+    above = dataclasses.replace(ERRORS, sli=Sli.QUERIES, queries=bucket_pair(selector, 0.5, within_is_good=False))
+    assert ask(PrometheusMetrics(world.target), begin + WIDTH, begin, above).candidate == Counts(50, 40)
+    none = dataclasses.replace(ERRORS, sli=Sli.QUERIES, queries=bucket_pair(selector, 0.7, within_is_good=True))
+    assert (
+        "no bucket that ends at this edge"
+        in ask(PrometheusMetrics(world.target), begin + WIDTH, begin, none).source.reason
+    )
+
+
+def test_an_expression_is_evaluated_once_for_each_wider_bin(world: PrometheusWorld, begin: datetime) -> None:
+    start = moment(first_edge(begin, 4 * WIDTH))
+    until = start + 16 * WIDTH
+    world.scrape(until)
+    edges = [start - 8 * WIDTH + k * WIDTH for k in range(24)]
+    series(world, own("app_total"), *((at, 4.0 * k) for k, at in enumerate(edges)))
+    series(world, own("app_failed"), *((at, float(k)) for k, at in enumerate(edges)))
+
+    evidence = ask(PrometheusMetrics(world.target), until, begin, ESTIMATED)
+
+    assert evidence.source.available, evidence.source.reason
+    assert evidence.width == 4 * WIDTH
+    assert [b.start for b in evidence.bins] == [start + k * 4 * WIDTH for k in range(4)]
+    assert all(b.candidate.total == pytest.approx(16) for b in evidence.bins)
+    assert all(b.candidate.bad == pytest.approx(4) for b in evidence.bins)
+
+
+def value(objective: Objective, expression: str) -> Objective:
+    """The objective, with another query of what is bad, evaluated too."""
+    assert objective.queries
+    bad = f"{summed(f'app_failed{{{OURS}}}')} {expression}"
+    return dataclasses.replace(objective, queries=dataclasses.replace(objective.queries, bad=bad))
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (value(ESTIMATED, "/ 0"), "the query of bad is inf for version 2"),
+        (value(ESTIMATED, "* -1"), "the query of bad is -"),
+        (value(ESTIMATED, "+ 1000"), "contradict each other"),
+        (value(ESTIMATED, "+ increase(x)"), "refused the query"),
+        (of(TOTAL, bad=f"increase(app_failed{{{OURS}}}[{{{{window}}}}]) + 0"), "several series"),
+        (of(TOTAL, bad=f"sum(increase(app_failed{{{OURS}}}[{{{{window}}}}])) + 0"), "without the labels"),
+    ],
+)
+def test_an_expression_that_is_no_count_is_unavailable(
+    world: PrometheusWorld, begin: datetime, objective: Objective, words: str
+) -> None:
+    world.scrape(begin + 8 * WIDTH)
+    for name, instance in (("app_total", "a"), ("app_failed", "a"), ("app_failed", "b")):
+        labels = own(name, instance=instance)
+        series(world, labels, *((begin + k * WIDTH, 1.0 + k) for k in range(8)))
+
+    evidence = ask(PrometheusMetrics(world.target), begin + 8 * WIDTH, begin, objective)
+
+    assert not evidence.source.available
+    assert words in evidence.source.reason, evidence.source.reason
+
+
+def test_not_a_number_and_nothing_are_no_data(world: PrometheusWorld, begin: datetime) -> None:
+    world.scrape(begin + 8 * WIDTH)
+    series(world, own("app_total"), *((begin + k * WIDTH, 10.0 * k) for k in range(8)))
+    series(world, own("app_failed"), *((begin + k * WIDTH, 0.0) for k in range(8)))
+    nothing_by_nothing = value(ESTIMATED, f"/ {summed(f'app_failed{{{OURS}}}')}")
+    counters = of(f"app_total{{{OURS}}}", bad=f"app_none{{{OURS}}}")
+    series(world, own("app_none"), (begin + SECOND, float("nan")))
+
+    for objective in (nothing_by_nothing, counters):
+        evidence = ask(PrometheusMetrics(world.target), begin + 8 * WIDTH, begin, objective)
+        assert evidence.source.available, evidence.source.reason
+        assert evidence.candidate.total > 0
+        assert evidence.candidate.bad == 0
+
+
+def test_a_query_of_good_that_finds_nothing_anywhere_is_no_service_that_fails_everything(
+    world: PrometheusWorld, begin: datetime
+) -> None:
+    series(world, own("app_total"), (begin + SECOND, 10.0))
+    world.scrape(begin + WIDTH)
+    objective = of(f"app_total{{{OURS}}}", good=f'app_total{{{OURS},result="okay"}}')
+
+    unknown = ask(PrometheusMetrics(world.target), begin + WIDTH, begin, objective)
+    series(world, own("app_total", "1", result="okay"), (begin + SECOND, 90.0))
+    known = ask(PrometheusMetrics(world.target), begin + WIDTH, begin, objective)
+
+    assert "is it right?" in unknown.source.reason
+    assert known.candidate == Counts(10, 10)
+    assert known.stable == Counts(90, 0)
+
+
+def test_two_builds_of_one_version_need_a_label_that_tells_them_apart(world: PrometheusWorld, begin: datetime) -> None:
+    rebuilt = Application(version=2, digest="sha256:" + "3" * 64)
+    objective = of(f"app_total{{{OURS}}}", bad=f"app_failed{{{OURS}}}")
+    both = EvidenceRequest(model="fraud", candidate=CANDIDATE, stable=rebuilt, objectives=(objective,), since=begin)
+    series(world, own("app_total", build=CANDIDATE.build), (begin + SECOND, 10.0))
+    series(world, own("app_total", build=rebuilt.build), (begin + SECOND, 20.0))
+    world.scrape(begin + WIDTH)
+
+    (told,) = PrometheusMetrics(world.target).evidence([both], begin + WIDTH)["fraud"]
+    series(world, own("app_total"), (begin + SECOND, 10.0))
+    (untold,) = PrometheusMetrics(world.target).evidence([both], begin + WIDTH)["fraud"]
+
+    assert (told.candidate, told.stable) == (Counts(10, 0), Counts(20, 0))
+    assert "no label build" in untold.source.reason
+
+
+@pytest.mark.parametrize(
+    ("up", "words"),
+    [
+        ([(1, 1.0), (2, 1.0), (3, 0.0)], "job app: 1 of 1 scrape targets down"),
+        ([(-14, 1.0), (-13, 1.0), (-12, 1.0)], "job app: stale"),
+        ([(1, 1.0), (2, 1.0), (3, 1.0)], ""),
+        ([(-8, 1.0), (-4, 1.0), (0, 1.0)], ""),  # every minute, and that is its way
+    ],
+)
+def test_the_targets_of_its_counters_must_be_well(
+    world: PrometheusWorld, begin: datetime, up: list[tuple[int, float]], words: str
+) -> None:
+    world.scrape(begin + 3 * WIDTH)
+    series(world, {"__name__": "up", "job": "app", "instance": "app:1"}, *((begin + k * WIDTH, v) for k, v in up))
+    series(world, own("app_total"), (begin + SECOND, 10.0))
+    objective = of(f"app_total{{{OURS}}}", bad=f"app_failed{{{OURS}}}")
+
+    evidence = ask(PrometheusMetrics(world.target), begin + 3 * WIDTH, begin, objective)
+
+    assert words in evidence.source.reason
+    assert evidence.source.available == (not words)
+    assert ask(PrometheusMetrics(world.target), begin + 3 * WIDTH, begin).source.available
+
+
+def test_a_query_counts_in_its_own_environment_only(
+    world: PrometheusWorld, prometheus: PrometheusServer, begin: datetime
+) -> None:
+    other = PrometheusWorld(prometheus.url, world.environment + ".*", begin)
+    for somewhere, bad in ((world, 1), (other, 50)):
+        somewhere.counted("fraud", CANDIDATE, begin, good=100, bad=bad)
+        somewhere.scrape(begin + 2 * WIDTH)
+
+    assert ask(PrometheusMetrics(world.target), begin + 2 * WIDTH, begin, ORDERS).candidate == Counts(101, 1)
+
+
+@pytest.mark.parametrize("quote", ['"', "'", "`"])
+@pytest.mark.parametrize("name", ["a.b", "quo\"te's", "back\\slash", "new\nline", "a|b", "ü-{}`"])
+def test_a_models_name_is_never_taken_for_syntax_in_a_document_either(
+    world: PrometheusWorld, begin: datetime, name: str, quote: str
+) -> None:
+    world.models = [name]
+    world.counted(name, CANDIDATE, begin, good=9, bad=1)
+    for near in ("aXb", "a", "b"):
+        world.counted(near, CANDIDATE, begin, bad=99)
+    world.scrape(begin + 2 * WIDTH)
+    selector = ORDERS_METRIC + "{" + OURS.replace('"', quote)
+    objective = of(selector + "}", bad=selector + ',result="error"}')
+
+    answers = PrometheusMetrics(world.target).evidence([request(begin, name, objective)], begin + 2 * WIDTH)
+
+    assert answers[name][0].source.available, answers[name][0].source.reason
+    assert answers[name][0].candidate == Counts(10, 1)
+
+
+def test_a_partial_answer_to_a_query_is_unavailable(answering: Answering, begin: datetime) -> None:
+    body = result("vector", [], warnings=["one store did not answer"])
+    door = PrometheusMetrics(PrometheusTarget(url=answering.start(body), scrape_interval=WIDTH))
+
+    assert "in part only" in ask(door, begin + WIDTH, begin, ESTIMATED).source.reason
+
+
+# --- a service's own past, and what stays in memory -------------------------------------------------------------
+
+
+def test_a_look_at_twenty_models_is_a_query_for_each_count_and_not_for_each_model(
+    world: PrometheusWorld, prometheus: PrometheusServer, begin: datetime
+) -> None:
+    world.models = [f"model-{i}" for i in range(20)]
+    for model in world.models:
+        world.answered(model, CANDIDATE, begin, good=10)
+        world.agreed(model, CANDIDATE, begin, good=10)
+        world.counted(model, CANDIDATE, begin, good=10)
+    world.scrape(begin + 2 * WIDTH)
+    door = PrometheusMetrics(world.target)
+    requests = [request(begin, model, ERRORS, LATENCY, AGREEMENT, ORDERS) for model in world.models]
+
+    before = queries(prometheus)
+    door.evidence(requests, begin + 2 * WIDTH)
+    first = queries(prometheus) - before
+    world.scrape(begin + 3 * WIDTH)
+    answers = door.evidence(requests, begin + 3 * WIDTH)
+    second = queries(prometheus) - before - first
+    door.trips(requests, begin + 3 * WIDTH)
+    guards = queries(prometheus) - before - first - second
+
+    counts = 1 + 1 + 1 + 2  # errors, latency, agreement; a pair of queries is two
+    assert first == 1 + counts + counts  # and the baselines, once
+    assert second == 1 + counts
+    assert guards == 1
+    assert all(e.candidate == Counts(10, 0) for some in answers.values() for e in some)
+
+
+def test_expressions_of_many_models_are_one_query_too(
+    world: PrometheusWorld, prometheus: PrometheusServer, begin: datetime
+) -> None:
+    world.models = [f"model-{i}" for i in range(20)]
+    world.scrape(begin + 8 * WIDTH)
+    before = queries(prometheus)
+
+    PrometheusMetrics(world.target).evidence(
+        [request(begin, model, ESTIMATED) for model in world.models], begin + 8 * WIDTH
+    )
+
+    assert queries(prometheus) - before == 1 + 1
+
+
+def test_a_day_that_moves_on_is_read_once(
+    world: PrometheusWorld, prometheus: PrometheusServer, begin: datetime
+) -> None:
+    door, day = PrometheusMetrics(world.target), timedelta(days=1)
+    costs = []
+    for k in range(1, 4):
+        now = begin + k * WIDTH
+        world.answered("fraud", STABLE, now - SECOND, good=10)
+        world.scrape(now)
+        before = queries(prometheus)
+        past = EvidenceRequest(model="fraud", candidate=STABLE, stable=None, objectives=(ERRORS,), since=now - day)
+        (evidence,) = door.evidence([past], now)["fraud"]
+        costs.append(queries(prometheus) - before)
+        assert len(evidence.bins) == 5760
+        assert evidence.candidate == Counts(10 * k, 0)
+
+    assert costs == [1 + 1 + 3, 1 + 1, 1 + 1]  # health, baselines, a day in pieces; then what is new
+    (kept,) = door._ledgers.values()
+    assert len(kept.bins) == 5760
+
+
+def test_what_nobody_asks_for_is_let_go_and_answered_the_same_later(world: PrometheusWorld, begin: datetime) -> None:
+    world.answered("fraud", CANDIDATE, begin, good=10, bad=1)
+    world.answered("fraud", STABLE, begin, good=10)
+    world.scrape(begin + 3 * WIDTH)
+    door = PrometheusMetrics(world.target)
+    first = ask(door, begin + 3 * WIDTH, begin)
+    past = EvidenceRequest(model="fraud", candidate=STABLE, stable=None, objectives=(ERRORS,), since=begin)
+    door.evidence([past], begin + 3 * WIDTH)
+    assert len(door._ledgers) == 2, "one question does not forget another"
+
+    world.scrape(begin + 80 * WIDTH)
+    door.evidence([past], begin + 80 * WIDTH)
+
+    assert len(door._ledgers) == 1
+    assert ask(door, begin + 80 * WIDTH, begin).bins[:3] == first.bins

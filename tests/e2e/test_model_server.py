@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import requests
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
 
 pytestmark = pytest.mark.real
+_log = logging.getLogger(__name__)
 
 MODEL_FILE = Path(__file__).parents[1] / "fakes" / "served_model.py"
 NAME, SLUG = "served model #1", "served-model"  # a name that no URI could hold as it is
@@ -48,11 +50,12 @@ BODIES = [
 
 @dataclasses.dataclass(frozen=True)
 class Registry:
-    """A real store with three versions: 1 fails on 13, 2 does not, 3 cannot be loaded."""
+    """A real store with versions: 1 fails on 13, 2 does not, 3 cannot be loaded, 4 fails while `breaks` is there."""
 
     uri: str
     folders: Mapping[int, Path]
     digests: Mapping[int, str]
+    breaks: Path
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     example = pd.DataFrame({"x": [1.0]})
     signature = infer_signature(example, [1.0], params={"plus": 0.0})
     experiment = mlflow.create_experiment("served", artifact_location=(folder / "artifacts").as_uri())
-    configs = [{"scale": 1.0}, {"scale": 2.0, "unlucky": False}, {"refuses": "no weights today"}]
+    breaks = folder / "breaks"
+    configs: list[dict[str, Any]] = [
+        {"scale": 1.0},
+        {"scale": 2.0, "unlucky": False},
+        {"refuses": "no weights today"},
+        {"breaks": str(breaks)},
+    ]
     for config in configs:
         with mlflow.start_run(experiment_id=experiment):
             mlflow.pyfunc.log_model(
@@ -82,10 +91,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
             )
     mlflow.set_tracking_uri(before)
     folders = {}
-    for version in (1, 2, 3):
+    for version in range(1, len(configs) + 1):
         (folder / str(version)).mkdir()
         folders[version] = registry_download(NAME, version, uri)(folder / str(version))
-    return Registry(uri, folders, {version: digest_of(path) for version, path in folders.items()})
+    return Registry(uri, folders, {version: digest_of(path) for version, path in folders.items()}, breaks)
 
 
 class Serving:
@@ -148,6 +157,15 @@ class Serving:
 
         wait_until(in_place, READY_S, f"revision {revision} in place")
 
+    def wait_for(self, version: int) -> None:
+        """Until that version could answer."""
+
+        def running() -> bool:
+            shown = self._ray.cluster.observe().applications.get(name(version))
+            return shown is not None and shown.status is ApplicationStatus.RUNNING
+
+        wait_until(running, READY_S, f"version {version} to run")
+
     def failure(self, application: str) -> str:
         """Why it cannot start, in Serve's words; waits until Serve gives up."""
 
@@ -166,14 +184,16 @@ class Serving:
         return answer
 
     def counts(self, metric: str) -> Counter[tuple[str, str]]:
-        """Counts by version and outcome, as Ray exports them now."""
+        """Values by version and outcome (of a gauge: ""), as Ray exports them now."""
         counts: Counter[tuple[str, str]] = Counter()
         for group in json.loads(self._ray.discovery.read_text()):
             for target in group["targets"]:
                 for line in requests.get(f"http://{target}/metrics", timeout=ANSWER_S).text.splitlines():
                     if line.startswith(f"{metric}{{") and f'model="{SLUG}"' in line:
                         labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
-                        counts[labels.get("version", ""), labels["outcome"]] += int(float(line.rsplit(" ", 1)[1]))
+                        counts[labels.get("version", ""), labels.get("outcome", "")] += int(
+                            float(line.rsplit(" ", 1)[1])
+                        )
         return counts
 
 
@@ -295,6 +315,86 @@ def test_shadow_counts_pairs_and_users_see_stable(serving: Serving) -> None:
         "the candidate did better",
     )
     assert serving.counts(pairs)["2", "dropped"] == before["2", "dropped"]
+
+
+def test_predictions_are_compared_in_shadow(serving: Serving) -> None:
+    """The candidate doubles: only of 0 does it predict the same."""
+    serving.put(split=split(shadow=True, agreement={"tolerance": 0.01}))
+    agreement = "ray_sluice_agreement_total"
+    wait_until(lambda: ("2", "bad") in serving.counts(agreement), LIVE_S, "series that start at 0")
+    before = serving.counts(agreement)
+    wait_until(
+        lambda: serving.invoke(0).ok and serving.counts(agreement)["2", "good"] > before["2", "good"],
+        LIVE_S,
+        "an agreement that is counted",
+    )
+    assert serving.counts(agreement)["2", "bad"] == before["2", "bad"]
+    for _ in range(3):
+        serving.invoke(0, 5)
+    wait_until(lambda: serving.counts(agreement)["2", "bad"] == before["2", "bad"] + 3, LIVE_S, "disagreements")
+
+
+class Users:
+    """Steady load by several users at once; counts what they get."""
+
+    def __init__(self, serving: Serving, number: int) -> None:
+        self.answers: Counter[tuple[int, str]] = Counter()
+        self._serving, self._stop = serving, threading.Event()
+        self._threads = [threading.Thread(target=self._load) for _ in range(number)]
+
+    def _load(self) -> None:
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                answer = self._serving.invoke(3, session=session)
+                self.answers[answer.status_code, answer.headers[VERSION_HEADER]] += 1
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(ANSWER_S)
+
+
+@pytest.mark.parametrize("good_first", [0, 500])
+def test_a_candidate_that_fails_every_request_is_out_of_traffic_within_10_of_them_and_a_second(
+    serving: Serving, registry: Registry, good_first: int
+) -> None:
+    """At 50 % under steady load of 8 users; from its first request on, and after it was good for a while."""
+    registry.breaks.unlink(missing_ok=True)
+    fourth = serving.application(4, serving.user_config(4, 1))
+    serving.put(fourth)
+    serving.wait_for(4)
+    requests_total, guard_bad = "ray_sluice_version_requests_total", "ray_sluice_guard_bad"
+    wait_until(lambda: not serving.counts(guard_bad), LIVE_S, "no guard that has tripped")
+    rescued_before = serving.counts(requests_total)["4", "rescued"]
+    if not good_first:
+        registry.breaks.touch()
+    to_fourth = split(application=name(4), version=4, build=f"{4:08x}", weight_percent=50)
+    with Users(serving, 8) as users:
+        wait_until(lambda: users.answers[200, "1"] > 20, LIVE_S, "load")
+        serving.put(fourth, split={**to_fourth, "guard": {"allowed": 0.01, "alpha": 0.001}})
+        if good_first:
+            wait_until(lambda: users.answers[200, "4"] >= good_first, LIVE_S, "good answers by the candidate")
+            registry.breaks.touch()
+        wait_until(lambda: serving.counts(guard_bad)["4", ""] > 0, LIVE_S, "the guard's trip")
+        asked = [float(line) for line in registry.breaks.read_text().splitlines()]
+        by_stable = users.answers[200, "1"]
+        wait_until(lambda: users.answers[200, "1"] > by_stable + 200, LIVE_S, "stable to answer")
+    assert [float(line) for line in registry.breaks.read_text().splitlines()] == asked, "it was asked after the trip"
+    seconds = asked[-1] - asked[0]
+    _log.info("after %d good answers: %d requests in %.3f s; %s", good_first, len(asked), seconds, users.answers)
+    assert len(asked) <= 10
+    assert seconds <= 1.0
+    assert {status for status, _ in users.answers} == {200}
+    rescued = serving.counts(requests_total)["4", "rescued"] - rescued_before
+    assert rescued == len(asked)
+    assert 3 <= serving.counts(guard_bad)["4", ""] <= rescued
+    serving.put()
+    wait_until(lambda: not serving.counts(guard_bad), LIVE_S, "the trip to end with the split")
 
 
 def test_a_candidate_that_is_killed_under_load_fails_no_request(serving: Serving) -> None:

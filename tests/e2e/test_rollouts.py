@@ -470,7 +470,7 @@ def test_status_says_of_every_model_what_serves_and_why_it_waits(world: World) -
 
 
 def test_history_tells_a_rollback_with_its_arithmetic(world: World, story: Story) -> None:
-    told = world.sluice("history", "--model", FAULTY)
+    told = world.sluice("history", "--model", FAULTY, "--long")
     assert told.returncode == 0, told.stderr
     assert f"{FAULTY} ({ENVIRONMENT}) v3 over v2: rolled_back" in told.stdout
     assert "SLO allows 3 %" in told.stdout

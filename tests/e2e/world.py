@@ -28,11 +28,12 @@ from pipelines.demo.stack import DemoStack
 from pipelines.local_stack import ENVIRONMENT, REPO, LocalStack
 from pipelines.processes import log_end
 from policies.config_repo_documents import parse_repo
+from policies.documents import RolloutPolicy
 from policies.layout import release_path, serve_path
 from policies.model import Application, ApplicationStatus, HistoryRecord, Phase, Release, Settings
 from policies.stored_documents import release_text
 from registry_bridge.mlflow_registry import MlflowRegistry
-from serving_runtime.serve_config import render
+from serving_runtime.serve_config import ToServe, render
 from serving_runtime.serve_config import text as serve_text
 from tests.conditions import wait_until
 from tests.e2e.brisk_documents import RATE
@@ -129,9 +130,13 @@ class World:
     def _commit_releases(self, releases: Mapping[str, Release]) -> None:
         tip = self.stack.repo.read()
         documents = parse_repo(tip.files).models
-        pairs = [(release, documents[model]) for model, release in releases.items()]
+        policy = RolloutPolicy(name="default")  # nothing is rolled out: it says nothing
+        served = [
+            ToServe(release=release, model=documents[model], policy=policy, objectives=())
+            for model, release in releases.items()
+        ]
         changes = {release_path(ENVIRONMENT, model): release_text(release) for model, release in releases.items()}
-        changes[serve_path(ENVIRONMENT)] = serve_text(render(pairs, tracking_uri=self.stack.tracking_uri))
+        changes[serve_path(ENVIRONMENT)] = serve_text(render(served, tracking_uri=self.stack.tracking_uri))
         self.stack.repo.commit(tip.commit, changes, "What serves already\n")
 
     # --- what people do -------------------------------------------------------------------------------------------

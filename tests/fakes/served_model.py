@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -21,7 +23,11 @@ HANGS_FOR_S = 60.0  # longer than any timeout in a test
 
 
 class Served(mlflow.pyfunc.PythonModel):
-    """`model_config`: scale (a factor), unlucky (whether 13 fails), refuses (a message to fail loading with)."""
+    """Its behaviour is its `model_config`.
+
+    scale (a factor), unlucky (whether 13 fails), refuses (a message to fail loading with), breaks (a file: while it is
+    there every request fails, and leaves its time in it, a line each).
+    """
 
     def load_context(self, context: Any) -> None:
         config = context.model_config
@@ -29,10 +35,15 @@ class Served(mlflow.pyfunc.PythonModel):
             raise RuntimeError(config["refuses"])
         self.scale = config.get("scale", 1.0)
         self.unlucky = config.get("unlucky", True)
+        self.breaks = Path(config["breaks"]) if "breaks" in config else None
 
     # MLflow reads type hints on `model_input` as a signature.
     def predict(self, model_input, params: dict[str, Any] | None = None) -> list[float]:  # type: ignore[no-untyped-def]
         values = [float(x) for x in model_input["x"]]
+        if self.breaks is not None and self.breaks.exists():
+            with self.breaks.open("a") as calls:
+                calls.write(f"{time.time()}\n")
+            raise RuntimeError("broken")
         if SLOW in values:
             threading.Event().wait(SLOW_FOR_S)
         if HANGS in values:

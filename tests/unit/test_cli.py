@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from policies.layout import history_path, release_path
 from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Quarantined, Release, Wish
 from policies.stored_documents import history_text, release_text
 from tests.fakes.repo import FakeRepo
+from tests.simulation.world import BAD, HEALTHY, World
 from tests.unit.releases import MINUTE, NOW, application, rolling, steady
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +121,7 @@ def test_the_console_script_is_this_command() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "HistoryRecord"]
+    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "Record", "HistoryRecord"]
 
 
 def test_no_command_shows_the_help() -> None:
@@ -256,6 +258,91 @@ def test_history_is_in_order_and_by_model(here: Path) -> None:
     data: dict[str, Any] = json.loads(sluice("history", "--repo", repo, "--model", "fraud", "-o", "json").stdout)
     assert data["schema"] == 1
     assert [(one["version"], one["outcome"]) for one in data["rollouts"]] == [(1, "promoted"), (2, "rolled_back")]
+
+
+def test_history_has_a_line_for_each_rollout_and_long_its_phases_and_arithmetic(here: Path) -> None:
+    stopped = dataclasses.replace(
+        record(2, Outcome.ROLLED_BACK), cause=Cause(kind=CauseKind.FAILED, reasons=("errors: 9 bad of 10",))
+    )
+    repo = config_repo(here, history=(record(1, Outcome.PROMOTED), stopped))
+    assert sluice("history", "--repo", repo).stdout.splitlines() == [
+        "2026-11-23 12:01:00 fraud (production) v1 the first version: promoted after 1m [r1]",
+        "2026-11-23 12:02:00 fraud (production) v2 over v1: rolled_back after 1m (failed) [r2]",
+    ]
+    assert "SHADOW 0 %" in sluice("history", "--repo", repo, "--long").stdout
+
+
+def rolled_out(folder: Path) -> tuple[Path, World]:
+    """A config repo in which a reconciler has rolled v2 back."""
+    world = World(7)
+    for truth in (HEALTHY, BAD):
+        world.promote(world.register(truth))
+        world.settle()
+    work = folder / "work"
+    for path, text in world.repo.read().files.items():
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).write_text(text, encoding="utf-8")
+    git(work, "init", "-q", "-b", "main")
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "a config repo")
+    git(folder, "clone", "-q", "--bare", str(work), "config.git")
+    return folder / "config.git", world
+
+
+def test_explain_tells_the_latest_rollout_or_the_one_that_is_named(here: Path) -> None:
+    repo, world = rolled_out(here)
+    first, second = (history.rollout for history in world.history())
+    latest = sluice("explain", "--repo", repo)
+    assert latest.exit_code == 0
+    assert latest.stdout.startswith("fraud (production): v2 over v1\n")
+    assert "e-values at each look" in latest.stdout
+    assert "v1 as the first version" in sluice("explain", first, "--repo", repo).stdout
+    data: dict[str, Any] = json.loads(sluice("explain", second[:-3], "--repo", repo, "-o", "json").stdout)
+    assert data["rollouts"][0]["rollout"] == second
+    unknown = sluice("explain", "nonsense", "--repo", repo)
+    assert unknown.exit_code == 1
+    assert second in unknown.stderr
+
+
+def test_replay_says_what_another_policy_would_have_done(here: Path) -> None:
+    repo, world = rolled_out(here)
+    second = world.history()[1].rollout
+    same = sluice("replay", "--policy", "quick", "--rollout", second, "--repo", repo)
+    assert same.exit_code == 0
+    assert "by policy quick, the same: rolled back after" in same.stdout
+    data: dict[str, Any] = json.loads(
+        sluice("replay", "--policy", "default", "--since", "3650d", "--repo", repo, "-o", "json").stdout
+    )
+    assert [one["policy"] for one in data["replays"]] == ["default", "default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("replay", "--policy", "quick"), "one of --rollout and --since"),
+        (("replay", "--policy", "quick", "--rollout", "x", "--since", "7d"), "one of --rollout and --since"),
+        (("replay", "--policy", "quick", "--since", "a week"), "--since: 'a week' is not a duration"),
+        (("replay", "--policy", "strict", "--since", "7d"), "there is no policy 'strict': name one of default, quick"),
+        (("replay", "--policy", "nowhere.yaml", "--since", "7d"), "nowhere.yaml"),
+        (("analyze", "--model", "fraud", "--candidate", "2"), "say so with --dry-run"),
+        (("analyze", "--dry-run", "--model", "fraud", "--candidate", "9"), "v9 does not run in production"),
+        (("analyze", "--dry-run", "--model", "fraud", "--candidate", "1", "--window", "1x"), "--window: '1x' is not"),
+    ],
+)
+def test_what_cannot_be_replayed_or_analyzed_is_refused_in_words(here: Path, arguments: Any, says: str) -> None:
+    repo, _ = rolled_out(here)
+    refused = sluice(*arguments, "--repo", repo)
+    assert refused.exit_code == 1
+    assert says in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_an_analysis_of_what_no_prometheus_tells_is_no_pass(here: Path) -> None:
+    repo, _ = rolled_out(here)
+    done = sluice("analyze", "--dry-run", "--model", "fraud", "--candidate", "1", "--repo", repo, "-o", "json")
+    assert done.exit_code == 2
+    data: dict[str, Any] = json.loads(done.stdout)
+    assert data["verdicts"][0]["verdict"]["kind"] == "UNAVAILABLE"
 
 
 def test_the_folder_itself_is_the_config_repo_where_nothing_else_is_named(

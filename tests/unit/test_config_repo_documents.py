@@ -30,6 +30,7 @@ from policies.model import (
     PhaseRecord,
     Purpose,
     Quarantined,
+    Queries,
     Refused,
     Release,
     Rollout,
@@ -41,6 +42,7 @@ from policies.model import (
 )
 from policies.names import slug
 from policies.notes import Severity
+from policies.slo import asked_of
 from policies.stored_documents import history_text, parse_history, parse_release, release_text
 from policies.strict_yaml import dump, parse
 
@@ -271,11 +273,17 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
             "250 ms is no edge of the latency buckets; the edges are 1, 2, 5, 10, 20, 50, 100, 200",
         ),
         ("      op: lte\n", "", "a thresholdMetric needs op: lte and value: <milliseconds>"),
-        ("op: lte", "op: gte", "objectives[0].op: should be 'lte', not \"gte\""),
+        ("op: lte", "op: gte", "objectives[0].op: should be 'lte' or 'gt', not \"gte\""),
+        ("op: lte", "op: gt", "objectives[0].op: an answer in time takes at most so long: write op: lte"),
         ("target: 0.95", "targetPercent: 95", "objectives[0].target: is missing"),
         ("target: 0.95", "target: 95", "objectives[0].target: should be less than 1"),
         ("sli: latency", "sli: errors", "metricSource.spec.sli: should be 'latency'"),
-        ("type: sluicegate", "type: prometheus", "metricSource.type: should be 'sluicegate', not \"prometheus\""),
+        ("type: sluicegate", "type: prometheus", "metricSource: type: prometheus has spec: {query: ...}"),
+        (
+            "type: sluicegate",
+            "type: Datadog",
+            "metricSource.type: should be 'sluicegate', 'Prometheus' or 'prometheus'",
+        ),
         ("isRolling: true", "isRolling: false", "timeWindow[0].isRolling: should be True, not false"),
         ("budgetingMethod: Occurrences", "budgetingMethod: Timeslices", "budgetingMethod: should be 'Occurrences'"),
         ("  service", "  alertPolicies: []\n  service", "alertPolicies: is not read here: leave it out"),
@@ -289,6 +297,101 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
 def test_an_slo_that_is_not_read_says_what_is(old: str, new: str, says: str) -> None:
     assert old in LATENCY
     assert says in "\n".join(notes(policies__slo=LATENCY.replace(old, new)))
+
+
+OWN = """apiVersion: openslo/v1
+kind: SLO
+metadata: {name: orders}
+spec:
+  indicator:
+    spec:
+      ratioMetric:
+        good:
+          metricSource:
+            type: Prometheus
+            spec: {query: 'orders_total{model=~"{{model}}",version=~"{{version}}",result="ok"}'}
+        total:
+          metricSource:
+            type: Prometheus
+            spec: {query: 'orders_total{model=~"{{model}}",version=~"{{version}}"}'}
+  timeWindow: [{duration: 7d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.98}]
+"""
+TOTAL = 'orders_total{model=~"{{model}}",version=~"{{version}}"}'
+HISTOGRAM = """apiVersion: openslo/v1
+kind: SLO
+metadata: {name: waits}
+spec:
+  indicator:
+    spec:
+      thresholdMetric:
+        metricSource:
+          type: prometheus
+          spec: {query: 'wait_bucket{model=~"{{model}}",version=~"{{version}}"}'}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.9, op: gt, value: 0.5}]
+"""
+
+
+def test_any_two_queries_are_an_objective() -> None:
+    selector = 'orders_total{model=~"{{model}}",version=~"{{version}}"'
+
+    assert repo({"policies/slo.yaml": OWN}).slos["orders"] == Objective(
+        name="orders",
+        sli=Sli.QUERIES,
+        target=0.98,
+        queries=Queries(total=selector + "}", good=selector + ',result="ok"}'),
+        window=timedelta(days=7),
+    )
+
+
+def test_agreement_is_an_objective() -> None:
+    slo = ERRORS.replace("sli: errors", "sli: agreement").replace("name: errors", "name: agreement")
+
+    assert repo({"policies/slo.yaml": slo}).slos["agreement"] == Objective(
+        name="agreement", sli=Sli.AGREEMENT, target=0.99
+    )
+
+
+def test_the_buckets_of_a_histogram_are_an_objective() -> None:
+    selector = 'wait_bucket{model=~"{{model}}",version=~"{{version}}"'
+
+    assert repo({"policies/slo.yaml": HISTOGRAM}).slos["waits"].queries == Queries(
+        total=selector + ',le="+Inf"}', bad=selector + ',le=~"0[.]5"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "says"),
+    [
+        (OWN, 'result="ok"', 'model="{{model}}"', 'ratioMetric.good.metricSource.spec.query: model="{{model}}": one'),
+        (OWN, "'" + TOTAL + "'", "orders", "ratioMetric.total.metricSource.spec.query: does not say whose"),
+        (OWN, "spec: {query: '" + TOTAL + "'}", "spec: {sli: errors}", "has spec: {query: ...}"),
+        (ERRORS, "sli: errors\n        total", "sli: agreement\n        total", "total is errors, good is agreement"),
+        (OWN, "type: Prometheus", "type: sluicegate", "type: sluicegate has spec: {sli: errors or sli: agreement}"),
+        (HISTOGRAM, "wait_bucket{", "wait_seconds{", "thresholdMetric.metricSource.spec.query: a value over time"),
+        (HISTOGRAM, "op: gt", "op: lt", "objectives[0].op: should be 'lte' or 'gt', not \"lt\""),
+        (HISTOGRAM, ", value: 0.5", "", "a thresholdMetric needs op"),
+    ],
+)
+def test_queries_that_cannot_be_counted_are_refused_where_they_stand(text: str, old: str, new: str, says: str) -> None:
+    assert old in text
+    assert says in "\n".join(notes(policies__slo=text.replace(old, new)))
+
+
+def test_a_rollout_without_shadow_is_not_held_to_agreement() -> None:
+    errors = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
+    agreement = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.99)
+    since = datetime(2026, 11, 23, tzinfo=UTC)
+
+    def rollout(*phases: Phase) -> Rollout:
+        records = tuple(PhaseRecord(phase=phase, weight_percent=0, since=since) for phase in phases)
+        return Rollout(id="r1", started_at=since, records=records)
+
+    assert asked_of(rollout(Phase.WARMING, Phase.SHADOW, Phase.CANARY), [errors, agreement]) == (errors, agreement)
+    assert asked_of(rollout(Phase.WARMING, Phase.CANARY), [errors, agreement]) == (errors,)
 
 
 def test_a_ratio_takes_no_threshold_and_one_side() -> None:
@@ -477,7 +580,9 @@ ROLLOUT = st.builds(
     clock_since=st.none() | MOMENT,
     cause=CAUSE,
     purpose=st.none() | st.sampled_from(Purpose),
+    asked_by=TEXT,
     dispersion=st.dictionaries(TEXT, st.floats(1, 100), max_size=2),
+    budget=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
     state=st.lists(STATE, max_size=2).map(tuple),
 )
 RELEASE = st.builds(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from pipelines.defaults import built_in_documents
@@ -15,11 +17,14 @@ MODEL = "apiVersion: sluicegate/v1\nkind: Model\nname: fraud\n"
 POLICY = "apiVersion: sluicegate/v1\nkind: RolloutPolicy\nname: mine\n"
 
 
-def lint(environments: str = PRODUCTION, model: str = "", policy: str = "") -> tuple[Note, ...]:
+def lint(
+    environments: str = PRODUCTION, model: str = "", policy: str = "", more: Mapping[str, str] | None = None
+) -> tuple[Note, ...]:
     files = {
         "sluice.yaml": SLUICE + environments,
         "models/fraud.yaml": MODEL + ("rollout: mine\n" if policy else "") + model,
         **({"policies/mine.yaml": POLICY + policy} if policy else {}),
+        **(more or {}),
     }
     return check(parse_repo(with_defaults(files, built_in_documents())))
 
@@ -120,6 +125,46 @@ def test_a_model_with_too_little_time(model: str, field: str, says: str) -> None
     (note,) = lint(model=model)
     assert (note.file, note.line, note.field) == ("models/fraud.yaml", 4, field)
     assert says in note.message
+
+
+AGREEMENT = """apiVersion: openslo/v1
+kind: SLO
+metadata: {name: same-answers}
+spec:
+  indicator:
+    spec:
+      ratioMetric:
+        good: {metricSource: {type: sluicegate, spec: {sli: agreement}}}
+        total: {metricSource: {type: sluicegate, spec: {sli: agreement}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.98}]
+"""
+
+
+def test_agreement_without_shadow_is_asked_of_no_rollout() -> None:
+    with_slo = {"policies/same.yaml": AGREEMENT}
+    (note,) = lint(model="slos: [errors, same-answers]\n", policy="shadow: null\n", more=with_slo)
+    assert (note.file, note.line, note.severity) == ("models/fraud.yaml", 5, Severity.WARNING)
+    assert "the policy mine has no shadow: no rollout is held to it" in note.message
+    assert lint(model="slos: [errors, same-answers]\n", more=with_slo) == ()
+
+
+def test_agreement_alone_could_never_prove_a_first_version() -> None:
+    (note,) = lint(model="slos: [same-answers]\n", more={"policies/same.yaml": AGREEMENT})
+    assert note.severity is Severity.ERROR
+    assert "a first version has no stable to agree with" in note.message
+
+
+def test_expressions_are_estimates_and_counters_are_not() -> None:
+    counters = 'app_total{model=~"{{model}}",version=~"{{version}}"}'
+    summed = f"sum by (model, version) (increase({counters}[{{{{window}}}}]))"
+    for query, estimated in ((counters, False), (summed, False), (f"{summed} + 0", True)):
+        source = f"{{metricSource: {{type: Prometheus, spec: {{query: '{query}'}}}}}}"
+        own = AGREEMENT.replace("{metricSource: {type: sluicegate, spec: {sli: agreement}}}", source)
+        notes = lint(more={"policies/own.yaml": own})
+        assert [(n.file, n.severity) for n in notes] == [("policies/own.yaml", Severity.WARNING)] * estimated
+        assert not estimated or "its counts are estimates" in notes[0].message
 
 
 SHAPED = [

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.counting import Ledger, Series, Unusable, first_edge, last_edge, milliseconds, moment
-from policies.model import Counts
+from policies.counting import Indicator, Ledger, Role, Series, Unusable, first_edge, last_edge, milliseconds, moment
+from policies.model import Bin, Counts, Discordant, Sli
 
 WIDTH_MS = 15_000
 CANDIDATE, STABLE = ("2", "bbbbbbbb"), ("1", "aaaaaaaa")
-EMPTY = Ledger(candidate=CANDIDATE, stable=STABLE, edge=None, width_ms=WIDTH_MS, upto_ms=0)
+ERRORS = Indicator(sli=Sli.ERRORS)
+EMPTY = Ledger(candidate=CANDIDATE, stable=STABLE, indicator=ERRORS, width_ms=WIDTH_MS, upto_ms=0)
 
 
 def labels(process: str, outcome: str, version: tuple[str, str] = CANDIDATE, instance: str = "a") -> dict[str, str]:
@@ -181,7 +182,7 @@ def test_a_baseline_that_cannot_be_a_count_is_unusable_too() -> None:
 
 # --- histograms ---------------------------------------------------------------------------------------------------
 
-LATENCY = dataclasses.replace(EMPTY, edge=200.0)
+LATENCY = dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.LATENCY, edge=200.0))
 
 
 def bucket(edge: str, *samples: tuple[int, float]) -> Series:
@@ -211,6 +212,175 @@ def test_a_histogram_that_contradicts_itself_is_unusable() -> None:
 
     assert isinstance(found, Unusable)
     assert "contradict" in found.reason
+
+
+# --- rescues, pairs, agreement ----------------------------------------------------------------------------------
+
+
+def told(outcome: str, *samples: tuple[int, float], version: tuple[str, str] = CANDIDATE) -> Series:
+    return Series(labels("w1", outcome, version), samples)
+
+
+def test_a_rescued_answer_is_bad_and_told() -> None:
+    ledger = entered(good(at(10, 5)), told("rescued", at(10, 2), at(25, 3)), bad(at(25, 1)))
+
+    assert candidate(ledger)[:2] == [Counts(7, 2), Counts(2, 2)]
+    assert [b.rescued for b in ledger.bins] == [2, 1, 0, 0]
+
+
+def test_pairs_are_the_candidates_and_none_where_there_were_none() -> None:
+    ledger = entered(
+        told("good_good", at(10, 90), at(25, 95)),
+        told("bad_good", at(10, 4)),
+        told("good_bad", at(10, 2)),
+        told("bad_bad", at(40, 1)),
+        told("bad_good", at(55, 9), version=STABLE),  # of its own rollout
+    )
+
+    assert [b.pairs for b in ledger.bins] == [Discordant(4, 2), Discordant(), Discordant(), None]
+    assert candidate(ledger) == [Counts()] * 4
+
+
+def test_agreement_is_a_pair_of_counts() -> None:
+    ledger = entered(
+        good(at(10, 9)), bad(at(10, 1)), ledger=dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.AGREEMENT))
+    )
+
+    assert ledger.bins[0] == Bin(moment(0), Counts(10, 1), Counts())
+
+
+# --- a document's own queries -----------------------------------------------------------------------------------
+
+QUERIES = dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.QUERIES))
+ESTIMATES = dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.QUERIES, estimated=True))
+
+
+def own(role: Role, *samples: tuple[int, float], version: str = "2", **more: str) -> Series:
+    return Series({"model": "fraud", "version": version, **more}, samples, role)
+
+
+def test_series_of_one_process_that_differ_in_any_label_are_different_counters() -> None:
+    ledger = entered(
+        own(Role.TOTAL, at(10, 5), at(25, 7), WorkerId="w1", route="/a"),
+        own(Role.TOTAL, at(10, 6), at(25, 6), WorkerId="w1", route="/b"),
+        own(Role.BAD, at(25, 1), WorkerId="w1", route="/a"),
+        ledger=QUERIES,
+    )
+
+    assert candidate(ledger)[:2] == [Counts(11, 0), Counts(2, 1)]
+
+
+def test_a_process_scraped_under_a_new_address_goes_on_counting_for_a_document_too() -> None:
+    ledger = entered(
+        own(Role.TOTAL, at(10, 50), WorkerId="w1", instance="a", pod="x"),
+        own(Role.TOTAL, at(25, 60), WorkerId="w1", instance="b", pod="y"),
+        ledger=QUERIES,
+    )
+
+    assert candidate(ledger)[:2] == [Counts(50, 0), Counts(10, 0)]
+
+
+def test_what_is_not_said_to_be_good_is_bad() -> None:
+    ledger = entered(own(Role.UNPROVED, at(10, 50)), own(Role.GOOD, at(10, 48)), ledger=QUERIES)
+
+    assert candidate(ledger)[0] == Counts(50, 2)
+
+
+def test_no_good_series_of_any_version_is_unusable_and_one_of_stable_is_enough() -> None:
+    assert isinstance(QUERIES.entered([own(Role.UNPROVED, at(10, 50))], 60_000), Unusable)
+    stable = (own(Role.UNPROVED, at(10, 9), version="1"), own(Role.GOOD, at(10, 9), version="1"))
+    known = entered(own(Role.UNPROVED, at(10, 50)), *stable, ledger=QUERIES)
+    assert candidate(known)[0] == Counts(50, 50)
+
+
+def test_what_is_no_number_is_no_data_for_a_document() -> None:
+    nan = float("nan")
+    assert candidate(entered(own(Role.TOTAL, at(10, nan), at(25, 4), at(40, nan)), ledger=QUERIES)) == [
+        Counts(),
+        Counts(4, 0),
+        Counts(),
+        Counts(),
+    ]
+    assert candidate(entered(own(Role.TOTAL, at(15, nan)), ledger=ESTIMATES)) == [Counts()] * 4
+
+
+def test_good_counters_that_end_while_their_process_goes_on_are_stale_and_not_all_bad() -> None:
+    total, good_ = own(Role.UNPROVED, at(10, 50), at(25, 60)), own(Role.GOOD, at(10, 50))
+    found = QUERIES.entered([total, good_], 60_000)
+    gone = QUERIES.entered([own(Role.UNPROVED, at(10, 50)), good_, own(Role.UNPROVED, at(40, 9), pod="b")], 60_000)
+
+    assert isinstance(found, Unusable)
+    assert "stale: of good events of version 2 there is nothing since 00:00:10" in found.reason
+    assert isinstance(gone, Ledger), "another process begins with what is bad"
+    assert candidate(gone)[2] == Counts(9, 9)
+
+
+def test_an_estimate_of_good_that_ends_while_stable_has_events_is_stale_and_not_all_bad() -> None:
+    stable = own(Role.UNPROVED, at(15, 50), at(30, 50), version="1")
+    found = ESTIMATES.entered([stable, own(Role.GOOD, at(15, 50), version="1")], 60_000)
+    alone = ESTIMATES.entered([stable, own(Role.GOOD, at(15, 50), at(30, 0), version="1")], 60_000)
+
+    assert isinstance(found, Unusable)
+    assert "stale" in found.reason
+    assert isinstance(alone, Ledger), "zero is said, and is no silence"
+    assert alone.bins[1].stable == Counts(50, 50)
+
+
+def test_two_builds_of_one_version_are_told_by_their_build_or_not_at_all() -> None:
+    rebuilt = dataclasses.replace(QUERIES, stable=("2", "aaaaaaaa"))
+    apart = entered(
+        own(Role.TOTAL, at(10, 5), build="bbbbbbbb"), own(Role.TOTAL, at(10, 6), build="aaaaaaaa"), ledger=rebuilt
+    )
+    mixed = rebuilt.entered([own(Role.TOTAL, at(10, 5))], 60_000)
+
+    assert (apart.bins[0].candidate, apart.bins[0].stable) == (Counts(5, 0), Counts(6, 0))
+    assert isinstance(mixed, Unusable)
+    assert "no label build" in mixed.reason
+
+
+def test_estimates_are_what_happened_in_the_bin_that_ends_with_them() -> None:
+    ledger = entered(own(Role.TOTAL, at(15, 5.5), at(45, 4)), own(Role.BAD, at(45, 1)), ledger=ESTIMATES)
+
+    assert candidate(ledger) == [Counts(5.5, 0), Counts(), Counts(4, 1), Counts()]
+    assert entered(own(Role.TOTAL, at(75, 3)), ledger=ledger, until_s=75).bins[-1].candidate == Counts(3, 0)
+
+
+@pytest.mark.parametrize(
+    ("some", "words"),
+    [
+        ([own(Role.TOTAL, at(15, float("inf")))], "is inf"),
+        ([own(Role.TOTAL, at(15, -1))], "is -1"),
+        ([own(Role.TOTAL, at(15, 1), path="a"), own(Role.TOTAL, at(15, 1), path="b")], "several series"),
+        ([own(Role.TOTAL, at(15, 100)), own(Role.BAD, at(15, 106))], "contradict"),
+    ],
+)
+def test_estimates_that_cannot_be_counts_are_unusable(some: list[Series], words: str) -> None:
+    found = ESTIMATES.entered(some, 60_000)
+
+    assert isinstance(found, Unusable)
+    assert words in found.reason
+
+
+def test_estimates_may_be_off_by_a_little() -> None:
+    ledger = entered(own(Role.UNPROVED, at(15, 10)), own(Role.GOOD, at(15, 10.4)), ledger=ESTIMATES)
+
+    assert ledger.bins[0].candidate == Counts(10, 0)
+
+
+def test_a_bucket_without_its_like_is_unusable() -> None:
+    buckets = dataclasses.replace(EMPTY, indicator=Indicator(sli=Sli.QUERIES, of_buckets=True))
+    whole = entered(own(Role.UNPROVED, at(10, 9), le="+Inf"), own(Role.GOOD, at(10, 7), le="0.5"), ledger=buckets)
+
+    assert candidate(whole)[0] == Counts(9, 2)
+    assert isinstance(buckets.entered([own(Role.UNPROVED, at(10, 9), le="+Inf")], 60_000), Unusable)
+
+
+def test_a_ledger_lets_go_of_bins_before_an_edge_and_goes_on_the_same() -> None:
+    history = (good(at(10, 5), at(25, 7), at(40, 9), at(70, 12)),)
+    whole, short = entered(*history, until_s=75), entered(*history).from_edge(30_000)
+
+    assert short.first_ms == 30_000
+    assert entered(*history, ledger=short, until_s=75).bins == whole.bins[2:]
 
 
 # --- for every history --------------------------------------------------------------------------------------------

@@ -62,8 +62,17 @@ def test_waves_of_traffic_are_not_clusters():
     assert dispersion(waves) < 1.3
 
 
+def test_waves_of_the_error_rate_are_not_clusters():
+    waves = day(lambda random, i: independent(0.003 * (1 + 0.8 * math.sin(i / A_DAY * 6.3)), 1500)(random, i))
+    assert dispersion(waves) < 1.4
+
+
+def test_a_single_cluster_is_one():
+    assert dispersion(day(lambda _, i: (10, 10.0 if i == 7 else 0.0))) == pytest.approx(10, rel=0.1)
+
+
 def test_few_bad_events_say_nothing():
-    few = day(lambda _, i: (10, 10.0 if i == 7 else 0.0))
+    few = day(lambda _, i: (10, 4.0 if i == 7 else 0.0))
     assert few.candidate.bad < MIN_BAD
     assert dispersion(few) == 1
 

@@ -216,7 +216,7 @@ def metric_rows(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def test_every_metric_is_documented_as_it_is_defined_and_no_other() -> None:
-    assert len(defined_metrics()) == 5
+    assert len(defined_metrics()) == 8
     assert metric_rows(METRICS) == defined_metrics()
     assert metric_rows(telemetry.__doc__ or "") == defined_metrics()
     named = {name for text in PAGES.values() for name in re.findall(r"\bray_(sluice_\w+)", text)}
@@ -316,7 +316,7 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
         data = yaml.safe_load(text)
         name = data.get("name") or data.get("metadata", {}).get("name", "")
         files[folders[data["kind"]].format(name)] = text + "\n"
-    assert len(files) == 4
+    assert len(files) == 5
     reading = read_repo(with_defaults(files, built_in_documents()))
     assert reading.notes == ()
     assert reading.repo is not None

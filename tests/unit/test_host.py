@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,17 +11,27 @@ from typing import Any
 import pytest
 
 from serving_runtime import host as host_module
-from serving_runtime.challenger import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker, Connection
-from serving_runtime.host import Event, Host, Reply, Served, ShadowEvent, VersionEvent
+from serving_runtime.challenger import (
+    FAILURES_TO_OPEN,
+    FEW_AT_ONCE,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    Breaker,
+    Connection,
+)
+from serving_runtime.host import AgreementEvent, Event, Host, Reply, Served, ShadowEvent, VersionEvent
 from serving_runtime.outcomes import Joint, Outcome, UserOutcome
 from serving_runtime.protocol import DRAINING, Answer, Call
-from serving_runtime.user_config import Split, UserConfig
+from serving_runtime.user_config import AgreementTerms, GuardTerms, Split, UserConfig
 
 STABLE, CANDIDATE = Served(1, "11111111"), Served(2, "22222222")
 CALL = Call(b'{"inputs": [1]}', "application/json", "r-1")
 SOON_S = 0.02  # a timeout that a test waits for
 LONG_S = 20.0  # a timeout that must not be reached
 TURNS_OF_THE_LOOP = 50  # more than any chain of tasks here needs
+
+GUARD = GuardTerms(allowed=0.01, alpha=0.001)
+TRIP = 3  # bad answers of a candidate that has shown nothing yet
 
 Behaviour = Callable[[Call], Awaitable[Answer]]
 
@@ -112,7 +123,8 @@ class World:
             "max_ongoing": 4,
             **changes,
         }
-        split = Split(application="m--v2-22222222", version=2, build="22222222", **fields)
+        fields = {"application": "m--v2-22222222", **fields}
+        split = Split(version=2, build="22222222", **fields)
         self.configure(revision, split, request_timeout_s)
 
     def configure(self, revision: int, split: Split | None, request_timeout_s: float = LONG_S) -> None:
@@ -124,8 +136,22 @@ class World:
     async def ask(self) -> Reply:
         return await self.host.answer(CALL)
 
+    @staticmethod
+    async def idle() -> None:
+        """Until nothing is under way any more, threads included."""
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait_for(asyncio.gather(*under_way), LONG_S)
+
+    def trip(self) -> tuple[int, int, int] | None:
+        """Version, requests and bad answers of the candidate that the guard has stopped."""
+        found = self.host.tripped
+        return None if found is None else (found[0].version, found[1].requests, found[1].bad)
+
     def versions(self) -> dict[tuple[int, str], int]:
         return {(e.served.version, e.outcome): n for e, n in self.counts.events.items() if isinstance(e, VersionEvent)}
+
+    def agreements(self) -> dict[bool, int]:
+        return {e.agrees: n for e, n in self.counts.events.items() if isinstance(e, AgreementEvent)}
 
     def pairs(self) -> dict[Joint, int]:
         return {e.joint: n for e, n in self.counts.events.items() if isinstance(e, ShadowEvent)}
@@ -196,7 +222,7 @@ def test_a_candidates_failure_is_answered_by_stable_and_counted_against_the_cand
         world = World(candidate=failure)
         world.split(timeout_s=SOON_S)
         assert await world.ask() == Reply(Answer(200, b"good"), 1)
-        assert world.versions() == {(2, Outcome.BAD): 1}, "stable's answer to a selected request is no evidence"
+        assert world.versions() == {(2, Outcome.RESCUED): 1}, "stable's answer to a selected request is no evidence"
         assert world.counts.users == {UserOutcome.FALLBACK: 1}
 
     asyncio.run(story())
@@ -216,7 +242,7 @@ def test_when_both_fail_the_user_gets_stables_error() -> None:
 @pytest.mark.parametrize(
     ("stable", "reply", "candidate_counts_as", "user"),
     [
-        (good, Reply(Answer(200, b"good"), 1), Outcome.BAD, UserOutcome.FALLBACK),
+        (good, Reply(Answer(200, b"good"), 1), Outcome.RESCUED, UserOutcome.FALLBACK),
         (refuses, Reply(Answer(400, b"refused"), 1), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
         (broken, Reply(Answer(400, b"refused"), 2), Outcome.CLIENT_ERROR, UserOutcome.CLIENT_ERROR),
     ],
@@ -279,7 +305,7 @@ def test_failures_in_a_row_open_the_breaker_and_then_nobody_waits() -> None:
         for _ in range(FAILURES_TO_OPEN + 20):
             assert (await world.ask()).answer.status == 200
         assert world.other.asked == FAILURES_TO_OPEN
-        assert world.versions() == {(2, Outcome.BAD): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
+        assert world.versions() == {(2, Outcome.RESCUED): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
 
     asyncio.run(story())
 
@@ -345,11 +371,11 @@ def test_one_answer_in_between_starts_the_count_again() -> None:
     ("candidate", "stable", "joint", "candidate_counts_as"),
     [
         (good, good, Joint.GOOD_GOOD, Outcome.GOOD),
-        (broken, good, Joint.BAD_GOOD, Outcome.BAD),
-        (dies, good, Joint.BAD_GOOD, Outcome.BAD),
+        (broken, good, Joint.BAD_GOOD, Outcome.RESCUED),
+        (dies, good, Joint.BAD_GOOD, Outcome.RESCUED),
         (good, broken, Joint.GOOD_BAD, Outcome.GOOD),
         (broken, broken, Joint.BAD_BAD, Outcome.BAD),
-        (refuses, good, Joint.BAD_GOOD, Outcome.BAD),
+        (refuses, good, Joint.BAD_GOOD, Outcome.RESCUED),
         (refuses, refuses, None, Outcome.CLIENT_ERROR),
     ],
 )
@@ -416,6 +442,261 @@ def test_a_draining_candidate_drops_copies() -> None:
     asyncio.run(story())
 
 
+# --- agreement -------------------------------------------------------------------------------------------------------
+
+
+def predicts(*values: float) -> Behaviour:
+    async def behaviour(_call: Call) -> Answer:
+        return Answer(200, json.dumps({"predictions": values}).encode())
+
+    return behaviour
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stable", "tolerance", "counted"),
+    [
+        (predicts(1, 0), predicts(1.0, 0.0), None, {True: 1}),
+        (predicts(1, 1), predicts(1, 0), None, {False: 1}),
+        (predicts(1.005), predicts(1.0), 0.01, {True: 1}),
+        (predicts(1.005), predicts(1.0), 0.001, {False: 1}),
+        (predicts(*range(3000)), predicts(*range(3000), 0), None, {False: 1}),
+        (good, predicts(1), None, {False: 1}),
+        (predicts(1), good, None, {}),
+        (broken, predicts(1), None, {}),
+        (predicts(1), broken, None, {}),
+        (dies, broken, None, {}),
+    ],
+)
+def test_in_shadow_predictions_of_good_answers_are_compared(
+    candidate: Behaviour, stable: Behaviour, tolerance: float | None, counted: dict[bool, int]
+) -> None:
+    async def story() -> None:
+        world = World(stable=stable, candidate=candidate)
+        world.split(weight_percent=0, shadow=True, agreement=AgreementTerms(tolerance=tolerance))
+        await world.ask()
+        await world.idle()
+        assert world.agreements() == counted
+        assert sum(n for (version, _), n in world.versions().items() if version == 2) == 1
+        assert sum(world.pairs().values()) == 1
+
+    asyncio.run(story())
+
+
+def test_predictions_are_not_compared_where_nobody_asks_for_it() -> None:
+    async def story() -> None:
+        world = World(stable=predicts(1), candidate=predicts(2))
+        world.split(weight_percent=0, shadow=True)
+        await world.ask()
+        await world.idle()
+        assert world.agreements() == {}
+        assert world.pairs() == {Joint.GOOD_GOOD: 1}
+
+    asyncio.run(story())
+
+
+def test_answers_that_cannot_be_compared_are_said_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        world = World(stable=predicts(1), candidate=good)
+        world.split(weight_percent=0, shadow=True, agreement=AgreementTerms())
+        for _ in range(5):
+            await world.ask()
+        await world.idle()
+        assert world.agreements() == {False: 5}
+        assert [r.getMessage() for r in caplog.records] == [
+            (
+                "predictions of candidate 2, counted as no agreement: the candidate's answer is no JSON object with "
+                "predictions"
+            )
+        ]
+        world.now += host_module.SAID_EVERY_S
+        await world.ask()
+        await world.idle()
+        assert len(caplog.records) == 2
+
+    asyncio.run(story())
+
+
+# --- the guard -------------------------------------------------------------------------------------------------------
+
+
+def test_the_guard_stops_a_candidate_that_fails_every_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split(guard=GUARD)
+        for _ in range(50):
+            assert await world.ask() == Reply(Answer(200, b"good"), 1)
+        assert world.other.asked == TRIP
+        assert world.versions() == {(2, Outcome.RESCUED): TRIP, (1, Outcome.GOOD): 50 - TRIP}
+        assert world.counts.users == {UserOutcome.FALLBACK: TRIP, UserOutcome.OK: 50 - TRIP}
+        assert world.trip() == (2, TRIP, TRIP)
+        (said,) = [r.getMessage() for r in caplog.records]
+        assert said.startswith("the guard has stopped m--v2-22222222 at this replica, stable answers: 3 bad answers")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("failure", [broken, refuses, dies])
+def test_however_many_users_wait_a_candidate_that_fails_all_sees_10_requests_at_most(failure: Behaviour) -> None:
+    async def story() -> None:
+        world = World(candidate=failure)
+        world.split(guard=GUARD, max_ongoing=1000)
+        replies = await asyncio.gather(*(world.ask() for _ in range(200)))
+        replies += [await world.ask() for _ in range(200)]
+        assert {(r.answer.status, r.version) for r in replies} == {(200, 1)}
+        assert world.other.asked <= 10
+        if failure is not dies:
+            assert world.trip() is not None
+
+    asyncio.run(story())
+
+
+def test_a_candidate_that_turns_bad_is_stopped_although_it_was_good_for_long() -> None:
+    async def story() -> None:
+        world = World()
+        world.split(guard=GUARD, max_ongoing=1000)
+        for _ in range(2000):
+            await world.ask()
+        world.other.behaviour = broken
+        replies = [reply for _ in range(10) for reply in await asyncio.gather(*(world.ask() for _ in range(4)))]
+        assert {r.answer.status for r in replies} == {200}
+        assert world.other.asked - 2000 <= 10
+        assert world.trip() is not None
+
+    asyncio.run(story())
+
+
+def test_few_requests_are_under_way_at_a_candidate_until_it_has_answered() -> None:
+    async def story() -> None:
+        world, gate = World(), asyncio.Event()
+
+        async def waits(call: Call) -> Answer:
+            await gate.wait()
+            return await good(call)
+
+        world.other.behaviour = waits
+        world.split(guard=GUARD, max_ongoing=1000)
+        held = [asyncio.create_task(world.ask()) for _ in range(20)]
+        await settle()
+        assert world.other.asked == FEW_AT_ONCE
+        gate.set()
+        await asyncio.gather(*held)
+        gate.clear()
+        held = [asyncio.create_task(world.ask()) for _ in range(20)]
+        await settle()
+        assert world.other.asked == FEW_AT_ONCE + 2 * FEW_AT_ONCE
+        gate.set()
+        await asyncio.gather(*held)
+        assert world.versions() == {(2, Outcome.GOOD): 12, (1, Outcome.GOOD): 28}
+
+    asyncio.run(story())
+
+
+def test_an_outage_of_both_does_not_trip_the_guard() -> None:
+    async def story() -> None:
+        world = World(stable=broken, candidate=broken)
+        world.split(guard=GUARD)
+        for _ in range(100):
+            await world.ask()
+        assert world.other.asked == 100
+        assert world.trip() is None
+
+    asyncio.run(story())
+
+
+def test_a_replica_that_dies_with_many_requests_is_one_accident() -> None:
+    async def story() -> None:
+        world, gate = World(), asyncio.Event()
+
+        async def dies_with_all(call: Call) -> Answer:
+            await gate.wait()
+            return await dies(call)
+
+        world.split(guard=GUARD, max_ongoing=8)
+        for _ in range(20):
+            await world.ask()
+        world.other.behaviour = dies_with_all
+        held = [asyncio.create_task(world.ask()) for _ in range(8)]
+        await settle()
+        gate.set()
+        assert {(await h).answer.status for h in held} == {200}
+        assert world.versions() == {(2, Outcome.GOOD): 20, (2, Outcome.RESCUED): 8}
+        assert world.trip() is None
+        world.other.behaviour = good
+        world.now += FIRST_PAUSE_S
+        assert (await world.ask()).version == 2
+
+    asyncio.run(story())
+
+
+def test_a_trip_lasts_as_long_as_the_split_names_that_application() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split(revision=1, guard=GUARD)
+        for _ in range(TRIP):
+            await world.ask()
+        other_terms = GuardTerms(allowed=0.05, alpha=0.01)
+        changes: list[dict[str, Any]] = [
+            {"weight_percent": 50},
+            {"max_ongoing": 7},
+            {"guard": other_terms},
+            {"shadow": True, "weight_percent": 0},
+        ]
+        for revision, change in enumerate(changes, start=2):
+            world.split(revision=revision, **{"guard": GUARD, **change})
+            await world.ask()
+            await settle()
+            assert world.trip() == (2, TRIP, TRIP), change
+        assert world.other.asked == TRIP
+        world.configure(10, None)
+        assert world.trip() is None
+        world.split(revision=11, guard=GUARD)
+        await world.ask()
+        assert world.other.asked == TRIP + 1
+
+    asyncio.run(story())
+
+
+def test_what_the_guard_has_seen_outlives_a_new_weight_and_another_candidate_starts_afresh() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split(revision=1, guard=GUARD)
+        for revision in range(2, TRIP + 2):
+            await world.ask()
+            world.split(revision=revision, guard=GUARD, max_ongoing=revision)
+        assert world.trip() == (2, TRIP, TRIP)
+        world.split(revision=10, guard=GUARD, application="m--v2-33333333")
+        assert world.trip() is None
+
+    asyncio.run(story())
+
+
+def test_in_shadow_the_guard_stops_the_copies() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split(weight_percent=0, shadow=True, guard=GUARD)
+        for _ in range(50):
+            assert (await world.ask()).version == 1
+            await settle()
+        trip = world.trip()
+        assert trip is not None
+        assert world.pairs() == {Joint.BAD_GOOD: trip[2], Joint.DROPPED: 50 - trip[2]}
+        assert world.other.asked == trip[2] < 20
+
+    asyncio.run(story())
+
+
+def test_without_guard_nothing_is_stopped() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split(guard=None)
+        for _ in range(50):
+            await world.ask()
+        assert world.other.asked == 50
+        assert world.trip() is None
+
+    asyncio.run(story())
+
+
 # --- clients that leave, order, revisions ----------------------------------------------------------------------------
 
 
@@ -429,7 +710,7 @@ def test_a_client_that_leaves_does_not_spare_a_slow_candidate() -> None:
         with pytest.raises(asyncio.CancelledError):
             await request
         await asyncio.wait_for(world.counts.seen.wait(), LONG_S)
-        assert world.versions() == {(2, Outcome.BAD): 1}
+        assert world.versions() == {(2, Outcome.RESCUED): 1}
 
     asyncio.run(story())
 
@@ -451,7 +732,7 @@ def test_younger_answers_are_counted_after_older_ones_of_either_version() -> Non
         assert not world.versions()
         gate.set()
         await slow
-        assert world.versions() == {(2, Outcome.BAD): 1, (1, Outcome.GOOD): 2}
+        assert world.versions() == {(2, Outcome.RESCUED): 1, (1, Outcome.GOOD): 2}
 
     asyncio.run(story())
 

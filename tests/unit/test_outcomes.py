@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from serving_runtime.outcomes import Joint, Outcome, StartOrder, Ticket, candidate_outcome, joint_outcome, outcome_of
 
-GOOD, BAD, CLIENT_ERROR = Outcome.GOOD, Outcome.BAD, Outcome.CLIENT_ERROR
+GOOD, BAD, RESCUED, CLIENT_ERROR = Outcome.GOOD, Outcome.BAD, Outcome.RESCUED, Outcome.CLIENT_ERROR
 
 
 @pytest.mark.parametrize(
@@ -22,15 +22,21 @@ def test_an_outcome_is_the_status_class(status: int, outcome: Outcome) -> None:
 
 
 def test_a_candidate_that_refuses_what_stable_answers_is_wrong() -> None:
-    assert candidate_outcome(CLIENT_ERROR, GOOD) is BAD
+    assert candidate_outcome(CLIENT_ERROR, GOOD) is RESCUED
     assert candidate_outcome(CLIENT_ERROR, CLIENT_ERROR) is CLIENT_ERROR
     assert candidate_outcome(CLIENT_ERROR, BAD) is CLIENT_ERROR
-    assert candidate_outcome(BAD, GOOD) is BAD
+
+
+def test_bad_answers_are_told_apart_by_what_stable_answered() -> None:
+    assert candidate_outcome(BAD, GOOD) is RESCUED
+    assert candidate_outcome(BAD, BAD) is BAD
+    assert candidate_outcome(BAD, CLIENT_ERROR) is BAD
     assert candidate_outcome(GOOD, BAD) is GOOD
+    assert candidate_outcome(GOOD, GOOD) is GOOD
 
 
 def test_pairs_name_the_candidate_first_and_wrong_requests_are_no_pair() -> None:
-    assert joint_outcome(BAD, GOOD) is Joint.BAD_GOOD
+    assert joint_outcome(RESCUED, GOOD) is Joint.BAD_GOOD
     assert joint_outcome(GOOD, BAD) is Joint.GOOD_BAD
     assert joint_outcome(GOOD, GOOD) is Joint.GOOD_GOOD
     assert joint_outcome(BAD, BAD) is Joint.BAD_BAD

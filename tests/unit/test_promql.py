@@ -20,7 +20,8 @@ def patterns(selector: str) -> dict[str, str]:
 
 def test_a_query_names_models_builds_outcomes_and_the_environments_labels() -> None:
     assert promql.requests(["fraud", "churn"], ["bbbbbbbb"], {"cluster": "prod"}) == (
-        'ray_sluice_version_requests_total{cluster="prod",model=~"churn|fraud",build=~"bbbbbbbb",outcome=~"bad|good"}'
+        '{__name__=~"ray_sluice_shadow_total|ray_sluice_version_requests_total",cluster="prod",model=~"churn|fraud",'
+        'build=~"bbbbbbbb",outcome=~"bad|bad_bad|bad_good|good|good_bad|good_good|rescued"}'
     )
 
 

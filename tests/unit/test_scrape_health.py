@@ -113,3 +113,24 @@ def test_a_cluster_that_took_the_place_of_another_is_not_ambiguous() -> None:
 def test_the_look_back_holds_more_than_four_scrapes_of_any_interval() -> None:
     assert window(timedelta(seconds=1)) == timedelta(minutes=5)
     assert window(timedelta(minutes=5)) == timedelta(minutes=30)
+
+
+# --- jobs of somebody else's ----------------------------------------------------------------------------------
+
+
+def test_a_job_of_somebody_elses_that_is_down_is_told_and_stops_only_who_reads_it() -> None:
+    seen = health(up((NOW_S - 5, 1)), host(NOW_S - 5), up((NOW_S - 5, 0), job="app", instance="app:1"))
+
+    assert seen.reason == ""
+    assert seen.jobs.keys() == {"app"}
+    assert "1 of 1 scrape targets down" in seen.jobs["app"]
+
+
+def test_a_job_is_stale_by_its_own_interval() -> None:
+    every_minute = [(NOW_S - 110 - 60 * k, 1) for k in (3, 2, 1, 0)]
+    seen = health(up((NOW_S - 5, 1)), host(NOW_S - 5), up(*every_minute, job="slow"))
+    assert seen.jobs == {}
+
+    silent = [(NOW_S - 110 - 15 * k, 1) for k in (3, 2, 1, 0)]
+    seen = health(up((NOW_S - 5, 1)), host(NOW_S - 5), up(*silent, job="silent"))
+    assert "stale: the newest sample is 110 s old" in seen.jobs["silent"]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from policies.documents import Autoscaling, ModelDocument
+from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Phase, Release
+from policies.model import Objective, Phase, Purpose, Release, Sli
 from policies.strict_yaml import parse as parse_yaml
-from serving_runtime.serve_config import parse, render, text
-from serving_runtime.user_config import parse_user_config
+from serving_runtime.serve_config import ToServe, parse, render, text
+from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 from tests.unit.releases import application, rolling, steady
 
 MODEL = ModelDocument(name="fraud")
@@ -21,8 +21,18 @@ URI = "http://127.0.0.1:5000"
 STABLE, CANDIDATE = application(1).name("fraud"), application(2).name("fraud")
 
 
+ERRORS = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
+AGREEMENT = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.95)
+
+
+def to_serve(release: Release, model: ModelDocument = MODEL, *objectives: Objective, **policy: Any) -> ToServe:
+    return ToServe(
+        release=release, model=model, policy=RolloutPolicy(name="default", **policy), objectives=objectives or (ERRORS,)
+    )
+
+
 def served(release: Release, model: ModelDocument = MODEL) -> dict[str, dict[str, Any]]:
-    return {app["name"]: app for app in render([(release, model)], tracking_uri=URI)["applications"]}
+    return {app["name"]: app for app in render([to_serve(release, model)], tracking_uri=URI)["applications"]}
 
 
 def told(app: dict[str, Any]) -> dict[str, Any]:
@@ -90,8 +100,25 @@ def test_a_first_version_that_is_paused_in_settling_keeps_the_route() -> None:
     assert apps[CANDIDATE]["route_prefix"] == "/models/fraud"
 
 
+def emergency(phase: Phase, **fields: Any) -> dict[str, dict[str, Any]]:
+    return served(rolling(phase, weight=100, purpose=Purpose.EMERGENCY, **fields))
+
+
+def test_in_an_emergency_the_candidate_takes_the_route_once_it_is_warm_because_its_host_is_failing() -> None:
+    assert emergency(Phase.WARMING)[STABLE]["route_prefix"] == "/models/fraud"
+    for apps in (emergency(Phase.SETTLING), emergency(Phase.PAUSED, paused_from=Phase.SETTLING)):
+        assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == (None, "/models/fraud")
+        assert (told(apps[STABLE])["split"], told(apps[CANDIDATE])["drain"]) == (None, False)
+
+
+def test_an_emergency_that_fails_gives_the_route_back_and_answers_until_stable_has_it() -> None:
+    apps = emergency(Phase.ROLLING_BACK)
+    assert (apps[STABLE]["route_prefix"], apps[CANDIDATE]["route_prefix"]) == ("/models/fraud", None)
+    assert told(apps[CANDIDATE])["drain"] is False
+
+
 def test_a_release_without_versions_serves_nothing() -> None:
-    assert render([(steady(None), MODEL)], tracking_uri=URI) == {"applications": []}
+    assert render([to_serve(steady(None))], tracking_uri=URI) == {"applications": []}
 
 
 def test_every_application_carries_the_revision_that_last_changed_what_serves() -> None:
@@ -104,6 +131,45 @@ def test_a_candidate_has_half_of_the_requests_time_unless_the_document_says_othe
     assert split_of(release)["timeout_s"] == 15.0
     longer = ModelDocument(name="fraud", candidate_timeout=timedelta(seconds=90), candidate_max_ongoing=3)
     assert (split_of(release, longer)["timeout_s"], split_of(release, longer)["max_ongoing"]) == (30.0, 3)
+
+
+def split_with(*objectives: Objective, **policy: Any) -> Any:
+    asked = to_serve(rolling(Phase.CANARY, weight=5), MODEL, *objectives, **policy)
+    return told(render([asked], tracking_uri=URI)["applications"][0])["split"]
+
+
+def test_the_guard_knows_what_the_strictest_slo_of_errors_allows() -> None:
+    assert split_with(ERRORS)["guard"] == {"allowed": 0.01, "alpha": 0.001}
+    strict = Objective(name="strict", sli=Sli.ERRORS, target=0.999)
+    assert split_with(ERRORS, strict, guard=Guard(alpha=0.01))["guard"] == {"allowed": 0.001, "alpha": 0.01}
+
+
+def test_there_is_no_guard_without_an_slo_of_errors_or_where_the_policy_leaves_it_out() -> None:
+    assert split_with(ERRORS, guard=None)["guard"] is None
+    assert split_with(Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200))["guard"] is None
+
+
+def test_predictions_are_compared_where_an_slo_asks_for_it() -> None:
+    assert split_with(ERRORS)["agreement"] is None
+    assert split_with(ERRORS, AGREEMENT)["agreement"] == {"tolerance": None}
+    assert split_with(AGREEMENT, agreement=Agreement(tolerance=0.01))["agreement"] == {"tolerance": 0.01}
+
+
+def test_what_is_told_about_guard_and_agreement_is_what_a_host_understands() -> None:
+    asked = to_serve(rolling(Phase.SHADOW), MODEL, ERRORS, AGREEMENT, agreement=Agreement(tolerance=0.01))
+    config = render([asked], tracking_uri=URI)
+    assert parse(text(config)) == config
+    split = parse_user_config(told(config["applications"][0])).split
+    assert split is not None
+    assert split.guard == GuardTerms(allowed=0.01, alpha=0.001)
+    assert split.agreement == AgreementTerms(tolerance=0.01)
+
+
+def test_a_config_of_an_older_sluicegate_is_still_read() -> None:
+    config = render([to_serve(rolling(Phase.CANARY, weight=5))], tracking_uri=URI)
+    split = told(config["applications"][0])["split"]
+    del split["guard"], split["agreement"]
+    assert parse(text(config)) == config
 
 
 def test_settings_come_from_the_frozen_application_and_not_from_the_document() -> None:
@@ -126,7 +192,7 @@ def test_packages_and_variables_are_the_runtime_environment() -> None:
 
 def test_the_order_of_models_does_not_matter() -> None:
     other = dataclasses.replace(steady(1), model="churn")
-    pair, twin = (steady(1), MODEL), (other, ModelDocument(name="churn"))
+    pair, twin = to_serve(steady(1)), to_serve(other, ModelDocument(name="churn"))
     assert text(render([pair, twin], tracking_uri=URI)) == text(render([twin, pair], tracking_uri=URI))
 
 
@@ -141,7 +207,7 @@ WIDE = ModelDocument(name="fraud", route="/fraud/v1", autoscaling=Autoscaling(mi
 
 @pytest.mark.parametrize("release", EVERY_RELEASE)
 def test_what_is_written_is_read_back_the_same(release: Release) -> None:
-    config = render([(release, WIDE)], tracking_uri=URI)
+    config = render([to_serve(release, WIDE)], tracking_uri=URI)
     assert parse(text(config)) == config
     assert text(parse(text(config))) == text(config)
 
@@ -150,7 +216,7 @@ def test_what_is_written_is_read_back_the_same(release: Release) -> None:
 def test_serve_accepts_it_and_knows_every_key(release: Release) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    config = render([(release, WIDE)], tracking_uri=URI)
+    config = render([to_serve(release, WIDE)], tracking_uri=URI)
     for app in ServeDeploySchema.model_validate(config).applications:
         known = app.model_dump(exclude_unset=True)
         (given,) = (a for a in config["applications"] if a["name"] == app.name)
@@ -177,7 +243,7 @@ def test_replicas_understand_their_user_config(release: Release) -> None:
 def test_yaml_readers_of_others_read_the_same() -> None:
     import yaml
 
-    written = text(render([(EVERY_RELEASE[3], WIDE)], tracking_uri=URI))
+    written = text(render([to_serve(EVERY_RELEASE[3], WIDE)], tracking_uri=URI))
     assert yaml.safe_load(written) == parse_yaml(written, "serve.yaml").data
 
 
@@ -191,7 +257,7 @@ def test_yaml_readers_of_others_read_the_same() -> None:
     ],
 )
 def test_what_nobody_wrote_is_refused_with_its_line(old: str, new: str, word: str) -> None:
-    written = text(render([(steady(1), MODEL)], tracking_uri=URI)).replace(old, new, 1)
+    written = text(render([to_serve(steady(1))], tracking_uri=URI)).replace(old, new, 1)
     with pytest.raises(BadInput, match=rf"environments/e/serve.yaml:\d+.*{word}"):
         parse(written, "environments/e/serve.yaml")
 

@@ -23,6 +23,7 @@ from policies.model import (
     Purpose,
     Quarantined,
     Release,
+    Settings,
     Sli,
     Trip,
     Verdict,
@@ -47,6 +48,7 @@ from tests.unit.releases import (
     reason,
     rolling,
     ruled,
+    steady,
     versions,
     written,
 )
@@ -101,6 +103,16 @@ def test_rule_17_never_during_a_rollback():
 def test_rule_17_an_undo_is_not_superseded():
     undo = in_phase(Phase.CANARY, purpose=Purpose.UNDO)
     assert written(decide(undo, observed(NEWER, evidence=THIN), SUPERSEDE, NOW)).phase is Phase.CANARY
+
+
+def test_rule_17_new_settings_that_were_superseded_are_tried_again_where_the_newer_version_fails():
+    rules = ruled(on_newer="supersede", settings=Settings(cpus=2))
+    wide = in_phase(Phase.CANARY, candidate=application(1, cpus=2), seen=(1,))
+    both = versions(v1="Production", v3="Production")
+    going = written(decide(wide, observed(both, evidence=THIN), rules, NOW))
+    assert (going.phase, going.quarantine) == (Phase.ROLLING_BACK, ())
+    after = steady(1, seen=(1, 3))
+    assert written(decide(after, observed(both), rules, NOW)).candidate == application(1, cpus=2)
 
 
 def test_rule_17_no_rollout_ends_for_a_version_that_could_not_start():

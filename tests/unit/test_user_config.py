@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policies.errors import BadInput
-from serving_runtime.user_config import parse_user_config
+from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 
 SPLIT = {
     "application": "fraud--v2-22222222",
@@ -39,6 +39,20 @@ def test_a_config_is_read_as_it_is_written() -> None:
     assert parse_user_config({**CONFIG, "split": None}).split is None
 
 
+def test_a_split_of_an_older_release_has_no_guard_and_compares_nothing() -> None:
+    split = parse_user_config(CONFIG).split
+    assert split is not None
+    assert (split.guard, split.agreement) == (None, None)
+
+
+def test_guard_and_agreement_are_read() -> None:
+    raw = {**SPLIT, "guard": {"allowed": 0.01, "alpha": 0.001}, "agreement": {"tolerance": 0}}
+    split = parse_user_config({**CONFIG, "split": raw}).split
+    assert split is not None
+    assert split.guard == GuardTerms(allowed=0.01, alpha=0.001)
+    assert split.agreement == AgreementTerms(tolerance=0.0)
+
+
 def test_a_key_of_a_later_release_is_ignored() -> None:
     assert parse_user_config({**CONFIG, "sticky_by": "user"}).revision == 3
 
@@ -54,6 +68,9 @@ def test_a_key_of_a_later_release_is_ignored() -> None:
         ({"split": {**SPLIT, "weight_percent": 101}}, "split.weight_percent"),
         ({"split": {**SPLIT, "weight_percent": True}}, "split.weight_percent"),
         ({"split": {**SPLIT, "build": "../../x"}}, "split.build"),
+        ({"split": {**SPLIT, "guard": {"allowed": 0, "alpha": 0.001}}}, "split.guard.allowed"),
+        ({"split": {**SPLIT, "guard": {"allowed": 0.01}}}, "split.guard.alpha"),
+        ({"split": {**SPLIT, "agreement": {"tolerance": -1.0}}}, "split.agreement.tolerance"),
         ({"split": {}}, "split.application"),
         ({"split": []}, "split"),
     ],

@@ -130,6 +130,13 @@ def test_rule_14_a_wish_to_promote_waits_until_the_weights_are_live_and_is_not_l
     assert written(decide(live, observed(evidence=THIN), RULES, NOW)).weight_percent == 25
 
 
+def test_rule_14_a_paused_rollout_that_is_promoted_waits_for_ray_and_says_so():
+    asked = in_phase(Phase.PAUSED, ask=asks(Wish.PROMOTE))
+    actions = decide(asked, observed(evidence=THIN, out_of_place="host: UPDATING"), RULES, NOW)
+    assert not only(WriteRelease, actions)
+    assert reason(actions) == "Ada asked to go on without the analysis; first Ray must match Git: host: UPDATING"
+
+
 def test_rule_14_who_promotes_a_rollout_past_its_maximum_gives_it_its_whole_time_again():
     rules = ruled(max_duration=5 * MINUTE)
     paused = written(decide(in_phase(Phase.CANARY), observed(evidence=THIN), rules, NOW))

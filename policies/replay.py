@@ -1,0 +1,491 @@
+"""What another policy would have done with a rollout that was: its recorded bins, through the same code as live.
+
+A release is stepped through `rollout.decide` as the reconciler steps one: at the end of every recorded bin and at every
+recorded look, with the evidence as far as it was known then. Rules:
+
+- Whatever the policy does not decide happens as it did: when the candidate was warm, when weights were live, when
+  people asked for something, took the candidate out of the trigger or removed the model, and when metrics were away. As
+  long as the phases are the recorded ones, weights are live when they were; afterwards at once.
+- The bins are the recorded ones, whatever share the candidate would have had. From where that is another one than it
+  had, the replay says so: it would have seen other requests.
+- Nothing is known after the last bin. A rollout that is still under way there has no outcome; a way back to stable
+  needs no evidence and is gone to its end.
+- With the policy of the record, the replay gives the recorded decisions.
+
+This module must not do I/O or read a clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from policies.actions import WriteHistory, WriteRecord, WriteRelease
+from policies.budget import LEAST_BUDGET
+from policies.convergence import Failed, Ready, Starting
+from policies.documents import RolloutPolicy, Trigger, parse_duration
+from policies.errors import BadInput
+from policies.facts import Observed, Rules, Signal
+from policies.model import (
+    Application,
+    Ask,
+    Bin,
+    Cause,
+    CauseKind,
+    Evidence,
+    HistoryRecord,
+    LookRecord,
+    Outcome,
+    Phase,
+    PhaseRecord,
+    Purpose,
+    Record,
+    RegisteredVersion,
+    Release,
+    Rollout,
+    Settings,
+    Source,
+    Trip,
+    VerdictKind,
+    Wish,
+)
+from policies.record import SLUICEGATE, recorded_evidence
+from policies.rollout import JUDGED, decide
+from policies.stored_documents import plain
+
+SOON = timedelta(seconds=1)
+"""After something changed the reconciler looks again this soon."""
+
+MOST_LOOKS = 250_000
+"""Five weeks of bins of 15 s; a replay that takes longer than that is a mistake of its own."""
+
+_TRIGGER = Trigger(stage="Production")
+_NO_DIGEST = f"sha256:{0:064x}"
+_TRIPPED = re.compile(r"guard of (\d+) host replicas? stopped it: ([\d,]+) of its ([\d,]+) answers")
+_RAY_DIFFERS = "Ray does not match Git"
+
+
+# --- what was -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Past:
+    """A rollout as it was, finished or not."""
+
+    model: str
+    environment: str
+    rollout: str
+    version: int
+    digest: str
+    stable_version: int | None
+    started_at: datetime
+    phases: tuple[PhaseRecord, ...]
+    record: Record
+    evidence: tuple[Evidence, ...]
+    dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    purpose: Purpose | None = None
+    outcome: Outcome | None = None
+    """None: it is under way."""
+    cause: Cause | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def asked_by(self) -> str:
+        """Who asked for it; empty: its version entered the trigger."""
+        actor = self.record.looks[0].actor if self.record.looks else SLUICEGATE
+        return "" if actor == SLUICEGATE else actor
+
+    @property
+    def metrics_deadline(self) -> timedelta:
+        """How long the policy of the record waited for metrics."""
+        return parse_duration(self.record.policy.get("metrics_deadline", "10m"))
+
+    def phase_at(self, moment: datetime) -> PhaseRecord | None:
+        """The phase that lasted then."""
+        at = bisect_right(self.phases, moment, key=lambda phase: phase.since)
+        return self.phases[at - 1] if at else None
+
+
+def finished(history: HistoryRecord, evidence: Sequence[Evidence] = ()) -> Past:
+    """A finished rollout; `evidence` where its record has none."""
+    record = history.record or Record(rollout=history.rollout)
+    return Past(
+        model=history.model,
+        environment=history.environment,
+        rollout=history.rollout,
+        version=history.version,
+        digest=history.digest,
+        stable_version=history.stable_version,
+        started_at=history.started_at,
+        phases=history.phases,
+        record=record,
+        evidence=recorded_evidence(record) or tuple(evidence),
+        dispersion=history.dispersion,
+        budget=history.budget,
+        purpose=history.purpose,
+        outcome=history.outcome,
+        cause=history.cause,
+        ended_at=history.ended_at,
+    )
+
+
+def under_way(release: Release, record: Record | None, evidence: Sequence[Evidence] = ()) -> Past:
+    """The rollout that is under way. Raises BadInput where none is."""
+    rollout, candidate = release.rollout, release.candidate
+    if rollout is None or candidate is None:
+        raise BadInput(f"{release.model} ({release.environment}) is {release.phase}: no rollout is under way")
+    known = record or Record(rollout=rollout.id)
+    return Past(
+        model=release.model,
+        environment=release.environment,
+        rollout=rollout.id,
+        version=candidate.version,
+        digest=candidate.digest,
+        stable_version=release.stable.version if release.stable else None,
+        started_at=rollout.started_at,
+        phases=rollout.records,
+        record=known,
+        evidence=recorded_evidence(known) or tuple(evidence),
+        dispersion=rollout.dispersion,
+        budget=rollout.budget,
+        purpose=rollout.purpose,
+        cause=rollout.cause,
+    )
+
+
+# --- what would have been -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What would have happened."""
+
+    past: Past
+    policy: RolloutPolicy
+    phases: tuple[PhaseRecord, ...]
+    looks: tuple[LookRecord, ...]
+    outcome: Outcome | None
+    """None: still under way where the data ends."""
+    ended_at: datetime | None
+    cause: Cause | None
+    unknown: tuple[str, ...]
+    """What this replay cannot know, and why."""
+
+    @property
+    def same(self) -> bool:
+        """Did it go through the same phases, at the same shares, to the same end?"""
+        return self.outcome == self.past.outcome and _shares(self.phases) == _shares(self.past.phases)
+
+
+def replay(past: Past, policy: RolloutPolicy) -> Replay:
+    """Step the rollout through `decide` with this policy. Raises BadInput where there is nothing to judge again."""
+    if not past.evidence and any(phase.live_since and phase.phase in JUDGED for phase in past.phases):
+        raise BadInput(f"{past.rollout} has no recorded bins: nothing can be judged again")
+    return _Replaying(past, policy).to_the_end()
+
+
+def _shares(phases: Sequence[PhaseRecord]) -> list[tuple[Phase, int]]:
+    return [(phase.phase, phase.weight_percent) for phase in phases]
+
+
+class _Replaying:
+    """One replay; its state is a release and a record, as in Git."""
+
+    def __init__(self, past: Past, policy: RolloutPolicy) -> None:
+        self._past = past
+        self._ends = [[b.start for b in e.bins[1:]] + [e.bins[-1].start + e.width] for e in past.evidence if e.bins]
+        self._lag = _lag(past)
+        self._asks = {look.at: ask for look in past.record.looks if (ask := _asked(look))}
+        self._blind = tuple(_blind(past))
+        self._candidate = Application(version=past.version, digest=past.digest)
+        self._rules = Rules(policy=policy, trigger=_TRIGGER, on_rollback="annotate", settings=Settings())
+        self._newer = 1 + max(past.version, past.stable_version or 0)
+        self._release = self._begun()
+        self._record = Record(rollout=past.rollout, looks=past.record.looks[:1])
+        self._ended: HistoryRecord | None = None
+        self._patience = 2 * max((e.width for e in past.evidence), default=SOON)
+        self._differs: tuple[datetime, PhaseRecord, PhaseRecord] | None = None
+
+    def to_the_end(self) -> Replay:
+        """From the recorded start to the end, or to where the data ends."""
+        now = self._past.started_at
+        moments = self._moments()
+        at = 0
+        for _ in range(MOST_LOOKS):
+            at = bisect_right(moments, now)
+            scheduled = moments[at] if at < len(moments) else None
+            moved = self._look(now)
+            if self._ended:
+                break
+            if scheduled is None and self._release.phase is not Phase.ROLLING_BACK:
+                break
+            soon = now + SOON if (moved and not self._as_recorded()) or scheduled is None else None
+            now = min(filter(None, (scheduled, soon)))
+        return self._told(now)
+
+    def _begun(self) -> Release:
+        past = self._past
+        stable = None
+        if past.stable_version is not None:  # with other settings: it may be the same version with new ones
+            stable = Application(version=past.stable_version, digest=_NO_DIGEST, settings=Settings(cpus=2))
+        seen = {past.version, *([past.stable_version] if past.stable_version is not None else [])}
+        warming = dataclasses.replace(
+            past.phases[0], live_since=None, until=None, verdict=None, reasons=past.phases[0].reasons[:1]
+        )
+        return Release(
+            model=past.model,
+            environment=past.environment,
+            revision=1,
+            phase=Phase.WARMING,
+            stable=stable,
+            candidate=self._candidate,
+            seen=tuple(sorted(seen)),
+            rollout=Rollout(
+                id=past.rollout,
+                started_at=past.started_at,
+                records=(warming,),
+                purpose=past.purpose,
+                asked_by=past.asked_by,
+                dispersion=past.dispersion,
+                budget=_allowances(past, self._rules.policy),
+            ),
+        )
+
+    def _moments(self) -> list[datetime]:
+        """When is looked: when each bin was known, and when a look was recorded. Ascending."""
+        known = {end + self._lag for ends in self._ends for end in ends}
+        return sorted({*known, *(look.at for look in self._past.record.looks), *self._edges()})
+
+    def _edges(self) -> Iterator[datetime]:
+        """Where phases began, were live and ended: in old histories nothing else tells of looks."""
+        for phase in self._past.phases:
+            yield phase.since
+            yield from filter(None, (phase.live_since, phase.until))
+
+    # --- one look -------------------------------------------------------------------------------------------------
+
+    def _look(self, now: datetime) -> bool:
+        """Decide and take over what was decided; returns whether the rollout moved."""
+        release = dataclasses.replace(self._release, ask=self._asks.get(now))
+        if self._stopped(now, CauseKind.SUPERSEDED):
+            release = dataclasses.replace(release, queued=self._newer, seen=tuple(sorted({*release.seen, self._newer})))
+        rules = self._rules if not self._removed(now) else dataclasses.replace(self._rules, settings=None)
+        moved = False
+        for action in decide(release, self._observed(now), rules, now):
+            if isinstance(action, WriteRelease):
+                release = action.release
+            elif isinstance(action, WriteRecord):
+                self._record, moved = action.record, True
+            elif isinstance(action, WriteHistory):
+                self._ended, moved = action.record, True
+        self._release = dataclasses.replace(release, ask=None)
+        if not self._ended:
+            self._compare(now)
+        return moved
+
+    def _observed(self, now: datetime) -> Observed:
+        past = self._past
+        known = {*self._release.seen, self._newer}
+        present = {n for n in known if n != past.version or not self._stopped(now, CauseKind.WITHDRAWN)}
+        present -= {self._newer} if not self._stopped(now, CauseKind.SUPERSEDED) else set()
+        return Observed(
+            versions={
+                n: RegisteredVersion(number=n, stage="Production" if n in present else "Archived") for n in known
+            },
+            digests={self._newer: _NO_DIGEST},
+            trip=self._trip(now),
+            out_of_place=self._out_of_place(now),
+            candidate=self._readiness(now),
+            evidence=self._evidence(now),
+            unavailable_since=next((since for since, until, _ in self._blind if since <= now < until), None),
+            tip="",
+            record=self._record,
+        )
+
+    def _evidence(self, now: datetime) -> tuple[Evidence, ...]:
+        if self._release.phase not in JUDGED:
+            return ()
+        why = next((why for since, until, why in self._blind if since <= now < until), "")
+        counted = [e for e in self._past.evidence if e.bins]
+        if why:
+            return tuple(
+                dataclasses.replace(e, bins=(), source=Source(available=False, query=e.source.query, reason=why))
+                for e in counted
+            )
+        return tuple(
+            dataclasses.replace(e, bins=e.bins[: bisect_right(ends, now - self._lag)])
+            for e, ends in zip(counted, self._ends, strict=True)
+        )
+
+    def _readiness(self, now: datetime) -> Ready | Starting | Failed:
+        past = self._past
+        warm = next((p.since for p in past.phases if p.phase in (Phase.SHADOW, Phase.CANARY, Phase.SETTLING)), None)
+        if warm is not None and now >= warm:
+            return Ready()
+        failed = past.cause and past.cause.kind is CauseKind.NOT_READY
+        stopped = next((p.since for p in past.phases if p.phase is Phase.ROLLING_BACK), None)
+        if warm is None and failed and past.cause and stopped is not None and now >= stopped:
+            return Failed(message="; ".join(past.cause.reasons))
+        return Starting(reason="it was not warm yet")
+
+    def _out_of_place(self, now: datetime) -> str:
+        """Empty when the weights are in place: as recorded, while the phases are; else always."""
+        recorded = self._recorded_now()
+        if recorded is None or recorded.phase is Phase.WARMING:
+            return ""
+        if recorded.live_since is None:
+            in_place = recorded.until is not None and (
+                now >= recorded.until if recorded.phase is Phase.PAUSED else now > recorded.until
+            )
+            return "" if in_place else "the weights were not in place"
+        lost = recorded.until is not None and any(reason.startswith(_RAY_DIFFERS) for reason in recorded.reasons)
+        late = now < recorded.live_since or (lost and now > recorded.live_since)
+        return "the weights were not in place" if late else ""
+
+    # --- as recorded, or not --------------------------------------------------------------------------------------
+
+    def _as_recorded(self) -> bool:
+        """Are the phases so far those that were?"""
+        return self._recorded_now() is not None
+
+    def _recorded_now(self) -> PhaseRecord | None:
+        """The recorded phase that this one repeats; none where another way was taken."""
+        records = self._release.rollout.records if self._release.rollout else ()
+        recorded = self._past.phases[: len(records)]
+        return recorded[-1] if recorded and _shares(records) == _shares(recorded) else None
+
+    def _compare(self, now: datetime) -> None:
+        """Note since when the candidate's share is another one than it was, where that lasts longer than a look."""
+        here, was = (self._release.rollout.current if self._release.rollout else None), self._past.phase_at(now)
+        over = was is not None and was.until is not None and now >= was.until
+        if self._differs and now - self._differs[0] > self._patience:
+            return
+        if here is None or was is None or over or _exposure(here, self._release) == _exposure(was, None):
+            self._differs = None
+        else:
+            self._differs = self._differs or (now, here, was)
+
+    def _trip(self, now: datetime) -> Trip | None:
+        """The guard's, from when it was seen to have stopped the candidate; a policy without a guard has none."""
+        if self._rules.policy.guard is None or not self._stopped(now, CauseKind.GUARD) or self._past.cause is None:
+            return None
+        said = _TRIPPED.search(" ".join(self._past.cause.reasons))
+        hosts, bad, requests = (int(n.replace(",", "")) for n in said.groups()) if said else (1, 0, 0)
+        at = next(p.since for p in self._past.phases if p.phase is Phase.ROLLING_BACK)
+        return Trip(build=self._candidate.build, hosts=hosts, requests=requests, bad=bad, at=at)
+
+    def _removed(self, now: datetime) -> bool:
+        past = self._past
+        removed = past.cause is not None and past.cause.kind is CauseKind.REMOVED
+        return removed and past.ended_at is not None and now >= past.ended_at
+
+    def _stopped(self, now: datetime, kind: CauseKind) -> bool:
+        """Had this stopped it by now?"""
+        past = self._past
+        since = next((p.since for p in past.phases if p.phase is Phase.ROLLING_BACK), None)
+        return past.cause is not None and past.cause.kind is kind and since is not None and now >= since
+
+    # --- the answer -----------------------------------------------------------------------------------------------
+
+    def _told(self, now: datetime) -> Replay:
+        ended, rollout = self._ended, self._release.rollout
+        return Replay(
+            past=self._past,
+            policy=self._rules.policy,
+            phases=ended.phases if ended else rollout.records if rollout else (),
+            looks=ended.record.looks if ended and ended.record else self._record.looks,
+            outcome=ended.outcome if ended else None,
+            ended_at=ended.ended_at if ended else None,
+            cause=ended.cause if ended else rollout.cause if rollout else None,
+            unknown=tuple(self._unknown(now)),
+        )
+
+    def _changed(self, field: str) -> bool:
+        """Is that field of the policy another one than recorded?"""
+        recorded = self._past.record.policy
+        return field in recorded and recorded[field] != plain(self._rules.policy)[field]
+
+    def _unknown(self, now: datetime) -> Iterator[str]:
+        if self._differs and now - self._differs[0] > self._patience:
+            at, here, was = self._differs
+            yield (
+                f"from {at:%H:%M:%S} UTC the candidate would have been at {_in_words(here)}, where it was at "
+                f"{_in_words(was)}: it would have seen other requests than the recorded ones, which are judged here"
+            )
+        if self._ended is None and self._past.outcome is not None:
+            yield f"what is recorded ends at {now:%Y-%m-%d %H:%M:%S} UTC: what would have followed is not known"
+        for evidence in self._past.evidence:
+            fine = next((b.start for b, end in _spans(evidence) if end - b.start <= evidence.width), None)
+            if fine is not None and fine != evidence.bins[0].start:
+                yield (
+                    f"{evidence.objective.name}: bins before {fine:%Y-%m-%d %H:%M:%S} UTC are recorded coarser than "
+                    "they were judged"
+                )
+        if self._past.cause and self._past.cause.kind is CauseKind.GUARD and self._changed("guard"):
+            yield "the guard stopped it; when one with another alpha would have is not recorded"
+        if self._changed("on_newer") and self._rules.policy.on_newer == "supersede":
+            yield "whether a newer version entered the trigger meanwhile is not recorded"
+        changed = [look.at for look in self._past.record.looks if look.new_policy]
+        if changed:
+            yield f"the policy was changed at {changed[0]:%H:%M:%S} UTC: the record has the one that was in force last"
+
+
+def _allowances(past: Past, policy: RolloutPolicy) -> Mapping[str, float]:
+    """What it might have spent by this policy: the recorded allowances are for the recorded share."""
+    if policy.budget is None:
+        return {}
+    recorded = (past.record.policy.get("budget") or {}).get("share", policy.budget.share)
+    least = {name: LEAST_BUDGET * past.dispersion.get(name, 1.0) for name in past.budget}
+    if recorded == policy.budget.share:
+        return past.budget
+    return {name: max(least[name], events * policy.budget.share / recorded) for name, events in past.budget.items()}
+
+
+def _spans(evidence: Evidence) -> Iterator[tuple[Bin, datetime]]:
+    """Each bin with its end."""
+    bins = evidence.bins
+    yield from zip(bins, (*(b.start for b in bins[1:]), *(b.start + evidence.width for b in bins[-1:])), strict=True)
+
+
+def _exposure(phase: PhaseRecord, release: Release | None) -> tuple[bool, int]:
+    """What of the requests the candidate sees: copies of all, or a share. A pause keeps what was before it."""
+    shadow = phase.phase is Phase.SHADOW
+    if phase.phase is Phase.PAUSED:
+        paused_from = release.rollout.paused_from if release and release.rollout else None
+        shadow = paused_from is Phase.SHADOW if release else phase.weight_percent == 0
+    return shadow, phase.weight_percent
+
+
+def _in_words(phase: PhaseRecord) -> str:
+    if phase.phase in (Phase.WARMING, Phase.ROLLING_BACK):
+        return f"{phase.phase}, without traffic"
+    return f"{phase.phase} {phase.weight_percent} %" if phase.weight_percent else str(phase.phase)
+
+
+def _lag(past: Past) -> timedelta:
+    """How long after its end a bin was known, at the soonest."""
+    seen = [
+        look.at - measure.until for look in past.record.looks for measure in look.measures if measure.until is not None
+    ]
+    return max(min(seen, default=timedelta()), timedelta())
+
+
+def _asked(look: LookRecord) -> Ask | None:
+    """What a person wanted then; a commit that took the release back is repeated as a wish with the same effect."""
+    if look.ask or look.actor == SLUICEGATE:
+        return look.ask
+    wish = {Signal.STOPPED.name: Wish.ABORT, Signal.HALTED.name: Wish.PAUSE}.get(look.signal)
+    return Ask(wish=wish, by=look.actor, why="; ".join(look.reasons)) if wish else None
+
+
+def _blind(past: Past) -> Iterator[tuple[datetime, datetime, str]]:
+    """When the metrics were away for longer than the policy waited: from, until, and why."""
+    looks = past.record.looks
+    for i, look in enumerate(looks):
+        if look.verdict is VerdictKind.UNAVAILABLE and look.signal == Signal.HALTED.name and look.ask is None:
+            back = next((after.at for after in looks[i + 1 :]), datetime.max.replace(tzinfo=look.at.tzinfo))
+            yield look.at - past.metrics_deadline, back, "; ".join(look.reasons)
