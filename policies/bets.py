@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ _STANDSTILL = 1e-15
 """A bet that gains less per request does not move: that is a double's rounding."""
 
 
+@lru_cache(maxsize=64)
 def harm_grid(allowed: float) -> FloatArray:
     """Bad rates above `allowed`, shape (GRID_SIZE,), log-spaced in [1.3 allowed, 0.9].
 
@@ -60,27 +62,36 @@ def harm_grid(allowed: float) -> FloatArray:
     _require_rate(allowed)
     lowest = SMALLEST_HARM * allowed
     if lowest * SMALLEST_HARM < LARGEST_HARM:
-        return np.geomspace(lowest, LARGEST_HARM, GRID_SIZE)
-    return 1.0 - np.geomspace((1.0 - allowed) / BEST_HEALTH, (1.0 - allowed) / SMALLEST_HARM, GRID_SIZE)
+        return _fixed(np.geomspace(lowest, LARGEST_HARM, GRID_SIZE))
+    return _fixed(1.0 - np.geomspace((1.0 - allowed) / BEST_HEALTH, (1.0 - allowed) / SMALLEST_HARM, GRID_SIZE))
 
 
+@lru_cache(maxsize=64)
 def health_grid(allowed: float) -> FloatArray:
     """Bad rates below `allowed`, shape (GRID_SIZE,), log-spaced in [allowed / 100, allowed / 1.2].
 
     Raises ValueError unless 0 < allowed < 1.
     """
     _require_rate(allowed)
-    return np.geomspace(allowed / BEST_HEALTH, allowed / WORST_HEALTH, GRID_SIZE)
+    return _fixed(np.geomspace(allowed / BEST_HEALTH, allowed / WORST_HEALTH, GRID_SIZE))
 
 
+@lru_cache(maxsize=64)
 def share_grid(tolerance: float) -> FloatArray:
     """Relative risks above `tolerance`, shape (GRID_SIZE,), log-spaced in tolerance times [1.3, 100]."""
-    return tolerance * np.geomspace(SMALLEST_HARM, LARGEST_RISK, GRID_SIZE)
+    return _fixed(tolerance * np.geomspace(SMALLEST_HARM, LARGEST_RISK, GRID_SIZE))
 
 
+@lru_cache(maxsize=64)
 def equal_grid(margin: float) -> FloatArray:
     """Relative risks below `margin`, shape (GRID_SIZE,), log-spaced in margin over [1.2, 100]."""
-    return margin / np.geomspace(BEST_HEALTH, WORST_HEALTH, GRID_SIZE)
+    return _fixed(margin / np.geomspace(BEST_HEALTH, WORST_HEALTH, GRID_SIZE))
+
+
+def _fixed(grid: FloatArray) -> FloatArray:
+    """The same grid for everybody, so nobody may change it."""
+    grid.flags.writeable = False
+    return grid
 
 
 def rate_log_ratio(bad: npt.ArrayLike, total: npt.ArrayLike, grid: FloatArray, allowed: float) -> FloatArray:
@@ -114,9 +125,8 @@ def share_log_ratio(
     """
     xc, xs, nc, ns = (np.asarray(a, dtype=np.float64)[..., np.newaxis] for a in (bad, stable_bad, total, stable_total))
     with np.errstate(divide="ignore", invalid="ignore"):
-        candidate = np.log(risks / limit) - np.log((nc * risks + ns) / (nc * limit + ns))
         stable = -np.log((nc * risks + ns) / (nc * limit + ns))
-        ratio = xc * candidate + xs * stable
+        ratio = xc * (np.log(risks / limit) + stable) + xs * stable
     return np.where((nc > 0) & (ns > 0), ratio, 0.0)
 
 

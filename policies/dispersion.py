@@ -15,14 +15,17 @@ Rules:
 - A cluster that straddles a bin's edge, or lasts for minutes, shows in coarser blocks only: the largest phi of three
   widths counts.
 - With few bad events clusters cannot be told from chance: phi is 1.
-- phi is bounded: what is burstier than any cluster was an outage, which the judge's comparison with stable takes out. A
-  phi of hundreds after one bad hour would blind the judge for the whole rollout.
+- An outage is no cluster: neighbouring 5-minute blocks far above the day's rate, with more bad events together than two
+  of the largest clusters, are left out. The judge's comparison with stable takes outages out; a phi that remembered
+  one would blind the judge for a day. With little traffic the two look alike, and count.
+- phi is bounded, for what is left.
 
 This module must not know what is judged with it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -39,6 +42,12 @@ MIN_BLOCKS = 12
 """Fewer say little about a variance: sqrt(2 / 12) is 40 %. An hour of 5-minute blocks."""
 MAX_PHI = 50.0
 """Geometric clusters of 25, as bursty as was seen of clients that retry; 50 bad answers count for one then."""
+FAR_ABOVE = 5
+"""Times the day's rate. A day's waves and its worst hours stay below."""
+MIN_BAD_OF_AN_OUTAGE = 5
+"""In a block: fewer are an accident in a block with few requests."""
+WORST_LEFT_OUT = 0.1
+"""Part of the blocks, the worst, without which the day's rate is taken: two hours and a half."""
 
 
 def dispersions(baseline: Sequence[Evidence]) -> Mapping[str, float]:
@@ -54,7 +63,8 @@ def dispersion(baseline: Evidence) -> float:
     """
     if not _possible(baseline) or baseline.candidate.bad < MIN_BAD:
         return 1.0
-    widest = max((_index(_blocks(baseline, width)) for width in BLOCKS), default=1.0)
+    calm = _without_outages(baseline)
+    widest = max(_index(list(_blocks(calm, width).values())) for width in BLOCKS)
     return round(min(max(widest, 1.0), MAX_PHI), 2)
 
 
@@ -63,16 +73,47 @@ def _possible(baseline: Evidence) -> bool:
     return all(0 <= b.candidate.bad <= b.candidate.total < math.inf for b in baseline.bins)
 
 
-def _blocks(baseline: Evidence, width: timedelta) -> list[Counts]:
-    """The counts in clock-aligned blocks, those without events left out: they say nothing."""
-    if width <= baseline.width:
-        return [b.candidate for b in baseline.bins if b.candidate.total]
+def _without_outages(baseline: Evidence) -> Evidence:
+    """The baseline without the bins of an outage."""
+    blocks = _blocks(baseline, BLOCKS[-1])
+    usual = FAR_ABOVE * _usual_rate(list(blocks.values()))
+    high = [n for n, c in sorted(blocks.items()) if c.bad >= MIN_BAD_OF_AN_OUTAGE and c.bad > usual * c.total]
+    gone = {n for run in _runs(high) if sum(blocks[n].bad for n in run) > 2 * MAX_PHI for n in run}
+    return dataclasses.replace(
+        baseline, bins=tuple(b for b in baseline.bins if _number(b.start, BLOCKS[-1]) not in gone)
+    )
+
+
+def _usual_rate(blocks: list[Counts]) -> float:
+    """The day's bad rate without its worst blocks; 0 where nothing is left."""
+    usual = sorted(blocks, key=lambda c: c.bad / c.total)[: math.ceil(len(blocks) * (1 - WORST_LEFT_OUT))]
+    total = sum(c.total for c in usual)
+    return sum(c.bad for c in usual) / total if total else 0.0
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as runs of neighbours."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return runs
+
+
+def _blocks(baseline: Evidence, width: timedelta) -> dict[int, Counts]:
+    """The counts in clock-aligned blocks, by number; those without events are left out: they say nothing."""
     blocks: dict[int, Counts] = {}
     for b in baseline.bins:
         if b.candidate.total:
-            number = int((b.start - _EPOCH) // width)
+            number = _number(b.start, max(width, baseline.width))
             blocks[number] = blocks.get(number, Counts()) + b.candidate
-    return list(blocks.values())
+    return blocks
+
+
+def _number(start: datetime, width: timedelta) -> int:
+    return (start - _EPOCH) // width
 
 
 def _index(blocks: Sequence[Counts]) -> float:

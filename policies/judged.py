@@ -19,8 +19,8 @@ from datetime import datetime, timedelta
 
 from policies.documents import RolloutPolicy
 from policies.facts import Observed, Rules, rollout_of
-from policies.judge import judge
-from policies.model import Evidence, Measure, Release, Rollout, Sli, Verdict, VerdictKind
+from policies.judge import judge, states
+from policies.model import Evidence, Measure, Release, Rollout, Sli, TestState, Verdict, VerdictKind
 
 STALE_FAILURE = timedelta(minutes=20)
 """A failure is acted on at once or not by itself: whoever comes back after longer (a process that was away, a paused
@@ -51,6 +51,13 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     return dataclasses.replace(verdict, kind=VerdictKind.UNAVAILABLE, reasons=(words, *verdict.reasons))
 
 
+def states_of(
+    rollout: Rollout, evidence: Sequence[Evidence], policy: RolloutPolicy, now: datetime
+) -> tuple[TestState, ...]:
+    """Where the tests stand after this evidence, for the record; nothing of what cannot be believed."""
+    return states(evidence, policy, now=now, dispersion=_dispersion(rollout))
+
+
 def _dispersion(rollout: Rollout) -> Mapping[str, float]:
     """Phi as it was recorded. A person can write anything into a release, and the judge refuses less than 1."""
     return {name: phi for name, phi in rollout.dispersion.items() if 1 <= phi < math.inf}
@@ -74,4 +81,4 @@ def _as_good(measure: Measure, needed: float) -> bool:
     harms = [h for h in (measure.harm_slo, measure.harm_stable) if h is not None]
     proved = measure.proved_at is not None or max(proofs, default=-math.inf) >= needed
     measured = measure.step_total > 0 or measure.sli is Sli.AGREEMENT  # predictions are compared in shadow only
-    return bool(not measure.trouble and proved and measured and harms and max(harms) < 0)
+    return bool(not measure.trouble and proved and measured and harms and max(harms) <= 0)

@@ -391,8 +391,6 @@ class Rollout:
     """phi by objective, measured before the rollout; one that is not named counts as 1."""
     budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Bad events in excess that it may cause, by objective; one that is not named is not counted."""
-    state: tuple[TestState, ...] = ()
-    """The tests' state at the last change of phase, one per objective: recomputable from the record's bins."""
 
     def __post_init__(self) -> None:
         """A rollout is in some phase. Raises ValueError."""
@@ -592,6 +590,8 @@ class Record:
     policy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The RolloutPolicy that was in force at the last look, as its document says it."""
     looks: tuple[LookRecord, ...] = ()
+    state: tuple[TestState, ...] = ()
+    """Where the tests stood at the last look that moved the release, by objective: recomputable from the bins."""
     evidence: tuple[RecordedEvidence, ...] = ()
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from policies.documents import RolloutPolicy
 from policies.facts import Noticed, Observed
+from policies.judged import states_of
 from policies.model import (
     Bin,
     Counts,
@@ -110,7 +111,11 @@ def looked(
     )
     return fitted(
         dataclasses.replace(
-            record, policy=said, looks=(*record.looks, look), evidence=continued(record.evidence, observed.evidence)
+            record,
+            policy=said,
+            looks=(*record.looks, look),
+            state=states_of(rollout, observed.evidence, policy, now) or record.state,
+            evidence=continued(record.evidence, observed.evidence),
         )
     )
 

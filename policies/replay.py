@@ -23,7 +23,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from policies.actions import WriteHistory, WriteRecord, WriteRelease
+from policies.actions import Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.budget import LEAST_BUDGET
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger, parse_duration
@@ -54,6 +54,7 @@ from policies.model import (
 )
 from policies.record import SLUICEGATE, recorded_evidence
 from policies.rollout import JUDGED, decide
+from policies.slo import asked_of
 from policies.stored_documents import plain
 
 SOON = timedelta(seconds=1)
@@ -172,6 +173,8 @@ class Replay:
     """None: still under way where the data ends."""
     ended_at: datetime | None
     cause: Cause | None
+    waits: str
+    """Why it had not moved where the data ends; empty where it has ended."""
     unknown: tuple[str, ...]
     """What this replay cannot know, and why."""
 
@@ -197,7 +200,7 @@ class _Replaying:
 
     def __init__(self, past: Past, policy: RolloutPolicy) -> None:
         self._past = past
-        self._ends = [[b.start for b in e.bins[1:]] + [e.bins[-1].start + e.width] for e in past.evidence if e.bins]
+        self._ends = [[end for _, end in _spans(e)] for e in past.evidence]
         self._lag = _lag(past)
         self._asks = {look.at: ask for look in past.record.looks if (ask := _asked(look))}
         self._blind = tuple(_blind(past))
@@ -207,6 +210,7 @@ class _Replaying:
         self._release = self._begun()
         self._record = Record(rollout=past.rollout, looks=past.record.looks[:1])
         self._ended: HistoryRecord | None = None
+        self._waits = ""
         self._patience = 2 * max((e.width for e in past.evidence), default=SOON)
         self._differs: tuple[datetime, PhaseRecord, PhaseRecord] | None = None
 
@@ -274,7 +278,7 @@ class _Replaying:
         if self._stopped(now, CauseKind.SUPERSEDED):
             release = dataclasses.replace(release, queued=self._newer, seen=tuple(sorted({*release.seen, self._newer})))
         rules = self._rules if not self._removed(now) else dataclasses.replace(self._rules, settings=None)
-        moved = False
+        moved, self._waits = False, ""
         for action in decide(release, self._observed(now), rules, now):
             if isinstance(action, WriteRelease):
                 release = action.release
@@ -282,6 +286,8 @@ class _Replaying:
                 self._record, moved = action.record, True
             elif isinstance(action, WriteHistory):
                 self._ended, moved = action.record, True
+            elif isinstance(action, Wait):
+                self._waits = action.reason
         self._release = dataclasses.replace(release, ask=None)
         if not self._ended:
             self._compare(now)
@@ -310,15 +316,18 @@ class _Replaying:
         if self._release.phase not in JUDGED:
             return ()
         why = next((why for since, until, why in self._blind if since <= now < until), "")
-        counted = [e for e in self._past.evidence if e.bins]
+        rollout = self._release.rollout
+        asked = asked_of(rollout, [e.objective for e in self._past.evidence]) if rollout else ()
         if why:
             return tuple(
                 dataclasses.replace(e, bins=(), source=Source(available=False, query=e.source.query, reason=why))
-                for e in counted
+                for e in self._past.evidence
+                if e.objective in asked
             )
         return tuple(
             dataclasses.replace(e, bins=e.bins[: bisect_right(ends, now - self._lag)])
-            for e, ends in zip(counted, self._ends, strict=True)
+            for e, ends in zip(self._past.evidence, self._ends, strict=True)
+            if e.objective in asked
         )
 
     def _readiness(self, now: datetime) -> Ready | Starting | Failed:
@@ -401,6 +410,7 @@ class _Replaying:
             outcome=ended.outcome if ended else None,
             ended_at=ended.ended_at if ended else None,
             cause=ended.cause if ended else rollout.cause if rollout else None,
+            waits="" if ended else self._waits,
             unknown=tuple(self._unknown(now)),
         )
 

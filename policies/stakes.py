@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,7 @@ class Stakes:
         unplaced = np.maximum(self.unplaced - share, 0.0)  # a double's rounding must not make it negative
         return Stakes(grown, unplaced, self.bins + moves)
 
-    @property
+    @cached_property
     def log_e(self) -> FloatArray:
         """Logarithm of E, shape (...); exactly 0 before the first bin."""
         with np.errstate(divide="ignore"):

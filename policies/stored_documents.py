@@ -94,7 +94,7 @@ def _lines(value: Any, end: str) -> Iterator[str]:
     if isinstance(value, dict) and value:
         for i, (key, part) in enumerate(value.items()):
             yield f"{',' if i else '{'}{inner}{json.dumps(key)}: "
-            if key == "measures" and part:
+            if key in ("measures", "state") and part:
                 yield f"[{inner}  " + f",{inner}  ".join(_dense(measure) for measure in part) + f"{inner}]"
             else:
                 yield from _lines(part, inner)

@@ -22,6 +22,8 @@ Rules:
   outage in which either version fails every other request looks like a bad candidate that stable covers for.
 - In shadow both answer the same requests and no user waits for the candidate, so more is asked for: the pairs that
   differ must blame the candidate too, `Pairs`. An outage of both, of whatever shape, does not.
+- Where stable answers fewer users than the candidate, too little would be known of it: while `suspects`, whoever feeds
+  the guard asks stable also what the candidate has answered well (a control).
 - After the trip nothing changes any more: what tripped it is what is shown.
 
 It is the recursion of `policies/stakes.py`, without logarithms and with start times that never end: 3 us a request
@@ -78,9 +80,15 @@ class Guard:
         self._pairs = Pairs()
         self._requests = 0
         self._failures = 0
+        self._e = 1.0
+
+    @property
+    def suspects(self) -> bool:
+        """Is there more for than against "too many are bad"? Not before the first bad answer."""
+        return self.tripped is None and self._e > 1.0
 
     def stable_answered(self, *, well: bool) -> None:
-        """Stable answered some request: a user's, or in the candidate's place."""
+        """Stable answered some request: a user's, in the candidate's place, or a control."""
         self._stable.add(bad=not well)
 
     def candidate_answered(self, *, well: bool) -> bool:
@@ -106,7 +114,8 @@ class Guard:
         self._worth = (self._worth + stake(self._requests)) * (good if well else bad)
         self._requests += 1
         self._failures += not well
-        return float(self._weights @ self._worth) + unplaced(self._requests)
+        self._e = float(self._weights @ self._worth) + unplaced(self._requests)
+        return self._e
 
     def _trip(self, worth: float) -> None:
         if worth * self.terms.alpha >= 1.0:

@@ -17,7 +17,10 @@ Rules:
 8. The guard (`guard.py`) belongs to the candidate's application: it keeps what it has seen, and a trip, for as long as
    the split names that application. After a trip the candidate gets neither requests nor copies.
 9. Several calls that break together are one accident to the guard: a replica that dies is no bad version yet.
-10. Predictions are compared, where the split asks for it, after the user has the answer.
+10. Where the candidate answers more users than this version does, and the guard suspects it, this version is asked too
+   what the candidate answered well: one at a time, after the user has the answer, and for the guard only. Asked only
+   where the candidate failed, it could not show an outage that both share.
+11. Predictions are compared, where the split asks for it, after the user has the answer.
 
 Nothing here knows Ray, HTTP or metrics: `OwnServer`, `Connection` and `Tally` are the doors.
 """
@@ -57,6 +60,9 @@ COPIES_WAITING_BYTES = 64 * 1024 * 1024
 
 # Parsing two such answers takes a tenth of a millisecond; larger ones are compared in a thread, so that nobody waits.
 COMPARED_AT_ONCE_BYTES = 8 * 1024
+
+# Above this share the candidate answers more users than stable does.
+MOST_PERCENT = 50
 
 # Answers that cannot be compared are said once in a while: whatever is wrong with them is wrong with all of them.
 SAID_EVERY_S = 60.0
@@ -160,6 +166,7 @@ class Host:
         self._config: UserConfig | None = None
         self._challenger: Challenger | None = None
         self._guard: Guard | None = None
+        self._controls = False
         self._said_at_s: float | None = None
         self._waiting = _WaitingRoom()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -273,6 +280,7 @@ class Host:
         candidate, version, guard = _attempt_outcome(attempt), challenger.split.version, challenger.guard
         if candidate is Outcome.GOOD and attempt.answer is not None:
             self._guard_judges(guard, attempt, candidate)
+            self._control(call, challenger)
             self._tally.answered(UserOutcome.OK)
             return Reply(attempt.answer, version), candidate
         if attempt.reason:
@@ -302,6 +310,22 @@ class Host:
             return
         if guard.candidate_answered(well=candidate is Outcome.GOOD):
             self._say_tripped(guard)
+
+    def _control(self, call: Call, challenger: Challenger) -> None:
+        """Ask this version too, in the background, where the guard knows too little about it (rule 10)."""
+        guard = challenger.guard
+        if guard is None or self._controls or not guard.suspects:
+            return
+        if challenger.split.weight_percent > MOST_PERCENT:
+            self._controls = True
+            self._spawn(self._ask_control(call, guard))
+
+    async def _ask_control(self, call: Call, guard: Guard) -> None:
+        try:
+            own = await self._ask_self(call, self._timeout_s)
+        finally:
+            self._controls = False
+        self._guard_sees(guard, outcome_of(own.status))
 
     def _guard_compares(self, guard: Guard | None, attempt: Attempt, joint: Joint) -> None:
         """Both have answered, in shadow."""

@@ -22,7 +22,7 @@ import numpy as np
 from policies.dispersion import MAX_PHI, MIN_BAD
 from policies.documents import RolloutPolicy
 from policies.findings import NEAR_SLO, SUSPECTED
-from policies.stakes import log_mean_exp
+from policies.stakes import Stakes, log_mean_exp
 from policies.standing import NOTHING, Counted, Setup, Standing, counted_harm
 
 from .outcome import HORIZON_MINUTES, Outcomes
@@ -34,7 +34,7 @@ POLICIES = {
     DEFAULT: RolloutPolicy(name="default", shadow=None),
 }
 
-FINE_MINUTES = 30.0
+FINE_MINUTES = 10.0
 """Bins are of 15 s this long, then of 60 s, which delays a later verdict by 45 s at most and saves most of the time
 that this takes. Where there are fewer requests than FINE_REQUESTS a minute, they are of 60 s from the first."""
 FINE_REQUESTS = 60.0
@@ -55,16 +55,26 @@ class Indicator:
             planned=planned,
         )
         self._rollout, self._step = Standing.before((rollouts,)), Standing.before((rollouts,))
+        self._later = np.zeros(rollouts, dtype=np.bool_)
+        """Past the first step; until then the step's standing is the rollout's."""
         self._stable, self._stable_bad = np.zeros(rollouts), np.zeros(rollouts)
         self._in_step = np.zeros(rollouts)
 
     def count(self, counted: Counted) -> None:
         """One bin more."""
         self._rollout = self._rollout.after(counted, self._setup)
-        self._step = self._step.after(counted, self._setup)
+        self._count_in_step(counted)
         self._stable += counted.stable_total
         self._stable_bad += counted.stable_bad
         self._in_step += counted.total
+
+    def _count_in_step(self, counted: Counted) -> None:
+        which = self._later
+        if not which.any():
+            return
+        setup = dataclasses.replace(self._setup, dispersion=np.asarray(self._setup.dispersion)[which])
+        moved = _kept(self._step, which).after(Counted(*(field[which] for field in counted.fields)), setup)
+        self._step = _merged(self._step, which, moved)
 
     @property
     def harm(self) -> FloatArray:
@@ -77,12 +87,15 @@ class Indicator:
         goal = -math.log(self._policy.beta)
         near = (self._stable > 0) & (self._stable_bad >= NEAR_SLO * self._setup.allowed * self._stable)
         proved = (self._rollout.best[:, 0] >= goal) | (near & (self._rollout.best[:, 1] >= goal))
-        suspected = (self._rollout.suspicion > NOTHING).any(axis=-1) | (self._step.suspicion > SUSPECTED).any(axis=-1)
+        suspected = (self._rollout.suspicion > NOTHING).any(axis=-1)
+        suspected[self._later] |= (_kept(self._step, self._later).suspicion > SUSPECTED).any(axis=-1)
         return proved & (self._in_step > 0) & ~suspected
 
     def begin_step(self, which: BoolArray) -> None:
         """A step begins with the next bin in these rollouts."""
-        self._step = _replaced(self._step, which)
+        if which.any():
+            self._step = _merged(self._step, which, Standing.before((int(which.sum()),)))
+            self._later = self._later | which
         self._in_step = np.where(which, 0.0, self._in_step)
 
     def keep(self, kept: BoolArray) -> None:
@@ -91,6 +104,7 @@ class Indicator:
         self._stable, self._stable_bad, self._in_step = (
             a[kept] for a in (self._stable, self._stable_bad, self._in_step)
         )
+        self._later = self._later[kept]
         dispersion = np.asarray(self._setup.dispersion)[kept]
         self._setup = dataclasses.replace(self._setup, dispersion=dispersion)
 
@@ -205,31 +219,30 @@ def dispersion(counted: FloatArray) -> FloatArray:
 
 
 def _kept(standing: Standing, kept: BoolArray) -> Standing:
-    stakes = dataclasses.replace(
-        standing.stakes,
-        placed=standing.stakes.placed[kept],
-        unplaced=standing.stakes.unplaced[kept],
-        bins=standing.stakes.bins[kept],
+    stakes = Stakes(
+        standing.stakes.placed[kept],
+        standing.stakes.unplaced[kept],
+        standing.stakes.bins[kept],
     )
     return Standing(stakes, standing.best[kept], standing.rising[kept], standing.quiet[kept])
 
 
-def _replaced(standing: Standing, which: BoolArray) -> Standing:
-    """The same, but as before the first bin in these rollouts."""
-    new = Standing.before((len(which),))
+def _merged(standing: Standing, which: BoolArray, others: Standing) -> Standing:
+    """The same, but `others` in these rollouts."""
 
-    def either(fresh: FloatArray, old: FloatArray) -> FloatArray:
-        return np.where(which.reshape(-1, *(1,) * (old.ndim - 1)), fresh, old)
+    def merged(old: FloatArray, new: FloatArray) -> FloatArray:
+        together = old.copy()
+        together[which] = new
+        return together
 
-    stakes = dataclasses.replace(
-        standing.stakes,
-        placed=either(new.stakes.placed, standing.stakes.placed),
-        unplaced=either(new.stakes.unplaced, standing.stakes.unplaced),
-        bins=either(new.stakes.bins, standing.stakes.bins),
+    stakes = Stakes(
+        merged(standing.stakes.placed, others.stakes.placed),
+        merged(standing.stakes.unplaced, others.stakes.unplaced),
+        merged(standing.stakes.bins, others.stakes.bins),
     )
     return Standing(
         stakes,
-        either(new.best, standing.best),
-        either(new.rising, standing.rising),
-        either(new.quiet, standing.quiet),
+        merged(standing.best, others.best),
+        merged(standing.rising, others.rising),
+        merged(standing.quiet, others.quiet),
     )

@@ -40,7 +40,7 @@ NOTES = """\
 - Known figures beside ours (healthy rolled back at 10 / 60 / 600 per minute): Argo inline 69 / 83 / 47 %, Flagger
   default 89 / 41 / 58 %; 5 % promoted by Flagger's documented example 93 / 22 % at 10 / 60. See `healthy` and `5 %`.
 - **Ours**: `sluicegate shadow-first` is the built-in policy; `sluicegate default` is the same without shadow (5, 10,
-  25, 50, 100 %). Bins of 15 s for the first 30 minutes, then of 60 s (from the start below 60 requests a minute). phi
+  25, 50, 100 %). Bins of 15 s for the first 10 minutes, then of 60 s (from the start below 60 requests a minute). phi
   comes from stable's day before.
 - `minutes_over_limit` is the mean time to a correct rollback over T* (`policies/limit.py`), T* rounded up to a look.
   Blameless is also a version that a shared outage pushed over its SLO: no judge that forgives outages can be faster.

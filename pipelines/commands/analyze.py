@@ -19,8 +19,9 @@ from policies.config_repo_documents import ConfigRepo
 from policies.documents import PrometheusTarget, RolloutPolicy, format_duration
 from policies.errors import BadInput
 from policies.judge import judge
-from policies.model import Application, Release, Tip, Verdict
+from policies.model import Application, Objective, Release, Sli, Tip, Verdict
 from policies.names import slug
+from policies.slo import asked_of
 
 LONGEST = timedelta(days=7)
 """Of a window: older samples are more than one answer of Prometheus holds, and say little of now."""
@@ -83,7 +84,7 @@ def question(
             model=key,
             candidate=judged,
             stable=_application(release, compared) if compared is not None else None,
-            objectives=tuple(repo.slos[name] for name in repo.models[key].slos),
+            objectives=_objectives(repo, release, judged),
             since=now - window,
         ),
         policy=policy_of(policy or repo.models[key].rollout, repo),
@@ -128,6 +129,14 @@ def _release(repo: ConfigRepo, model: str, environment: str | None) -> Release:
         names = ", ".join(sorted(r.environment for r in found))
         raise BadInput(f"{model!r} is in several environments ({names}): say which with --environment")
     return found[0]
+
+
+def _objectives(repo: ConfigRepo, release: Release, judged: Application) -> tuple[Objective, ...]:
+    """The model's SLOs. Predictions are compared while one is in shadow only."""
+    objectives = [repo.slos[name] for name in repo.models[slug(release.model)].slos]
+    if release.rollout and release.candidate == judged:
+        return asked_of(release.rollout, objectives)
+    return tuple(one for one in objectives if one.sli is not Sli.AGREEMENT)
 
 
 def _application(release: Release, version: int) -> Application:

@@ -26,6 +26,7 @@ from policies.model import Evidence, LookRecord, Phase, PhaseRecord, Release, Ti
 from policies.names import slug
 from policies.notes import errors
 from policies.replay import Past, Replay, finished, replay, under_way
+from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record, parse_release, plain
 
 LOG = 2_000
@@ -91,7 +92,7 @@ def from_prometheus(past: Past, doors: Doors, tip: Tip, now: datetime) -> Past:
     release = _release_of(past, doors.repo)
     key = slug(past.model)
     since = next((p.live_since for p in past.phases if p.live_since and p.phase not in _WITHOUT_TRAFFIC), None)
-    if since is None or release.candidate is None:
+    if since is None or release.candidate is None or release.rollout is None:
         raise BadInput(f"{past.rollout} never had traffic: there is nothing to judge")
     if key not in repo.models or past.environment not in repo.sluice.environments:
         raise BadInput(f"{past.model} ({past.environment}) is in the config repo no longer: its SLOs are not known")
@@ -99,7 +100,7 @@ def from_prometheus(past: Past, doors: Doors, tip: Tip, now: datetime) -> Past:
         model=key,
         candidate=release.candidate,
         stable=release.stable,
-        objectives=tuple(repo.slos[name] for name in repo.models[key].slos),
+        objectives=asked_of(release.rollout, [repo.slos[name] for name in repo.models[key].slos]),
         since=since,
     )
     target = repo.sluice.environments[past.environment].prometheus
@@ -168,8 +169,12 @@ def _block(one: Replay) -> Iterator[str]:
     same = "the same" if one.same else "another way"
     yield f"  by policy {one.policy.name}, {same}: {_end(one.outcome, one.ended_at, past.started_at)}"
     yield from (f"    {line}" for line in _phases(one.phases))
-    if not one.same and one.looks:
-        yield from (f"      {reason}" for reason in _turning_point(one).reasons)
+    turn = None if one.same else _turning_point(one)
+    if turn is not None:
+        yield f"    it turns off at {turn.at:%H:%M:%S} UTC, {turn.phase} -> {turn.following}:"
+        yield from (f"      {reason}" for reason in turn.reasons)
+    if one.waits and not one.same:
+        yield f"    it waits: {one.waits}"
     yield from (f"  cannot be known: {unknown}" for unknown in one.unknown)
 
 
@@ -187,10 +192,13 @@ def _phases(phases: Sequence[PhaseRecord]) -> Iterator[str]:
         yield f"{phase.since:%H:%M:%S}-{end} {phase.phase.value}{weight}{verdict}"
 
 
-def _turning_point(one: Replay) -> LookRecord:
-    """The first look that did something else than the recorded one; the last where one has only more of them."""
-    pairs = zip(one.looks, one.past.record.looks, strict=False)
-    return next((mine for mine, was in pairs if _moved(mine) != _moved(was)), one.looks[-1])
+def _turning_point(one: Replay) -> LookRecord | None:
+    """The first look that did something else than the recorded one; none where it only did less."""
+    recorded = one.past.record.looks
+    for i, mine in enumerate(one.looks):
+        if i >= len(recorded) or _moved(mine) != _moved(recorded[i]):
+            return mine
+    return None
 
 
 def _moved(look: LookRecord) -> tuple[str, Phase, int]:
@@ -218,6 +226,7 @@ def as_data(one: Replay) -> Mapping[str, Any]:
             "phases": plain(one.phases),
             "cause": plain(one.cause),
             "looks": plain(one.looks),
+            "waits": one.waits,
         },
         "unknown": list(one.unknown),
         "bins": {e.objective.name: _span(e) for e in past.evidence},

@@ -11,11 +11,12 @@ from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.documents import Bake, RolloutPolicy
+from policies.judge import states
 from policies.layout import record_path, release_path
 from policies.model import CauseKind, HistoryRecord, Outcome, Phase, Record, VerdictKind, Wish
+from policies.record import recorded_evidence
 from policies.replay import finished, replay, under_way
 from policies.stored_documents import parse_record, parse_release
-from tests.fakes.metrics import FakeMetrics
 from tests.simulation.world import BAD, BIN, BROKEN, HEALTHY, MODEL, Truth, World
 
 RECORD = record_path("production", MODEL)
@@ -75,6 +76,17 @@ def test_each_look_names_the_commit_that_it_looked_at() -> None:
     for look in record.looks:
         (decision,) = [c for c in found.repo.commits.values() if c.parent == look.tip]
         assert last(found).rollout in decision.message
+
+
+def test_the_state_of_the_tests_is_kept_at_each_step_and_recomputable_from_the_bins() -> None:
+    found = rolled(world())
+    found.settle()
+    record = last(found).record
+    assert record is not None
+    (kept,) = record.state
+    bins = recorded_evidence(record)
+    again = states(bins, policy_of(found), now=kept.until, dispersion=last(found).dispersion)
+    assert again == (kept,)
 
 
 def test_at_the_end_it_moves_into_the_history() -> None:
@@ -181,7 +193,7 @@ def test_a_proof_outlives_the_prometheus_that_gave_it() -> None:
     found.run_until(lambda: found.release is not None and found.release.phase is Phase.CANARY)
     proved = record_of(found).looks[-1].measures[0].proved_at
     assert proved is not None
-    found.metrics = FakeMetrics(width=BIN)
+    found.replace_prometheus()
     found.restart()
     found.settle()
     record = last(found).record

@@ -60,7 +60,7 @@ class Several:
     """Two models, three environments, one registry, one repo, one reconciler. A version is bad in the places given."""
 
     def __init__(self) -> None:
-        documents = {f"models/{m}.yaml": (MODEL_DOCUMENT % 1).replace("name: fraud", f"name: {m}") for m in MODELS}
+        documents = {f"models/{m}.yaml": MODEL_DOCUMENT % (m, 1) for m in MODELS}
         self.repo = FakeRepo({"sluice.yaml": SLUICE, "policies/quick.yaml": POLICY % STEPS, **documents})
         self.registry, self.clock = FakeRegistry(), Clock()
         self.serves = {f"http://ray-{n}:8265": FakeServe() for n in CLUSTERS.values()}

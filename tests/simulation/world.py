@@ -530,6 +530,11 @@ class World:
     def metrics(self) -> FakeMetrics:
         return self._first.metrics
 
+    def replace_prometheus(self) -> None:
+        """Another one takes the place of the first environment's: it knows nothing of before."""
+        fresh = FakeMetrics(width=BIN)
+        self.prometheuses[self._first.environment.name] = self._first.metrics = fresh
+
     @property
     def release(self) -> Release | None:
         return self._first.release

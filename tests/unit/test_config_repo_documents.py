@@ -36,7 +36,6 @@ from policies.model import (
     Rollout,
     Settings,
     Sli,
-    TestState,
     VerdictKind,
     Wish,
 )
@@ -568,8 +567,6 @@ RECORD = st.builds(
     reasons=REASONS,
 )
 CAUSE = st.none() | st.builds(Cause, kind=st.sampled_from(CauseKind), reasons=REASONS)
-STAKES = st.dictionaries(TEXT, st.lists(st.floats(-1e3, 1e3), max_size=3).map(tuple), max_size=2)
-STATE = st.builds(TestState, objective=TEXT, until=MOMENT, stakes=STAKES)
 ROLLOUT = st.builds(
     Rollout,
     id=TEXT,
@@ -583,7 +580,6 @@ ROLLOUT = st.builds(
     asked_by=TEXT,
     dispersion=st.dictionaries(TEXT, st.floats(1, 100), max_size=2),
     budget=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
-    state=st.lists(STATE, max_size=2).map(tuple),
 )
 RELEASE = st.builds(
     Release,

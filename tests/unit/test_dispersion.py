@@ -52,8 +52,8 @@ def test_phi_of_geometric_clusters_is_twice_their_mean_less_one():
 def test_a_burst_that_lasts_for_minutes_shows_in_coarser_blocks():
     """Ten minutes in an hour with eight times the rate: hardly seen in bins of 15 s, but in minutes."""
     bursts = day(lambda random, i: (60, float(random.binomial(60, 0.024 if i // 40 % 6 == 0 else 0.003))))
-    fine = dataclasses.replace(bursts, width=timedelta(minutes=5))  # as if a bin were the widest block
-    assert dispersion(fine) < 2
+    bad = np.array([b.candidate.bad for b in bursts.bins])
+    assert bad.var(ddof=1) / bad.mean() < 2
     assert dispersion(bursts) > 4
 
 
@@ -81,9 +81,24 @@ def test_a_short_baseline_says_nothing():
     assert dispersion(day(lambda _, i: (100, 50.0 * (i % 2)), bins=4)) == 1
 
 
-def test_an_outage_does_not_blind_the_judge():
-    outage = day(lambda random, i: (150, 75.0) if 1000 <= i < 1020 else independent(0.003, 150)(random, i))
-    assert dispersion(outage) == MAX_PHI
+@pytest.mark.parametrize(("minutes", "rate", "total"), [(5, 0.5, 150), (30, 0.5, 15), (30, 0.05, 150), (120, 0.5, 150)])
+def test_an_outage_is_no_cluster_and_does_not_blind_the_judge_for_a_day(minutes, rate, total):
+    def counts(random: Random, i: int) -> tuple[float, float]:
+        out = 1003 <= i < 1003 + 4 * minutes
+        return independent(rate if out else 0.003, total)(random, i)
+
+    assert dispersion(day(counts)) < 3
+
+
+def test_a_day_with_clusters_and_an_outage_has_the_phi_of_its_clusters():
+    def counts(random: Random, i: int) -> tuple[float, float]:
+        return (150, 75.0) if 1000 <= i < 1040 else (150, float(20 * random.poisson(0.45 / 20)))
+
+    assert dispersion(day(counts)) == pytest.approx(20, rel=0.35)
+
+
+def test_phi_is_bounded():
+    assert dispersion(day(lambda random, _: (150, 100.0 * random.binomial(1, 0.002)))) == MAX_PHI
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1.0, 11.0])

@@ -132,7 +132,8 @@ class World:
             to_candidate = bool(self.draws.random() < weight)
             if to_candidate and (candidate_well or stable_well):
                 self.guard.candidate_answered(well=candidate_well)
-            if not (to_candidate and candidate_well):
+            control = weight > 0.5 and self.guard.suspects
+            if not (to_candidate and candidate_well) or control:
                 self.guard.stable_answered(well=stable_well)
 
     def shadow(self, requests: int, rate: float) -> None:
@@ -143,10 +144,13 @@ class World:
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
-@pytest.mark.parametrize(("weight", "stopped"), [(0.05, 0), (0.25, 1), (0.5, 1)])
+@pytest.mark.parametrize(("weight", "stopped"), [(0.05, 0), (0.25, 0), (0.5, 1), (1.0, 5)])
 def test_a_shared_outage_does_not_trip_the_guard(rate: float, weight: float, stopped: int) -> None:
-    """Each fails independently of the other for 1,000 requests, after 500 healthy ones; of 50 candidates."""
-    worlds = [World(seed) for seed in range(50)]
+    """Each fails independently of the other for 1,000 requests, after 500 healthy ones; of 30 candidates.
+
+    At 100 % stable is asked only once the candidate is suspected, and that can be too late.
+    """
+    worlds = [World(seed) for seed in range(30)]
     for world in worlds:
         world.canary(500, 0.003, weight)
         world.canary(1000, rate, weight)
@@ -164,7 +168,7 @@ def test_what_both_fail_is_no_evidence() -> None:
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
 def test_a_shared_outage_in_shadow_does_not_trip_the_guard(rate: float) -> None:
     """From the first request on."""
-    worlds = [World(seed) for seed in range(50)]
+    worlds = [World(seed) for seed in range(30)]
     for world in worlds:
         world.shadow(1000, rate)
     assert [world for world in worlds if world.guard.tripped] == []
@@ -184,6 +188,18 @@ def test_an_outage_that_is_over_is_forgotten() -> None:
     for _ in range(1000):
         one.stable_answered(well=True)
     assert failures_until_trip(one) == 3
+
+
+def test_it_suspects_from_the_first_bad_answer_until_enough_good_ones() -> None:
+    one = guard()
+    assert not one.suspects
+    one.candidate_answered(well=True)
+    assert not one.suspects
+    one.candidate_answered(well=False)
+    assert one.suspects
+    for _ in range(100):
+        one.candidate_answered(well=True)
+    assert not one.suspects
 
 
 def test_recent_is_the_worst_of_short_and_long_memory() -> None:

@@ -603,6 +603,57 @@ def test_an_outage_of_both_does_not_trip_the_guard() -> None:
     asyncio.run(story())
 
 
+def every(number: int, failure: Behaviour) -> Behaviour:
+    """Fails each time that it has been asked so many times."""
+    asked = 0
+
+    async def behaviour(call: Call) -> Answer:
+        nonlocal asked
+        asked += 1
+        return await (failure if asked % number == 0 else good)(call)
+
+    return behaviour
+
+
+@pytest.mark.parametrize(("weight", "controls"), [(100, 7), (60, 7), (50, 0)])
+def test_while_a_candidate_with_most_users_is_suspected_stable_answers_what_it_answers_well(
+    weight: int, controls: int
+) -> None:
+    async def story() -> None:
+        world = World(candidate=every(8, broken))
+        world.split(guard=GUARD, weight_percent=weight)
+        for _ in range(15):
+            await world.ask()
+            await world.idle()
+        assert world.own.asked == 1 + controls
+        assert world.versions() == {(2, Outcome.GOOD): 14, (2, Outcome.RESCUED): 1}, "a control is no request"
+        assert world.counts.users == {UserOutcome.OK: 14, UserOutcome.FALLBACK: 1}
+
+    asyncio.run(story())
+
+
+def test_a_control_delays_nobody_and_there_is_one_at_a_time() -> None:
+    async def story() -> None:
+        world, gate = World(candidate=every(8, broken)), asyncio.Event()
+
+        async def waits(call: Call) -> Answer:
+            await gate.wait()
+            return await good(call)
+
+        world.split(guard=GUARD)
+        for _ in range(8):
+            await world.ask()
+        world.own.behaviour = waits
+        for _ in range(7):
+            assert (await world.ask()).version == 2
+            await settle()
+        assert world.own.asked == 2
+        gate.set()
+        await world.idle()
+
+    asyncio.run(story())
+
+
 def test_a_replica_that_dies_with_many_requests_is_one_accident() -> None:
     async def story() -> None:
         world, gate = World(), asyncio.Event()

@@ -12,6 +12,7 @@ import pytest
 
 from policies.errors import BadInput
 from policies.facts import Noticed, Signal
+from policies.judge import states
 from policies.layout import Place, locate, record_path
 from policies.model import (
     Ask,
@@ -138,6 +139,14 @@ def test_a_record_lies_beside_its_release() -> None:
     located = locate(path)
     assert located is not None
     assert (located.place, located.environment, located.slug) == (Place.RECORD, "production", "fraud")
+
+
+def test_where_the_tests_stood_is_kept_and_read_back() -> None:
+    record = dataclasses.replace(
+        recorded(*bins(40, bad=1)), state=states((counted(*bins(40, bad=1)),), POLICY, now=NOW)
+    )
+    assert len(record.state) == 1
+    assert parse_record(record_text(record)) == record
 
 
 def test_a_list_of_bins_is_one_line_of_whole_numbers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -135,6 +136,8 @@ def test_coarse_bins_and_a_changed_policy_are_said(world: World) -> None:
         since=part.since - timedelta(seconds=20 * part.width_s),
         candidate=((800, 2),) * 5,
         stable=((800, 2),) * 5,
+        rescued=None,
+        pairs=None,
     )
     changed = (*looks[:-1], dataclasses.replace(looks[-1], new_policy=True))
     record = dataclasses.replace(history.record, evidence=(wide, part), looks=changed)
@@ -166,7 +169,21 @@ def test_what_would_have_been_stands_beside_what_was(world: World) -> None:
     assert "  by policy strict, another way: still under way" in said
     assert "  by policy strict, the same: rolled back after" in said
     assert "  cannot be known: " in said
-    assert said.endswith("4 rollouts: 1 would have gone the same way, 3 another")
+    same = sum(one.same for one in again)
+    assert 0 < same < 4
+    assert said.endswith(f"4 rollouts: {same} would have gone the same way, {4 - same} another")
+    assert "    it waits: errors: " in said
+
+
+def test_where_another_way_begins_is_said_with_its_reasons(world: World) -> None:
+    tip = world.repo.read()
+    third = pasts(tip, world.history()[2].rollout, None, None)
+    quick = policy_of("quick", documents(tip))
+    bold = dataclasses.replace(quick, name="bold", steps=(40,))
+    again, _ = judged_again(third, bold, doors(world), tip, world.now, prometheus=False)
+    said = "\n".join(lines(again))
+    assert re.search(r"it turns off at \d\d:\d\d:\d\d UTC, SHADOW -> CANARY:\n      errors: ", said)
+    assert "would have been at CANARY 40 %, where it was at CANARY 10 %" in said
 
 
 def test_json_has_both(world: World) -> None:
