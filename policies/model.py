@@ -411,11 +411,8 @@ class Rollout:
     @property
     def traffic_since(self) -> datetime | None:
         """When the candidate first saw requests, copies included: the judge's start."""
-        seen = [
-            r.live_since
-            for r in self.records
-            if r.live_since and r.phase in (Phase.SHADOW, Phase.CANARY, Phase.SETTLING)
-        ]
+        phases = (Phase.SHADOW, Phase.CANARY, Phase.SETTLING, Phase.PAUSED)
+        seen = [r.live_since for r in self.records if r.live_since and r.phase in phases]
         return seen[0] if seen else None
 
 

@@ -45,19 +45,6 @@ from policies.promotion import at_trigger
 from policies.starting import notice_steady
 from policies.stopping import notice_held, notice_stop
 
-__all__ = [
-    "RESUMED",
-    "Idle",
-    "Noticed",
-    "Observed",
-    "Rules",
-    "Signal",
-    "candidate_of",
-    "notice",
-    "restores",
-    "rollout_of",
-]
-
 # Of one reason. Serve hands on whole tracebacks; a release is written with each reason up to four times, and a file
 # above 1 MiB could not be written at all: then nothing would move any more, the way back to stable included.
 REASON_LIMIT = 2000
@@ -274,6 +261,8 @@ def _notice_paused(
         return _resume(release, "Ray matches Git by now")
     if cause is None or paused_from(release, Phase.WARMING):
         return Idle(reason=f"paused until a person resumes or aborts: {why}", ends=_BY_A_PERSON)
+    if rollout_of(release).current.live_since is None and not observed.out_of_place:
+        return Noticed(signal=Signal.LIVE, reasons=("every replica has it",))  # paused before it was: it is judged too
     if cause.kind is CauseKind.NO_METRICS and verdict.kind is not VerdictKind.UNAVAILABLE:
         return _resume(release, "the metrics are back")
     over = rollout_of(release).lasted(now) >= rules.policy.max_duration

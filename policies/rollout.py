@@ -103,6 +103,7 @@ TRANSITIONS: Mapping[tuple[Phase, Signal], Phase] = {
     (Phase.PAUSED, Signal.SKIPPED_LAST): Phase.SETTLING,
     (Phase.PAUSED, Signal.SKIPPED_SETTLING): Phase.STEADY,
     (Phase.PAUSED, Signal.HALTED): Phase.PAUSED,
+    (Phase.PAUSED, Signal.LIVE): Phase.PAUSED,
     (Phase.PAUSED, Signal.STOPPED): Phase.ROLLING_BACK,
     (Phase.SETTLING, Signal.LIVE): Phase.SETTLING,
     (Phase.SETTLING, Signal.SETTLED): Phase.STEADY,

@@ -47,8 +47,10 @@ class _Tally:
 class FakeMetrics:
     """Tell it what happened, then ask it as the reconciler does."""
 
-    def __init__(self, width: timedelta = timedelta(seconds=15)) -> None:
+    def __init__(self, width: timedelta = timedelta(seconds=15), began: datetime | None = None) -> None:
+        """Prometheus that `began` to run then has no bins from before."""
         self.width = width
+        self._began = began
         self._width_ms = width // timedelta(milliseconds=1)
         self._tallies: dict[_Who, dict[int, _Tally]] = defaultdict(lambda: defaultdict(_Tally))
         self._finished: dict[_Page, list[Bin]] = {}
@@ -161,7 +163,7 @@ class FakeMetrics:
         return Evidence(objective=objective, width=self.width, bins=bins, source=source)
 
     def _bins(self, request: EvidenceRequest, objective: Objective, upto_ms: int) -> tuple[Bin, ...]:
-        first_ms = first_edge(request.since, self.width)
+        first_ms = first_edge(max(request.since, self._began or request.since), self.width)
         compared = request.stable if objective.sli is not Sli.AGREEMENT else None  # it is what is compared with
         candidate, stable = _key(request.candidate), _key(compared) if compared else None
         page = (request.model, candidate, stable, objective.sli, objective.threshold_ms, first_ms)

@@ -106,6 +106,8 @@ class Promises:
     def _traffic_never_grows_without_a_recorded_pass(self, before: Release, after: Release) -> None:
         if after.weight_percent <= before.weight_percent or after.stable is None:
             return  # a first version has nobody to be compared with, and nobody else could answer
+        if before.phase is Phase.WARMING and after.rollout and after.rollout.purpose is not None:
+            return  # an undo's one step, and an emergency's: a person asked for it, and they are judged from there
         by_a_person = before.ask is not None and before.ask.wish is Wish.PROMOTE
         closed = after.rollout.records[-2] if after.rollout and len(after.rollout.records) > 1 else None
         assert by_a_person or (closed and closed.verdict is VerdictKind.PASS), f"{before}\n-> {after}"

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +24,8 @@ from policies.errors import Retry
 from policies.layout import release_path
 from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
 from policies.stored_documents import parse_history, parse_release
+from serving_runtime.guard import Guard
+from serving_runtime.user_config import GuardTerms
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.repo import FakeRepo, Snapshot
@@ -152,23 +153,7 @@ class Crasher:
         return called
 
 
-# --- hosts ----------------------------------------------------------------------------------------------------------
-
-
-class Guard:
-    """A stand-in for the guard at a host: 3 bad answers among the candidate's last 10 trip it."""
-
-    def __init__(self) -> None:
-        self._last: deque[bool] = deque(maxlen=10)
-        self.requests = 0
-        self.bad = 0
-
-    def answered(self, *, well: bool) -> bool:
-        """One more answer of the candidate. True when this trips it."""
-        self._last.append(not well)
-        self.requests += 1
-        self.bad += not well
-        return sum(self._last) >= 3
+# --- a place --------------------------------------------------------------------------------------------------------
 
 
 class Place:
@@ -183,9 +168,8 @@ class Place:
         self.unanswered = 0
         """Requests without an answer while a stable version should have given it."""
         self.tripped = 0
-        self._guard: tuple[str, Guard] | None = None
-        """That of one host replica, for the candidate it is for."""
-        self._stopped_by_guard: str | None = None
+        self._guard: tuple[Application, Guard] | None = None
+        """That of one host replica, and the candidate it is for."""
         self._releases: list[Release] = []
         self._commits = 0
 
@@ -269,13 +253,43 @@ class Place:
         self.requests += REQUESTS_PER_STEP
         told = self.serve.told(owner)
         split = told.get("split")
+        host = _named(release, told)
+        candidate = _named(release, split) if split else None
+        if not split or (self._guard and self._guard[0] != candidate):
+            self._no_guard()
         share = 0
-        if split and self._takes_requests(split):
+        if split and candidate and self._takes_requests(split):
             share = round(REQUESTS_PER_STEP * split["weight_percent"] / 100)
-            self._answered(split, REQUESTS_PER_STEP if split["shadow"] else share, release, guarded=True)
-        if not split:
-            self._guard = self._stopped_by_guard = None
-        self._answered(told, REQUESTS_PER_STEP - share, release)
+        bad = self.world.bad_of(REQUESTS_PER_STEP - share, self._rate(host)) if host else 0
+        if host:
+            self.metrics.answered(self.model, host, self.world.now, good=REQUESTS_PER_STEP - share - bad, bad=bad)
+        if split and candidate and host and self._takes_requests(split):
+            if split["shadow"]:
+                self._copied(candidate, host, bad)
+            elif share:
+                self._shared(candidate, host, share)
+            if self.world.guards and (share or split["shadow"]):
+                self._watch(candidate, host, split)
+
+    def _shared(self, candidate: Application, host: Application, share: int) -> None:
+        """The candidate's part; what it answers badly, its host answers."""
+        bad = self.world.bad_of(share, self._rate(candidate))
+        both = self.world.bad_of(bad, self._rate(host))
+        self.metrics.answered(self.model, candidate, self.world.now, good=share - bad, bad=both, rescued=bad - both)
+
+    def _copied(self, candidate: Application, host: Application, stable_bad: int) -> None:
+        """A copy of everything that its host answered."""
+        bad = self.world.bad_of(REQUESTS_PER_STEP, self._rate(candidate))
+        both = min(self.world.bad_of(bad, self._rate(host)), stable_bad)
+        now = self.world.now
+        self.metrics.answered(self.model, candidate, now, good=REQUESTS_PER_STEP - bad, bad=bad)
+        same = REQUESTS_PER_STEP - bad - stable_bad + 2 * both
+        self.metrics.shadowed(
+            self.model, candidate, now, same=same, candidate_bad=bad - both, stable_bad=stable_bad - both
+        )
+
+    def _rate(self, application: Application) -> float:
+        return self.world.truth(application).error_rate
 
     def gives(self) -> bool:
         """Do users' requests, or copies, reach a candidate now?"""
@@ -285,31 +299,41 @@ class Place:
 
     def _takes_requests(self, split: Mapping[str, Any]) -> bool:
         told = self.serve.told(split["application"])
-        return bool(told) and not told["drain"] and self._stopped_by_guard != split["application"]
+        return bool(told) and not told["drain"] and not (self._guard and self._guard[1].tripped)
 
-    def _answered(
-        self, told: Mapping[str, Any], requests: int, release: Release | None, *, guarded: bool = False
-    ) -> None:
-        for application in (release.stable, release.candidate) if release and requests else ():
-            if application and (application.version, application.build) == (told["version"], told["build"]):
-                rate = self.world.truth(application).error_rate
-                bad = self.world.bad_of(requests, rate)
-                self.metrics.answered(self.model, application, self.world.now, good=requests - bad, bad=bad)
-                if guarded and self.world.guards:
-                    self._watch(application, told["application"], requests, rate)
-                return
+    # --- the guard of one host replica, which sees its part of the requests ---
 
-    def _watch(self, application: Application, name: str, requests: int, rate: float) -> None:
-        """The guard of one host replica sees its part of these."""
-        if self._guard is None or self._guard[0] != name:
-            self._guard, self._stopped_by_guard = (name, Guard()), None
-        guard = self._guard[1]
-        for _ in range(min(requests, GUARDED)):
-            if guard.answered(well=self.world.random.random() >= rate):
-                self._stopped_by_guard = name
-                self.tripped += 1
-                self.metrics.trip(application, self.world.now, requests=guard.requests, bad=guard.bad)
-                return
+    def _watch(self, candidate: Application, host: Application, split: Mapping[str, Any]) -> None:
+        if split["guard"] is None:
+            return
+        if self._guard is None:
+            self._guard = (candidate, Guard(GuardTerms(**split["guard"])))
+        guard, dice = self._guard[1], self.world.random
+        for _ in range(GUARDED):
+            well, stable_well = dice.random() >= self._rate(candidate), dice.random() >= self._rate(host)
+            guard.stable_answered(well=stable_well)
+            if split["shadow"]:
+                guard.both_answered(candidate_well=well, stable_well=stable_well)
+            elif well or stable_well:
+                guard.candidate_answered(well=well)
+        if guard.tripped:
+            self.tripped += 1
+            requests, bad = guard.tripped.requests, guard.tripped.bad
+            self.metrics.trip(candidate, self.world.now, requests=requests, bad=bad)
+
+    def _no_guard(self) -> None:
+        """Its host has no challenger any more, or another one."""
+        if self._guard is not None:
+            self.metrics.let_go(self._guard[0])
+        self._guard = None
+
+
+def _named(release: Release | None, told: Mapping[str, Any]) -> Application | None:
+    """The release's application of this version and build."""
+    for application in (release.stable, release.candidate) if release else ():
+        if application and (application.version, application.build) == (told["version"], told["build"]):
+            return application
+    return None
 
 
 # --- the world ------------------------------------------------------------------------------------------------------
@@ -337,7 +361,7 @@ class World:
         self.repo = FakeRepo({"sluice.yaml": sluice, **self._documents()})
         self.registry = FakeRegistry()
         self.serves = {environment.name: FakeServe() for environment in environments}
-        self.prometheuses = {environment.name: FakeMetrics(width=BIN) for environment in environments}
+        self.prometheuses = {environment.name: FakeMetrics(BIN, began=self.now) for environment in environments}
         self.emptied: set[str] = set()
         """Environments whose Ray came back empty, and does not answer everybody yet."""
         self.places = tuple(Place(self, environment, model) for environment in environments for model in models)
