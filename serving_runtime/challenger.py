@@ -110,13 +110,20 @@ class AttemptKind(StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """`answer` belongs to ANSWERED, `reason` and `same_accident` to FAILED."""
+    """`answer` belongs to ANSWERED, `reason` and what follows it to FAILED."""
 
     kind: AttemptKind
     answer: Answer | None = None
     reason: str = ""
     same_accident: bool = False
     """The call broke while it was under way beside another that broke: a replica that dies takes along all it had."""
+    again: bool = False
+    """The call broke, and so had the one before: nothing was answered in between."""
+
+    @property
+    def is_evidence(self) -> bool:
+        """Does it count? One accident counts once, however many calls it took along until the next answer."""
+        return not (self.same_accident or self.again)
 
 
 class Challenger:
@@ -129,6 +136,7 @@ class Challenger:
         self._breaker = Breaker()
         self._ongoing = 0
         self._accidents = 0
+        self._broke = False
         self._good_since_bad = 0
         self.guard: Guard | None = None
         self.unsettled = 0
@@ -183,8 +191,9 @@ class Challenger:
         """A question that the transport lost; `accidents` is how many there had been when it was asked."""
         same = accidents < self._accidents
         self._accidents += not same
+        again, self._broke = self._broke, True
         reason = f"{type(error).__name__}: {str(error)[:200]}"
-        return Attempt(AttemptKind.FAILED, reason=reason, same_accident=same)
+        return Attempt(AttemptKind.FAILED, reason=reason, same_accident=same, again=again)
 
     def _report(self, attempt: Attempt) -> None:
         was_open = self._breaker.is_open
@@ -192,6 +201,7 @@ class Challenger:
             self._breaker.failed(self._clock())
         else:
             self._breaker.answered()
+            self._broke = False
         bad = attempt.answer is None or outcome_of(attempt.answer.status) is Outcome.BAD
         self._good_since_bad = 0 if bad else self._good_since_bad + 1
         if self._breaker.is_open != was_open:

@@ -16,7 +16,8 @@ Rules:
 7. A revision lower than the last is ignored; configuring never fails and never waits.
 8. The guard (`guard.py`) belongs to the candidate's application: it keeps what it has seen, and a trip, for as long as
    the split names that application. After a trip the candidate gets neither requests nor copies.
-9. Several calls that break together are one accident to the guard: a replica that dies is no bad version yet.
+9. Calls that break together are one accident: a replica that dies is no bad version yet. To the guard they are those
+   that were under way together; as evidence they are all until the candidate answers again, and count once.
 10. Where the candidate answers more users than this version does, and the guard suspects it, this version is asked too
    what the candidate answered well: one at a time, after the user has the answer, and for the guard only. Asked only
    where the candidate failed, it could not show an outage that both share.
@@ -260,15 +261,17 @@ class Host:
         ticket = self._order.start()
         challenger.unsettled += 1
         outcome: Outcome | None = Outcome.BAD
+        counts = True
         try:
             attempt = await challenger.ask(call)
+            counts = attempt.is_evidence
             if attempt.kind is AttemptKind.DRAINING:
                 outcome = None
             else:
                 reply, outcome = await self._settle(call, attempt, challenger, started)
         finally:
             challenger.unsettled -= 1
-            self._order.finish(ticket, () if outcome is None else (VersionEvent(served, outcome),))
+            self._order.finish(ticket, (VersionEvent(served, outcome),) if outcome and counts else ())
         if outcome is None:
             reply, _ = await self._by_self(call)
         return reply
@@ -379,6 +382,8 @@ class Host:
         if joint is None:
             return events
         self._guard_compares(guard, attempt, joint)
+        if not attempt.is_evidence:
+            return (ShadowEvent(served, Joint.DROPPED),)
         events = (*events, ShadowEvent(served, joint))
         if terms is None or joint is not Joint.GOOD_GOOD or attempt.answer is None:
             return events

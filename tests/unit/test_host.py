@@ -295,6 +295,48 @@ def test_above_the_cap_stable_answers_and_the_candidate_is_not_blamed() -> None:
     asyncio.run(story())
 
 
+# --- accidents -------------------------------------------------------------------------------------------------------
+
+
+def test_calls_that_break_count_once_until_the_candidate_answers_again() -> None:
+    """A killed replica took eight requests along, and a healthy version was rolled back for it."""
+
+    async def story() -> None:
+        world = World()
+        world.split()
+        for behaviour, asks in ((good, 10), (dies, 4), (good, 1), (dies, 3)):
+            world.other.behaviour = behaviour
+            for _ in range(asks):
+                assert (await world.ask()).answer.status == 200
+        assert world.versions() == {(2, Outcome.GOOD): 11, (2, Outcome.RESCUED): 2}
+
+    asyncio.run(story())
+
+
+def test_in_shadow_a_copy_of_the_same_accident_counts_as_not_sent() -> None:
+    async def story() -> None:
+        world = World(candidate=dies)
+        world.split(shadow=True, weight_percent=0)
+        for _ in range(3):
+            await world.ask()
+            await settle()
+        assert world.versions() == {(1, Outcome.GOOD): 3, (2, Outcome.RESCUED): 1}
+        assert world.pairs() == {Joint.BAD_GOOD: 1, Joint.DROPPED: 2}
+
+    asyncio.run(story())
+
+
+def test_answers_that_are_late_or_say_500_count_each() -> None:
+    async def story() -> None:
+        world = World(candidate=broken)
+        world.split()
+        for _ in range(3):
+            await world.ask()
+        assert world.versions() == {(2, Outcome.RESCUED): 3}
+
+    asyncio.run(story())
+
+
 # --- the breaker -----------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +347,7 @@ def test_failures_in_a_row_open_the_breaker_and_then_nobody_waits() -> None:
         for _ in range(FAILURES_TO_OPEN + 20):
             assert (await world.ask()).answer.status == 200
         assert world.other.asked == FAILURES_TO_OPEN
-        assert world.versions() == {(2, Outcome.RESCUED): FAILURES_TO_OPEN, (1, Outcome.GOOD): 20}
+        assert world.versions() == {(2, Outcome.RESCUED): 1, (1, Outcome.GOOD): 20}
 
     asyncio.run(story())
 
@@ -670,7 +712,7 @@ def test_a_replica_that_dies_with_many_requests_is_one_accident() -> None:
         await settle()
         gate.set()
         assert {(await h).answer.status for h in held} == {200}
-        assert world.versions() == {(2, Outcome.GOOD): 20, (2, Outcome.RESCUED): 8}
+        assert world.versions() == {(2, Outcome.GOOD): 20, (2, Outcome.RESCUED): 1}
         assert world.trip() is None
         world.other.behaviour = good
         world.now += FIRST_PAUSE_S
