@@ -3,7 +3,7 @@
     python benchmarks/decision_quality.py [--quick] [--rollouts 2000] [--processes 2]
 
 Writes `benchmarks/results/decision_quality.json` (a row per rule, traffic and truth), the same as a Markdown table, and
-a plot. Seeded. Takes about twenty minutes on two idle cores; --quick, with 100 rollouts per cell, about two.
+a plot. Seeded. Takes about ten minutes on two idle cores; --quick, with 100 rollouts per cell, about two.
 """
 
 from __future__ import annotations

@@ -45,19 +45,6 @@ from policies.promotion import at_trigger
 from policies.starting import notice_steady
 from policies.stopping import notice_held, notice_stop
 
-__all__ = [
-    "RESUMED",
-    "Idle",
-    "Noticed",
-    "Observed",
-    "Rules",
-    "Signal",
-    "candidate_of",
-    "notice",
-    "restores",
-    "rollout_of",
-]
-
 # Of one reason. Serve hands on whole tracebacks; a release is written with each reason up to four times, and a file
 # above 1 MiB could not be written at all: then nothing would move any more, the way back to stable included.
 REASON_LIMIT = 2000

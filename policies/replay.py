@@ -97,8 +97,13 @@ class Past:
     @property
     def asked_by(self) -> str:
         """Who asked for it; empty: its version entered the trigger."""
-        actor = self.record.looks[0].actor if self.record.looks else SLUICEGATE
+        actor = next((look.actor for look in self.started), SLUICEGATE)
         return "" if actor == SLUICEGATE else actor
+
+    @property
+    def started(self) -> tuple[LookRecord, ...]:
+        """The look that started it; none where its record was begun anew on the way."""
+        return tuple(look for look in self.record.looks[:1] if look.signal == Signal.STARTED.name)
 
     @property
     def metrics_deadline(self) -> timedelta:
@@ -208,7 +213,7 @@ class _Replaying:
         self._rules = Rules(policy=policy, trigger=_TRIGGER, on_rollback="annotate", settings=Settings())
         self._newer = 1 + max(past.version, past.stable_version or 0)
         self._release = self._begun()
-        self._record = Record(rollout=past.rollout, looks=past.record.looks[:1])
+        self._record = Record(rollout=past.rollout, looks=past.started)
         self._ended: HistoryRecord | None = None
         self._waits = ""
         self._patience = 2 * max((e.width for e in past.evidence), default=SOON)

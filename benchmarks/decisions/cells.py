@@ -72,7 +72,7 @@ class Cell:
             "limit_minutes": None,
             "minutes_to_rollback": _mean(minutes[rolled_back]),
             "minutes_to_promotion": _mean(minutes[promoted]),
-            "promoted_while_bad": _share(promoted & (minutes >= self.told.from_minute)) if self.told.bad else 0.0,
+            "promoted_while_bad": _share(promoted & (minutes > self.told.from_minute)) if self.told.bad else 0.0,
             "never_answered_a_user": _share(~served),
             "bad_answers_in_8h_mean": _rounded((bad + np.where(promoted, self._after(minutes), 0.0)).mean()),
         }

@@ -45,6 +45,7 @@ NOTES = """\
 - `minutes_over_limit` is the mean time to a correct rollback over T* (`policies/limit.py`), T* rounded up to a look.
   Blameless is also a version that a shared outage pushed over its SLO: no judge that forgives outages can be faster.
   `minutes_over_slo_limit` has the lower T* of a judge that would blame a candidate for a shared outage.
+  Both are over the rollouts that were rolled back within 8 h: where fewer than all were, the rest would take longer.
 - `promoted_while_bad` leaves out promotions before a version turned bad: those were right.
 - `bad_answers_mean` are the candidate's bad answers (errors and slow ones) to users before the verdict;
   `bad_answers_in_8h_mean` adds what is expected of a promoted version until 8 h after its first request.

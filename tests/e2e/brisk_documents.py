@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-CARRIED, FAULTY, WATCHED = "carried", "faulty", "watched"
+CARRIED, FAULTY, WATCHED, GUARDED = "carried", "faulty", "watched", "guarded"
 """Registered models, each with a story of its own."""
+
+SHADOW = "{min_duration: 1s, max_duration: 60s}"
 
 STRICT, LENIENT = "strict", "lenient"
 RATE = 60.0
@@ -17,12 +19,16 @@ def documents() -> Mapping[str, str]:
     return {
         "policies/slo-strict.yaml": _slo(STRICT, 0.97),
         "policies/slo-lenient.yaml": _slo(LENIENT, 0.80),
-        "policies/rollout-whole.yaml": _policy("whole", shadow="{min_duration: 1s, max_duration: 60s}", steps=[10, 50]),
+        "policies/rollout-whole.yaml": _policy("whole", shadow=SHADOW, steps=[10, 50]),
+        "policies/rollout-judged.yaml": _policy("judged", shadow=SHADOW, steps=[10, 50], guard="null"),
+        "policies/rollout-half.yaml": _policy("half", shadow="null", steps=[50]),
         "policies/rollout-canary.yaml": _policy("canary", shadow="null", steps=[25, 50]),
         "policies/rollout-at-once.yaml": _policy("at-once", shadow="null", steps=[]),
         f"models/{CARRIED}.yaml": model_text(CARRIED, rollout="whole", slo=STRICT),
-        f"models/{FAULTY}.yaml": model_text(FAULTY, rollout="whole", slo=STRICT),
+        # Judged by Prometheus alone, so that its story is the judge's and not the guard's.
+        f"models/{FAULTY}.yaml": model_text(FAULTY, rollout="judged", slo=STRICT),
         f"models/{WATCHED}.yaml": model_text(WATCHED, rollout="canary", slo=LENIENT),
+        f"models/{GUARDED}.yaml": model_text(GUARDED, rollout="half", slo=STRICT),
     }
 
 
@@ -44,7 +50,7 @@ slos: [{slo}]
 """
 
 
-def _policy(name: str, *, shadow: str, steps: list[int]) -> str:
+def _policy(name: str, *, shadow: str, steps: list[int], guard: str = "{alpha: 0.001}") -> str:
     return f"""\
 apiVersion: sluicegate/v1
 kind: RolloutPolicy
@@ -57,6 +63,7 @@ ready_deadline: 120s
 metrics_deadline: 60s
 max_duration: 10m
 registry_deadline: 60s
+guard: {guard}
 """
 
 

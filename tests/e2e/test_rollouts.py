@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from pipelines.local_stack import ENVIRONMENT, LocalStack
 from pipelines.processes import LOOPBACK, free_port
 from policies.layout import model_path, serve_path
 from policies.model import CauseKind, HistoryRecord, Outcome, Phase, Release, VerdictKind
-from tests.e2e.brisk_documents import CARRIED, FAULTY, LENIENT, WATCHED, documents, model_text
+from tests.e2e.brisk_documents import CARRIED, FAULTY, GUARDED, LENIENT, WATCHED, documents, model_text
 from tests.e2e.world import CONNECTIONS, STAGE, WHO, Begun, World, clear
 
 if TYPE_CHECKING:
@@ -57,12 +58,13 @@ def world(
                 Begun(model=CARRIED, configs=[GOOD, BETTER], stable=1),
                 Begun(model=FAULTY, configs=[GOOD, BETTER, UNLUCKY], stable=2),
                 Begun(model=WATCHED, configs=[GOOD, BETTER], stable=1),
+                Begun(model=GUARDED, configs=[GOOD, UNLUCKY], stable=1),
             ]
         )
         planned = world.sluice("plan", "--output", "json")
         plan_before_anything_runs |= {"code": planned.returncode, "said": planned.stdout, "errors": planned.stderr}
         stack.start_reconciler()
-        for model, version in ((CARRIED, 1), (FAULTY, 2), (WATCHED, 1)):
+        for model, version in ((CARRIED, 1), (FAULTY, 2), (WATCHED, 1), (GUARDED, 1)):
             world.await_steady(model, version)
         yield world
         stack.stop()  # the reconciler first: it would bring back what is cleared
@@ -231,6 +233,63 @@ def test_a_version_that_was_rolled_back_stays_down(story: Story) -> None:
     assert story.later.release == story.rollback.release
     assert story.later.stages == story.rollback.stages
     assert story.later.record == story.rollback.record
+
+
+# --- the guard: a candidate that fails every request ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(world: World) -> Ended:
+    """Half of the traffic for a version that fails every request that is made: the host stops it, Git learns of it."""
+    with world.load(GUARDED, [13.0]) as load:
+        world.await_answers(load, 20)
+        world.promote(GUARDED, 2)
+        world.await_release(GUARDED, lambda r: bool(r.quarantine), "with v2 in quarantine")
+        release = world.await_steady(GUARDED, 1)
+        world.await_looks(1)
+        return ended(world, release, load.stop())
+
+
+def test_a_candidate_that_fails_every_request_is_stopped_by_the_guard_and_rolled_back_with_a_record(
+    guarded: Ended,
+) -> None:
+    assert guarded.record.outcome is Outcome.ROLLED_BACK
+    assert guarded.record.cause is not None
+    assert guarded.record.cause.kind is CauseKind.GUARD
+    assert guarded.git_equals_ray
+    assert guarded.stages == {"1": STAGE, "2": "Archived"}
+    record = guarded.record.record
+    assert record is not None
+    assert record.looks[-1].signal == "ENDED"
+
+
+def test_it_had_at_most_ten_requests_and_no_user_noticed(guarded: Ended) -> None:
+    assert guarded.record.cause is not None
+    assert guarded.requests.failed == 0, guarded.requests
+    assert guarded.requests.by_version.keys() == {"1"}
+    trip = re.search(r"([0-9,]+) of its ([0-9,]+) answers there were bad", guarded.record.cause.reasons[0])
+    assert trip, guarded.record.cause.reasons
+    assert 2 <= int(trip[1]) <= int(trip[2]) <= 10
+
+
+def test_explain_and_replay_tell_it_again_from_its_record(world: World, guarded: Ended) -> None:
+    told = world.sluice("explain", guarded.record.rollout)
+    assert told.returncode == 0, told.stderr
+    assert "the guard of 1 host replica stopped it" in told.stdout
+    again = world.sluice("replay", "--policy", "half", "--rollout", guarded.record.rollout)
+    assert again.returncode == 0, again.stderr
+    assert "rolled back" in again.stdout
+
+
+def test_two_versions_that_ran_are_judged_without_touching_traffic(world: World, promotion: Ended) -> None:
+    head = world.head
+    arguments = ["--dry-run", "--model", CARRIED, "--candidate", "2", "--stable", "1", "--window", "10m"]
+    judged = world.sluice("analyze", *arguments, "--policy", "whole", "--output", "json")
+    assert judged.returncode in (0, 2), judged.stderr
+    (measure,) = json.loads(judged.stdout)["verdicts"][0]["verdict"]["measures"]
+    assert measure["candidate_total"] >= promotion.requests.by_version["2"] / 2
+    assert measure["candidate_bad"] == 0
+    assert world.head == head
 
 
 # --- its git revert ---------------------------------------------------------------------------------------------

@@ -286,6 +286,28 @@ def test_with_its_own_policy_a_replay_gives_the_recorded_decisions(story, seed) 
         assert again.unknown == ()
 
 
+@pytest.mark.parametrize("seconds", [1.7, 4.1])
+def test_looks_that_are_not_at_the_edges_of_bins_are_repeated_too(seconds: float) -> None:
+    found = World(5)
+    found.now += timedelta(seconds=seconds)
+    found.promote(found.register(HEALTHY))
+    found.settle()
+    rolled(found)
+    found.settle()
+    again = replay(finished(last(found)), policy_of(found))
+    assert last(found).record is not None
+    assert [(x.signal, x.at) for x in again.looks] == [(x.signal, x.at) for x in last(found).record.looks]
+
+
+def test_a_record_that_was_begun_anew_on_the_way_is_judged_again() -> None:
+    found = rolled(world(), seconds=40)
+    found.repo.person_commits({RECORD: None})
+    found.settle()
+    again = replay(finished(last(found)), policy_of(found))
+    assert again.outcome is Outcome.PROMOTED
+    assert again.same
+
+
 def test_a_rollout_under_way_is_judged_again_up_to_now() -> None:
     found = rolled(world(), seconds=75)
     assert found.release is not None
