@@ -214,19 +214,24 @@ def test_a_tip_that_was_seen_too_long_ago_stops_nothing():
     world.repo.outage()
     world.step()
     world.now += LAST_TIP_COUNTS
-    world.truths[world.release.candidate.digest] = BAD
+    turns_bad(world)
     world.pass_time(300)
     assert "too long ago to stop anything by it" in " ".join(world.step().problems)
     assert not held(world)
 
 
+def turns_bad(world: World) -> None:
+    world.truths[world.release.candidate.digest] = BAD
+
+
 def test_two_reconcilers_of_which_only_one_has_git():
     """The one with Git is the faster one here: the other has nothing left to stop, and does not disturb."""
-    world = with_bad_candidate()
+    world = with_bad_candidate(HEALTHY)
     line = Line(world.repo)
     world.rival, world.reconciler = world.reconciler, world.reconciler_on(line)
     world.step()
     line.cut = True
+    turns_bad(world)
     world.run_until(lambda: len(world.history()) == 2)
     assert world.outcomes()[-1] == (2, Outcome.ROLLED_BACK)
     assert_never_put_back(world)
@@ -236,11 +241,12 @@ def test_two_reconcilers_of_which_only_one_has_git():
 
 
 def test_the_one_without_git_stops_it_first_and_the_one_with_git_records_it():
-    world = with_bad_candidate()
+    world = with_bad_candidate(HEALTHY)
     line = Line(world.repo)
     other, world.reconciler = world.reconciler, world.reconciler_on(line)
     world.step()
     line.cut = True
+    turns_bad(world)
     world.run_until(lambda: held(world), minutes=5)
     assert world.release.phase is Phase.CANARY
     other.tick()
@@ -259,7 +265,7 @@ def test_one_that_lost_git_long_ago_leaves_it_to_the_one_that_went_on():
     line.cut = True
     world.run_until(lambda: world.release.weight_percent == 50)
     world.step()
-    world.truths[world.release.candidate.digest] = BAD
+    turns_bad(world)
     world.reconciler, with_git = late, world.reconciler
     world.pass_time(300)
     assert "somebody who has Git went on" in " ".join(world.step().problems)

@@ -173,10 +173,20 @@ class Player:
         self.world.mend()
 
     def somebody_asks(self, dice: random.Random) -> None:
+        self._ask(dice.choice(self.world.places), dice.choice(list(Wish)), dice)
+
+    def somebody_asks_of_a_new_rollout(self, dice: random.Random) -> None:
         place = dice.choice(self.world.places)
-        wish = dice.choice(list(Wish))
+        self.enter(place, self.world.register(dice.choice((HEALTHY, BAD)), place.model), archive=True)
+        self.world.pass_time(dice.randint(5, 60))
+        self._ask(place, dice.choice((Wish.PAUSE, Wish.ABORT, Wish.PROMOTE)), dice)
+        self.world.pass_time(dice.randint(5, 30))
+        self._ask(place, dice.choice((Wish.RESUME, Wish.ABORT, Wish.PROMOTE)), dice)
+
+    def _ask(self, place: Place, wish: Wish, dice: random.Random) -> None:
         which = wish in (Wish.RETRY, Wish.LIFT) and place.versions and dice.random() < 0.5
-        place.ask(wish, dice.choice(sorted(place.versions)) if which else None)
+        with contextlib.suppress(BadInput, Retry):  # in vain, or Git is away for people too
+            place.ask(wish, dice.choice(sorted(place.versions)) if which else None)
 
     def somebody_reverts_the_last_change_of_a_release(self, _dice: random.Random) -> None:
         last = self.world.commits()[-1]
@@ -258,7 +268,8 @@ WEIGHTS = {
     "somebody_changes_the_steps": 1,
     "somebody_breaks_a_document": 1,
     "somebody_mends_the_documents": 1,
-    "somebody_asks": 3,
+    "somebody_asks": 2,
+    "somebody_asks_of_a_new_rollout": 2,
     "somebody_reverts_the_last_change_of_a_release": 1,
     "the_process_will_be_killed": 2,
     "a_second_reconciler_starts": 1,

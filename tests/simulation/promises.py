@@ -184,9 +184,10 @@ class Promises:
         release, reconciler = place.release, self.world.reconciler
         candidate = release.candidate if release else None
         bad = candidate is not None and self.world.truth(candidate).error_rate > HEALTHY.error_rate
+        beside_a_healthy_one = release and release.stable and self.world.truth(release.stable) == HEALTHY
         has_git = not (self.world.repo.away or self.world.line.cut)
         seen = not place.serve.away and not place.metrics._away and (has_git or reconciler._last is not None)
-        if not (bad and seen and release and release.stable and place.gives()):
+        if not (bad and beside_a_healthy_one and seen and place.gives()):
             self._harm[place] = 0
             return
         self._harm[place] += 1

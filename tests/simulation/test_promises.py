@@ -15,7 +15,7 @@ import pytest
 from tests.simulation.histories import play_all, shortened
 
 LONG = bool(os.environ.get("SLUICE_LONG_SIMULATION"))
-HISTORIES = 10_000 if LONG else 160
+HISTORIES = 10_000 if LONG else 80
 WORKERS = 2
 CHUNK = 20
 SHOWN = 5
@@ -36,7 +36,7 @@ HAPPENS = (
 """What a share of histories must show, or it proves nothing."""
 
 
-@pytest.mark.timeout(7200 if LONG else 300)
+@pytest.mark.timeout(14_400 if LONG else 300)
 def test_every_promise_is_kept_in_every_history():
     chunks = [range(first, min(first + CHUNK, HISTORIES)) for first in range(0, HISTORIES, CHUNK)]
     failed, happened = [], Counter()
