@@ -41,6 +41,11 @@ FAILURES_TO_OPEN = 5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
+# Calls that get no answer within this time of each other, with none in between, are one accident: a replica that died
+# takes along what it had, and calls hang until its successor has loaded. That takes some ten seconds as a rule; a
+# candidate that is away for three times as long is no good one.
+ACCIDENT_S = 15.0
+
 # Users' requests under way at a candidate that has shown nothing yet or has just failed; one more for each good answer
 # since. With the 3 to 6 bad answers that trip the guard, a version that fails every request sees at most 10 of them
 # (SLO 99 %), however many users wait.
@@ -118,7 +123,7 @@ class Attempt:
     same_accident: bool = False
     """The call broke while it was under way beside another that broke: a replica that dies takes along all it had."""
     again: bool = False
-    """The call broke, and so had the one before: nothing was answered in between."""
+    """Neither was the call before answered: nothing was since the failure that counts, less than ACCIDENT_S ago."""
 
     @property
     def is_evidence(self) -> bool:
@@ -136,7 +141,7 @@ class Challenger:
         self._breaker = Breaker()
         self._ongoing = 0
         self._accidents = 0
-        self._broke = False
+        self._accident_at: float | None = None
         self._good_since_bad = 0
         self.guard: Guard | None = None
         self.unsettled = 0
@@ -178,7 +183,8 @@ class Challenger:
         if not done:
             question.cancel()
             question.add_done_callback(_forget)
-            return Attempt(AttemptKind.FAILED, reason=f"no answer within {self.split.timeout_s:g} s")
+            again = self._is_same_accident()
+            return Attempt(AttemptKind.FAILED, reason=f"no answer within {self.split.timeout_s:g} s", again=again)
         error = asyncio.CancelledError() if question.cancelled() else question.exception()
         if error is not None:
             return self._broken(error, accidents)
@@ -191,9 +197,17 @@ class Challenger:
         """A question that the transport lost; `accidents` is how many there had been when it was asked."""
         same = accidents < self._accidents
         self._accidents += not same
-        again, self._broke = self._broke, True
+        again = self._is_same_accident()
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         return Attempt(AttemptKind.FAILED, reason=reason, same_accident=same, again=again)
+
+    def _is_same_accident(self) -> bool:
+        """A call was not answered. Was one before it not either, with no answer since, and is that not long ago?"""
+        now = self._clock()
+        if self._accident_at is not None and now - self._accident_at < ACCIDENT_S:
+            return True
+        self._accident_at = now
+        return False
 
     def _report(self, attempt: Attempt) -> None:
         was_open = self._breaker.is_open
@@ -201,7 +215,7 @@ class Challenger:
             self._breaker.failed(self._clock())
         else:
             self._breaker.answered()
-            self._broke = False
+            self._accident_at = None
         bad = attempt.answer is None or outcome_of(attempt.answer.status) is Outcome.BAD
         self._good_since_bad = 0 if bad else self._good_since_bad + 1
         if self._breaker.is_open != was_open:

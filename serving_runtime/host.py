@@ -16,8 +16,8 @@ Rules:
 7. A revision lower than the last is ignored; configuring never fails and never waits.
 8. The guard (`guard.py`) belongs to the candidate's application: it keeps what it has seen, and a trip, for as long as
    the split names that application. After a trip the candidate gets neither requests nor copies.
-9. Calls that break together are one accident: a replica that dies is no bad version yet. To the guard they are those
-   that were under way together; as evidence they are all until the candidate answers again, and count once.
+9. Calls that get no answer, one after the other, are one accident and count once, to the guard as well: a replica that
+   dies is no bad version yet. One that stays away counts again every ACCIDENT_S (`challenger.py`).
 10. Where the candidate answers more users than this version does, and the guard suspects it, this version is asked too
    what the candidate answered well: one at a time, after the user has the answer, and for the guard only. Asked only
    where the candidate failed, it could not show an outage that both share.
@@ -309,7 +309,7 @@ class Host:
 
     def _guard_judges(self, guard: Guard | None, attempt: Attempt, candidate: Outcome) -> None:
         """The candidate has answered a user, or stable in its place."""
-        if guard is None or attempt.same_accident or candidate not in (Outcome.GOOD, Outcome.RESCUED):
+        if guard is None or not attempt.is_evidence or candidate not in (Outcome.GOOD, Outcome.RESCUED):
             return
         if guard.candidate_answered(well=candidate is Outcome.GOOD):
             self._say_tripped(guard)
@@ -332,7 +332,7 @@ class Host:
 
     def _guard_compares(self, guard: Guard | None, attempt: Attempt, joint: Joint) -> None:
         """Both have answered, in shadow."""
-        if guard is None or attempt.same_accident:
+        if guard is None or not attempt.is_evidence:
             return
         candidate_well, stable_well = (
             joint in (Joint.GOOD_GOOD, Joint.GOOD_BAD),

@@ -12,6 +12,7 @@ import pytest
 
 from serving_runtime import host as host_module
 from serving_runtime.challenger import (
+    ACCIDENT_S,
     FAILURES_TO_OPEN,
     FEW_AT_ONCE,
     FIRST_PAUSE_S,
@@ -326,13 +327,43 @@ def test_in_shadow_a_copy_of_the_same_accident_counts_as_not_sent() -> None:
     asyncio.run(story())
 
 
-def test_answers_that_are_late_or_say_500_count_each() -> None:
+@pytest.mark.parametrize("failure", [dies, hangs])
+def test_a_candidate_that_stays_away_counts_again_and_trips_the_guard(failure: Behaviour) -> None:
+    """Its replica was killed, and no other comes: each ACCIDENT_S one more, by the breaker's probes."""
+
+    async def story() -> None:
+        world = World(candidate=failure)
+        world.split(guard=GUARD, timeout_s=0.01)
+        for _ in range(TRIP):
+            assert world.trip() is None
+            for _ in range(FAILURES_TO_OPEN + 2):
+                assert (await world.ask()).answer.status == 200
+            world.now += max(ACCIDENT_S, LONGEST_PAUSE_S)
+        assert world.versions()[2, Outcome.RESCUED] == TRIP
+        assert world.trip() == (2, TRIP, TRIP)
+
+    asyncio.run(story())
+
+
+def test_answers_that_say_500_count_each() -> None:
     async def story() -> None:
         world = World(candidate=broken)
         world.split()
         for _ in range(3):
             await world.ask()
         assert world.versions() == {(2, Outcome.RESCUED): 3}
+
+    asyncio.run(story())
+
+
+def test_late_answers_between_good_ones_count_each() -> None:
+    async def story() -> None:
+        world = World()
+        world.split(timeout_s=0.01)
+        for behaviour in (good, hangs, good, hangs, good):
+            world.other.behaviour = behaviour
+            await world.ask()
+        assert world.versions() == {(2, Outcome.GOOD): 3, (2, Outcome.RESCUED): 2}
 
     asyncio.run(story())
 
