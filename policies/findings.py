@@ -23,7 +23,7 @@ from policies.bets import bounds
 from policies.documents import RolloutPolicy
 from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
 from policies.stakes import FloatArray
-from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm
+from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm, in_outage
 from policies.walks import Walked, walked
 
 NEAR_SLO = 0.5
@@ -220,11 +220,22 @@ def _first_at(bins: Sequence[Bin], moment: datetime) -> int:
 def _proved(evidence: Evidence, walk: Walked, beta: float) -> tuple[datetime | None, bool]:
     """When health was first proved, and whether against stable."""
     health, equal = (_reached_at(evidence, walk.best[:, column], beta) for column in (0, 1))
-    stable = walk.stable
-    near = stable.total > 0 and stable.bad >= NEAR_SLO * evidence.objective.allowed_bad_rate * stable.total
-    if equal and near and (health is None or equal < health):
-        return equal, True
+    beside = _near_its_slo(evidence, equal) if equal else None
+    if beside and (health is None or beside < health):
+        return beside, True
     return health, False
+
+
+def _near_its_slo(evidence: Evidence, since: datetime) -> datetime | None:
+    """The first moment from `since` on at which stable was near its SLO, outages left out; none where it never was."""
+    allowed, seen = evidence.objective.allowed_bad_rate, Counts()
+    for b in evidence.bins:
+        if not in_outage(np.array(b.stable.total), np.array(b.stable.bad), allowed):
+            seen += b.stable
+        end = b.start + evidence.width
+        if end >= since and seen.total and seen.bad >= NEAR_SLO * allowed * seen.total:
+            return end
+    return None
 
 
 def _reached_at(evidence: Evidence, path: FloatArray, beta: float) -> datetime | None:

@@ -29,20 +29,30 @@ FloatArray = npt.NDArray[np.float64]
 FIRST = 0.75
 """The share of a searching bet that starts with the first bin: most bad versions are bad from their first request."""
 
+TAIL = 0.05
+"""The share that starts after the planned bins: a rollout that a person keeps PAUSED for a day is judged still, and a
+change at twice the planned time is bet on with a sixteenth of what one within it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When stakes are placed: `first` of the unit on the first bin, `later` on each of the `bins` that follow."""
+    """When stakes are placed.
+
+    `first` of the unit on the first bin, `later` on each of the `bins` that follow, and `tail` on all after these: bins
+    / (k (k - 1)) of it on the k-th, which is all of it in the end.
+    """
 
     first: FloatArray
     """Shape (...), broadcast with the bets."""
     later: FloatArray
     bins: int
+    tail: FloatArray = dataclasses.field(default_factory=lambda: np.array(0.0))
 
     @classmethod
     def searching(cls, planned: int) -> Schedule:
-        """Half on the first bin, the rest spread evenly over the planned bins: it looks for a change at any of them."""
-        return cls(np.array(FIRST), np.array((1.0 - FIRST) / max(1, planned)), max(1, planned))
+        """It looks for a change at any bin: FIRST on the first, TAIL after the planned ones, the rest on these."""
+        bins = max(1, planned)
+        return cls(np.array(FIRST), np.array((1.0 - FIRST - TAIL) / bins), bins, np.array(TAIL))
 
     @classmethod
     def steadfast(cls) -> Schedule:
@@ -51,7 +61,8 @@ class Schedule:
 
     def share(self, number: FloatArray) -> FloatArray:
         """The share of the unit that starts with a bet's bin `number`, counted from 0."""
-        return np.where(number == 0, self.first, np.where(number <= self.bins, self.later, 0.0))
+        late = self.tail * self.bins / np.maximum(number * (number - 1.0), 1.0)
+        return np.where(number == 0, self.first, np.where(number <= self.bins, self.later, late))
 
 
 @dataclasses.dataclass(frozen=True)

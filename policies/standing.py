@@ -8,7 +8,7 @@
 | OUTAGE | stable itself answers a fifth of these badly at least | those of ALONE with a bad answer |
 | STABLE | it is at most `tolerance` times stable's in the same bin | those in which both have requests |
 | PROOF | it is outside the SLO | all |
-| EQUAL | it is `margin` times stable's at least | those in which both have requests |
+| EQUAL | it is `margin` times stable's at least | the same, without those that look like an outage of stable's |
 
 Rules:
 - Bets may start at any bin (`stakes.py`), but OUTAGE and EQUAL, which begin with their first: a bet against an outage
@@ -59,6 +59,10 @@ else at 100 %, so a smaller one could not be told from none within minutes."""
 
 NOTHING = 1e-9
 """A log e-value up to this is 0: a double's rounding."""
+
+OUTAGE_TIMES = 5.0
+"""How many times what the SLO allows is an outage: both failed half of everything for five minutes, and a candidate at
+5 % was proved to be as good as stable by that."""
 
 LEAST_PART = 0.1
 """Of what the SLO allows: a smaller difference would not be worth a person's look, however certain it is."""
@@ -130,7 +134,8 @@ class Setup:
         """When each test's stakes are placed, shape (tests,)."""
         searching, steadfast = Schedule.searching(self.planned), Schedule.steadfast()
         each = [steadfast if test in (Test.OUTAGE, Test.EQUAL) else searching for test in Test]
-        return Schedule(np.array([s.first for s in each]), np.array([s.later for s in each]), searching.bins)
+        first, later, tail = (np.array([getattr(s, name) for s in each]) for name in ("first", "later", "tail"))
+        return Schedule(first, later, searching.bins, tail)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +171,7 @@ class Standing:
         bins = len(counted.total)
         quiet = _quiet(counted.stable_total > 0, self.quiet)
         told = counted.told & np.isfinite(quiet)  # by a stable version that there was
-        moves = _moves(counted, quiet > AWAY_BINS, told)
+        moves = _moves(counted, quiet > AWAY_BINS, told, setup.allowed)
         ratios = np.where(moves[..., np.newaxis], _log_ratios(counted, setup, told), 0.0)
         placed, unplaced = np.empty_like(ratios), np.empty(moves.shape)
         stakes, schedule = self.stakes, setup.schedule
@@ -261,8 +266,17 @@ def least_effect(allowed: float, min_effect: float) -> float:
     return max(min_effect, LEAST_PART * allowed)
 
 
-def _moves(counted: Counted, away: BoolArray, told: BoolArray) -> BoolArray:
-    """Which tests take part in this bin, shape (..., tests). Requests alone decide it, never how they ended."""
+def in_outage(stable_total: FloatArray, stable_bad: FloatArray, allowed: float) -> BoolArray:
+    """Does stable miss its SLO so widely in these bins that being as bad as stable proves nothing?
+
+    A bet on EQUAL wins by stable's bad events only, and the more of them the more: to leave these bins out makes it
+    lose at least as much in the mean (the ratio grows with what it is left out by).
+    """
+    return stable_bad > OUTAGE_TIMES * allowed * stable_total
+
+
+def _moves(counted: Counted, away: BoolArray, told: BoolArray, allowed: float) -> BoolArray:
+    """Which tests take part in this bin, shape (..., tests). But for EQUAL, requests alone decide it."""
     any_, both = counted.total > 0, (counted.total > 0) & (counted.stable_total > 0)
     columns = {
         Test.SLO: any_ & ~away,
@@ -271,7 +285,7 @@ def _moves(counted: Counted, away: BoolArray, told: BoolArray) -> BoolArray:
         Test.OUTAGE: any_ & away & told,
         Test.STABLE: both,
         Test.PROOF: any_,
-        Test.EQUAL: both,
+        Test.EQUAL: both & ~in_outage(counted.stable_total, counted.stable_bad, allowed),
     }
     return np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-1)
 

@@ -23,7 +23,7 @@ from policies.dispersion import MAX_PHI, MIN_BAD
 from policies.documents import RolloutPolicy
 from policies.findings import NEAR_SLO, SUSPECTED
 from policies.stakes import Stakes, log_mean_exp
-from policies.standing import NOTHING, Counted, Setup, Standing, counted_harm
+from policies.standing import NOTHING, Counted, Setup, Standing, counted_harm, in_outage
 
 from .outcome import HORIZON_MINUTES, Outcomes
 from .traffic import SLO_ERRORS, SLO_SLOW, Bin, BoolArray, FloatArray, Traffic
@@ -59,14 +59,19 @@ class Indicator:
         """Past the first step; until then the step's standing is the rollout's."""
         self._stable, self._stable_bad = np.zeros(rollouts), np.zeros(rollouts)
         self._in_step = np.zeros(rollouts)
+        self._beside = np.zeros(rollouts, dtype=np.bool_)
+        """Proved to be as good as a stable version that was near its SLO; a proof is kept."""
 
     def count(self, counted: Counted) -> None:
         """One bin more."""
         self._rollout = self._rollout.after(counted, self._setup)
         self._count_in_step(counted)
-        self._stable += counted.stable_total
-        self._stable_bad += counted.stable_bad
+        counts = ~in_outage(counted.stable_total, counted.stable_bad, self._setup.allowed)
+        self._stable += np.where(counts, counted.stable_total, 0.0)
+        self._stable_bad += np.where(counts, counted.stable_bad, 0.0)
         self._in_step += counted.total
+        near = (self._stable > 0) & (self._stable_bad >= NEAR_SLO * self._setup.allowed * self._stable)
+        self._beside |= near & (self._rollout.best[:, 1] >= self._goal)
 
     def _count_in_step(self, counted: Counted) -> None:
         which = self._later
@@ -77,6 +82,10 @@ class Indicator:
         self._step = _merged(self._step, which, moved)
 
     @property
+    def _goal(self) -> float:
+        return -math.log(self._policy.beta)
+
+    @property
     def harm(self) -> FloatArray:
         """Log e-values of harm as a verdict counts them, shape (rollouts, harms)."""
         return counted_harm(self._rollout, self._setup, self._policy.min_effect)
@@ -84,9 +93,7 @@ class Indicator:
     @property
     def passes(self) -> BoolArray:
         """Proved healthy, measured in this step, and no harm suspected (`Finding.passes`)."""
-        goal = -math.log(self._policy.beta)
-        near = (self._stable > 0) & (self._stable_bad >= NEAR_SLO * self._setup.allowed * self._stable)
-        proved = (self._rollout.best[:, 0] >= goal) | (near & (self._rollout.best[:, 1] >= goal))
+        proved = (self._rollout.best[:, 0] >= self._goal) | self._beside
         suspected = (self._rollout.suspicion > NOTHING).any(axis=-1)
         suspected[self._later] |= (_kept(self._step, self._later).suspicion > SUSPECTED).any(axis=-1)
         return proved & (self._in_step > 0) & ~suspected
@@ -104,7 +111,7 @@ class Indicator:
         self._stable, self._stable_bad, self._in_step = (
             a[kept] for a in (self._stable, self._stable_bad, self._in_step)
         )
-        self._later = self._later[kept]
+        self._later, self._beside = self._later[kept], self._beside[kept]
         dispersion = np.asarray(self._setup.dispersion)[kept]
         self._setup = dataclasses.replace(self._setup, dispersion=dispersion)
 

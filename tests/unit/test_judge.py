@@ -68,8 +68,8 @@ def test_harm_is_a_fail_and_says_its_arithmetic() -> None:
     assert verdict.kind is VerdictKind.FAIL
     assert verdict.reasons == (
         (
-            "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.2e14 against the SLO, "
-            "1 against stable, mean of 2 tests 6.2e13 >= 100 -> FAIL"
+            "errors: 31 bad of 1,204 (2.57 %), SLO allows 1 %; harm e-value 1.0e14 against the SLO, "
+            "1 against stable, mean of 2 tests 5.0e13 >= 100 -> FAIL"
         ),
         "errors: counted in 2 bins of 15s from 2026-03-01 12:00:00 UTC, newest sample 4s old; query: sum(requests)",
     )
@@ -347,6 +347,23 @@ def test_beside_a_stable_near_its_slo_as_good_as_stable_is_proof_enough() -> Non
     assert "(against stable) >= 100" in verdict.reasons[0]
     far = seen(ERRORS, [(20_000, 180, 20_000, 40)] * 20)
     assert asked(far, policy=policy).kind is VerdictKind.FAIL
+
+
+def test_an_outage_of_both_proves_nobody_healthy() -> None:
+    """Half of everything failed for both: equal, and no reason to let a candidate at 5 % through."""
+    outage, after = [(150, 75, 150, 75)] * 20, [(150, 7.5, 150, 0.5)] * 4
+    verdict = asked(seen(ERRORS, outage + after))
+    assert verdict.kind is not VerdictKind.PASS
+    assert verdict.measures[0].equal == 0.0
+    assert verdict.measures[0].proved_at is None
+
+
+def test_a_change_long_after_the_planned_time_is_seen_too() -> None:
+    """A rollout that a person paused for a day: its bins are three times as many as planned."""
+    short = dataclasses.replace(POLICY, max_duration=timedelta(minutes=30))
+    evidence = seen(ERRORS, [(75, 0, 75, 0)] * 360 + [(75, 4, 75, 0)] * 20)
+    kinds = [judge([evidence], short, step_since=START, now=at(360 + n)).kind for n in range(21)]
+    assert VerdictKind.FAIL in kinds[:12]
 
 
 def test_a_rollout_that_disagrees_only_where_it_can_be_compared() -> None:
