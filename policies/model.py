@@ -23,6 +23,8 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.names import ROLLOUT_ID
+
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -372,7 +374,7 @@ class TestState:
 class Rollout:
     """One attempt of a candidate to become stable."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
     started_at: AwareDatetime
     step: Annotated[int, Field(ge=0)] = 0
     """Index into the policy's steps; counts in CANARY, and in PAUSED when paused from there."""
