@@ -30,6 +30,9 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 Percent = Annotated[int, Field(ge=0, le=100)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
+_YEARS = range(2000, 2201)
+"""Of what is stored: what is earlier or later may be no moment any more in UTC, or with a duration added."""
+
 
 class Phase(StrEnum):
     """Where a release is. What follows what is the TRANSITIONS table of `rollout.py`."""
@@ -400,6 +403,12 @@ class Rollout:
             raise ValueError("a rollout has at least one phase record")
 
     @property
+    def moments(self) -> tuple[datetime, ...]:
+        """All that it names."""
+        of_phases = (moment for r in self.records for moment in (r.since, r.live_since, r.until))
+        return tuple(m for m in (self.started_at, self.clock_since, *of_phases) if m is not None)
+
+    @property
     def current(self) -> PhaseRecord:
         """The phase that lasts now."""
         return self.records[-1]
@@ -513,6 +522,9 @@ class Release:
             return f"{self.phase} has {'a rollout and a candidate' if running else 'neither a rollout nor a candidate'}"
         if self.phase is Phase.PAUSED and self.rollout and self.rollout.paused_from not in PAUSES:
             return f"PAUSED says in paused_from what goes on: one of {', '.join(PAUSES)}"
+        moments = (*(q.since for q in self.quarantine), *(self.rollout.moments if self.rollout else ()))
+        if wrong := next((m for m in moments if m.year not in _YEARS), None):
+            return f"{wrong.isoformat()} is no moment of a rollout"
         return ""
 
 

@@ -5,7 +5,7 @@ From a record alone a rollout can be explained, and judged again with another po
 - A look is recorded that changed something about the rollout, or carried out what a person asked.
 - Recorded bins are never changed: what is counted later is added behind them, without a gap. Where the objective
   itself changed (target, threshold, width) its old counts answer another question: it starts anew.
-- What cannot be a count (NaN, infinity) ends what is recorded: JSON has no word for it.
+- What cannot be a count (NaN, below 0, above MOST_EVENTS) ends what is recorded: nobody could read it again.
 - A record stays below MOST_CHARACTERS: first the oldest bins become coarser, then the oldest looks lose their figures.
 - Prometheus is believed as long as it knows what it knew. One that lost its history (another one took its place) is
   helped out: what was recorded counts, and what it shows for the first time afterwards does not. That is the counters'
@@ -63,6 +63,9 @@ FIRST_LOOKS = 20
 
 _CHARACTERS_AROUND = 1_000
 """Of the names of an objective's fields and its figures."""
+
+MOST_EVENTS = 1e12
+"""In one bin. `RecordedEvidence` takes no more, and nothing below 0 is believed either."""
 
 NEW_COUNTERS_BINS = 2
 """Processes are first scraped within one interval of each other; it touches two bins."""
@@ -181,7 +184,7 @@ def _countable(bins: Sequence[Bin]) -> Sequence[Bin]:
         + ((b.pairs.candidate, b.pairs.stable) if b.pairs else ())
         for b in bins
     )
-    wrong = next((i for i, each in enumerate(figures) if not all(map(math.isfinite, each))), len(bins))
+    wrong = next((i for i, each in enumerate(figures) if not all(0 <= n <= MOST_EVENTS for n in each)), len(bins))
     return bins[:wrong]
 
 
