@@ -20,14 +20,23 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.commit_message import one_line
 from policies.names import ROLLOUT_ID
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+def _words(text: str) -> str:
+    return text if text.isprintable() else one_line(text, len(text))
+
+
+Words = Annotated[str, AfterValidator(_words)]
+"""What somebody said, on one line: no character of it moves a cursor, turns a line or begins another one."""
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 _YEARS = range(2000, 2201)
@@ -331,7 +340,7 @@ class Cause:
     """Why a release is PAUSED or ROLLING_BACK."""
 
     kind: CauseKind
-    reasons: tuple[str, ...]
+    reasons: tuple[Words, ...]
 
     @property
     def quarantines(self) -> bool:
@@ -356,7 +365,7 @@ class PhaseRecord:
     """When every replica was seen to have this phase's weights: evidence counts from here."""
     until: AwareDatetime | None = None
     verdict: VerdictKind | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Words, ...] = ()
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -390,7 +399,7 @@ class Rollout:
     """Why it is PAUSED or ROLLING_BACK."""
     purpose: Purpose | None = None
     """None: an ordinary rollout, with every step of the policy."""
-    asked_by: str = ""
+    asked_by: Words = ""
     """Who asked for it (`sluice undo`, `sluice retry`); empty: its version entered the trigger."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, measured before the rollout; one that is not named counts as 1."""
@@ -437,7 +446,7 @@ class Quarantined:
     """The application that was rolled back: where only the settings were new, only they are quarantined."""
     rollout: str
     since: AwareDatetime
-    reasons: tuple[str, ...]
+    reasons: tuple[Words, ...]
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -445,7 +454,7 @@ class Refused:
     """A version that entered the trigger and was not tried, with the reason."""
 
     version: int
-    reason: str
+    reason: Words
 
 
 class Wish(StrEnum):
@@ -469,8 +478,8 @@ class Ask:
     """A person's wish, committed to a release; the next look carries it out and removes it."""
 
     wish: Wish
-    by: str
-    why: str
+    by: Words
+    why: Words
     version: int | None = None
     """With RETRY and LIFT: which."""
 
@@ -541,11 +550,11 @@ class LookRecord:
     """The phase after it."""
     weight_percent: Percent
     """The candidate's share after it."""
-    actor: str
+    actor: Words
     """Who moved it: `sluicegate`, or the person whose wish or commit it was."""
     tip: str
     """The commit that was looked at; the decision is the next commit of this release on the branch."""
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Words, ...] = ()
     verdict: VerdictKind | None = None
     mean_harm: float | None = None
     """The mean e-value of harm, log10."""
