@@ -349,6 +349,15 @@ def test_beside_a_stable_near_its_slo_as_good_as_stable_is_proof_enough() -> Non
     assert asked(far, policy=policy).kind is VerdictKind.FAIL
 
 
+def test_one_accident_does_not_hold_up_a_rollout_for_ever() -> None:
+    """A killed replica costs one bad answer in a moment of few requests; at 100 % stable has none to compare with."""
+    before, accident, alone = [(30, 0, 30, 0)] * 20, [(1, 1, 58, 0)], [(60, 0, 0, 0)] * 20
+    at_once = asked(seen(ERRORS, before + accident), step_since=at(20))
+    assert at_once.kind is VerdictKind.INSUFFICIENT
+    later = asked(seen(ERRORS, before + accident + alone), step_since=at(21))
+    assert later.kind is VerdictKind.PASS
+
+
 def test_an_outage_of_both_proves_nobody_healthy() -> None:
     """Half of everything failed for both: equal, and no reason to let a candidate at 5 % through."""
     outage, after = [(150, 75, 150, 75)] * 20, [(150, 7.5, 150, 0.5)] * 4

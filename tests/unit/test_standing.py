@@ -22,6 +22,7 @@ from policies.standing import (
     Standing,
     Test,
     counted_harm,
+    counted_suspicion,
     least_effect,
 )
 
@@ -154,7 +155,7 @@ def test_what_stable_fails_as_well_is_an_outage() -> None:
 
     assert after(rescued=30.0).harm[Harm.SLO] > math.log(1000)
     assert after(rescued=15.0).harm[Harm.SLO] < FORGIVING
-    assert after(rescued=15.0).suspicion[Harm.SLO] < 0
+    assert counted_suspicion(after(rescued=15.0), SETUP, 0.001)[Harm.SLO] < 0
 
 
 def test_harm_against_the_slo_is_the_smaller_of_both_with_the_outage_forgiven() -> None:
@@ -162,7 +163,7 @@ def test_harm_against_the_slo_is_the_smaller_of_both_with_the_outage_forgiven() 
     standing = Standing.before().through(counted, SETUP).end
     each = log_e(counted)
     assert standing.harm[Harm.SLO] == pytest.approx(min(each[Test.SLO], FORGIVING + each[Test.SHARED]))
-    assert standing.suspicion[Harm.SLO] == pytest.approx(min(each[Test.SLO], each[Test.SHARED]))
+    assert counted_suspicion(standing, SETUP, 0.001)[Harm.SLO] == pytest.approx(min(each[Test.SLO], each[Test.SHARED]))
     assert standing.harm[Harm.STABLE] == pytest.approx(each[Test.STABLE])
 
 
