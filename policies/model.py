@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -542,6 +542,12 @@ class LookRecord:
     """The policy is another one than at the look before."""
 
 
+_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_DAY_S = 86_400.0
+_MOST_EVENTS = 1e12
+"""In one bin: more than all the services of the world answer in a day, and sums of it are still exact."""
+
+
 @document(frozen=True, kw_only=True, config=_STRICT)
 class RecordedEvidence:
     """The bins of one objective as they were judged; what is needed to judge them again.
@@ -569,7 +575,16 @@ class RecordedEvidence:
     """(only the candidate bad, only stable bad) of each bin; empty where nothing is known of pairs."""
 
     def __post_init__(self) -> None:
-        """Every list has an element for each bin. Raises ValueError."""
+        """Every list has an element for each bin, and what cannot be is refused. Raises ValueError.
+
+        A person can write anything into a record, and a look must be able to count with it.
+        """
+        if not (_EARLIEST <= self.since <= _LATEST and self.width_s <= _DAY_S and self.window_s <= 3660 * _DAY_S):
+            raise ValueError(f"the bins of {self.objective} lie outside of what can be counted")
+        pairs = (*self.candidate, *self.stable, *(self.pairs or ()))
+        figures = (*(figure for pair in pairs for figure in pair), *(r or 0.0 for r in self.rescued or ()))
+        if not all(0 <= figure <= _MOST_EVENTS for figure in figures):
+            raise ValueError(f"a bin of {self.objective} holds what is no count")
         others = (self.stable, self.rescued, self.pairs)
         if any(other is not None and len(other) != len(self.candidate) for other in others):
             raise ValueError(f"the lists of {self.objective} differ in length: each has an element for each bin")

@@ -61,6 +61,9 @@ MOST_LOOKS = 200
 
 FIRST_LOOKS = 20
 
+LONGEST_GAP = 20_000
+"""Bins without a count that are filled in: more than three days at 15 s. Behind a longer gap it starts anew."""
+
 _CHARACTERS_AROUND = 1_000
 """Of the names of an objective's fields and its figures."""
 
@@ -168,7 +171,7 @@ def _continued(parts: tuple[RecordedEvidence, ...], evidence: Evidence) -> tuple
     if not new:
         return parts
     missing, off = divmod(new[0].start - last.until, evidence.width)
-    if off:
+    if off or missing > LONGEST_GAP:
         return (_columns(evidence, bins),)
     gap = [Bin(last.until + i * evidence.width, Counts(), Counts()) for i in range(missing)]
     return (*older, _joined(last, _columns(evidence, (*gap, *new))))

@@ -70,7 +70,7 @@ def _parsed(kind: str, noun: Any, text: str, file: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise BadInput(f"{file}: the record has {len(text):,} characters, {MAX_CHARACTERS:,} at most are read")
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_no_number)
         body = {key: value for key, value in data.items() if key not in HEADER}
         return adapter(noun).validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
@@ -78,6 +78,11 @@ def _parsed(kind: str, noun: Any, text: str, file: str) -> Any:
         raise BadInput(f"{file}: {dotted(tuple(first['loc']))}: {first['msg']}") from error
     except (ValueError, AttributeError, RecursionError) as error:
         raise BadInput(f"{file}: not the JSON of a {kind}: {error}") from error
+
+
+def _no_number(word: str) -> float:
+    """NaN and infinity, which JSON has no word for and Python reads all the same. Raises ValueError."""
+    raise ValueError(f"{word} is no number")
 
 
 def _json(kind: str, noun: Any) -> str:

@@ -284,6 +284,7 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
             "metricSource.type: should be 'sluicegate', 'Prometheus' or 'prometheus'",
         ),
         ("isRolling: true", "isRolling: false", "timeWindow[0].isRolling: should be True, not false"),
+        ("duration: 30d", "duration: 0d", "timeWindow[0]: an error budget's window is 1d at least"),
         ("budgetingMethod: Occurrences", "budgetingMethod: Timeslices", "budgetingMethod: should be 'Occurrences'"),
         ("  service", "  alertPolicies: []\n  service", "alertPolicies: is not read here: leave it out"),
         ("  service", "  indicatorRef: x\n  service", "indicatorRef: is not read here: write the indicator here"),
