@@ -3,6 +3,7 @@
 Rules:
 - A wish that would change nothing is refused in words, by the command where it can know and by the next look
   otherwise: it must not lie in the release and act in a later phase.
+- Of two wishes before one look the later counts, but an abort that waits is replaced by no other wish.
 - A wish that a revert brings back was carried out already; it is dropped (ADR 4).
 - RETRY and LIFT name their version; only RETRY of the stable version means its settings.
 
@@ -30,9 +31,16 @@ def in_vain(release: Release, ask: Ask, versions: Versions | None = None) -> str
         return f"is {release.phase}: no rollout is running that could be changed"
     if ask.wish in _OF_A_ROLLOUT and release.phase is Phase.ROLLING_BACK:
         return "is on its way back to stable already"
+    if (before := release.ask) is not None and _waits_to_abort(release) and ask.wish is not Wish.ABORT:
+        return f"is about to be aborted: the next look carries out the wish of {before.by}"
     if ask.wish in (Wish.UNDO, Wish.RETRY) and release.candidate is not None:
         return f"is in {release.phase}: v{release.candidate.version} is on its way; abort it, or wait for its end"
     return _CHECKS[ask.wish](release, ask, versions)
+
+
+def _waits_to_abort(release: Release) -> bool:
+    """No other wish takes the place of a stop that was accepted."""
+    return release.ask is not None and release.ask.wish is Wish.ABORT and release.rollout is not None
 
 
 _OF_A_ROLLOUT = frozenset({Wish.PAUSE, Wish.RESUME, Wish.ABORT, Wish.PROMOTE})
