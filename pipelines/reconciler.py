@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from pipelines.look import Doors, EnvironmentLook, Look, Looker
+from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
@@ -308,7 +308,18 @@ def _decide(environment: EnvironmentLook, now: datetime) -> Iterator[Action]:
             release = model.release
             yield Wait(model=release.model, environment=release.environment, reason=environment.refused)
         else:
-            yield from decide(model.release, model.observed, model.rules, now)
+            yield from _decided(model, now)
+
+
+def _decided(model: ModelLook, now: datetime) -> Sequence[Action]:
+    """What is decided for one model. What cannot be computed with keeps this model waiting, and no other."""
+    release = model.release
+    try:
+        return tuple(decide(release, model.observed, model.rules, now))
+    except (ArithmeticError, ValueError) as error:
+        _LOG.exception("%s (%s): cannot be decided", release.model, release.environment)
+        reason = f"nothing can be decided, for a document or a record holds what cannot be computed with: {error}"
+        return (Wait(model=release.model, environment=release.environment, reason=reason),)
 
 
 def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:

@@ -27,6 +27,7 @@ from policies.documents import RolloutPolicy
 from policies.facts import Noticed, Observed
 from policies.judged import states_of
 from policies.model import (
+    MAX_COUNT,
     Bin,
     Counts,
     Discordant,
@@ -60,6 +61,9 @@ MOST_LOOKS = 200
 """Looks that are kept then: the newest, and of a rollout's beginning FIRST_LOOKS."""
 
 FIRST_LOOKS = 20
+
+LONGEST_GAP = 100_000
+"""Bins, seventeen days at 15 s: a rollout that was not looked at for longer is recorded anew instead of filled up."""
 
 _CHARACTERS_AROUND = 1_000
 """Of the names of an objective's fields and its figures."""
@@ -168,7 +172,7 @@ def _continued(parts: tuple[RecordedEvidence, ...], evidence: Evidence) -> tuple
     if not new:
         return parts
     missing, off = divmod(new[0].start - last.until, evidence.width)
-    if off:
+    if off or missing > LONGEST_GAP:
         return (_columns(evidence, bins),)
     gap = [Bin(last.until + i * evidence.width, Counts(), Counts()) for i in range(missing)]
     return (*older, _joined(last, _columns(evidence, (*gap, *new))))
@@ -181,7 +185,7 @@ def _countable(bins: Sequence[Bin]) -> Sequence[Bin]:
         + ((b.pairs.candidate, b.pairs.stable) if b.pairs else ())
         for b in bins
     )
-    wrong = next((i for i, each in enumerate(figures) if not all(map(math.isfinite, each))), len(bins))
+    wrong = next((i for i, each in enumerate(figures) if not all(abs(n) <= MAX_COUNT for n in each)), len(bins))
     return bins[:wrong]
 
 

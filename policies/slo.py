@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
@@ -30,6 +31,8 @@ LATENCY_BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 
 """Upper edges of `sluice_latency_ms`, in milliseconds."""
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+# A budget is burned over an hour (`Budget.long_window`); one of nothing would be spent before the first answer.
+_SHORTEST_WINDOW = timedelta(hours=1)
 _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 INSTEAD: Mapping[str, str] = {
@@ -191,6 +194,11 @@ class TimeWindow:
     """Such as 30d."""
     is_rolling: Annotated[Literal[True], Field(alias="isRolling")]
     """Always true: the window ends now."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where there would be no budget to speak of."""
+        if self.duration < _SHORTEST_WINDOW:
+            raise ValueError("the window of an error budget is at least 1h; 30d is usual")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

@@ -298,6 +298,12 @@ def test_an_slo_that_is_not_read_says_what_is(old: str, new: str, says: str) -> 
     assert says in "\n".join(notes(policies__slo=LATENCY.replace(old, new)))
 
 
+@pytest.mark.parametrize("window", ["0d", "0s", "59m"])
+def test_the_window_of_an_error_budget_is_an_hour_at_least(window: str) -> None:
+    said = "\n".join(notes(policies__slo=OWN.replace("duration: 7d", f"duration: {window}")))
+    assert "the window of an error budget is at least 1h; 30d is usual" in said
+
+
 OWN = """apiVersion: openslo/v1
 kind: SLO
 metadata: {name: orders}
