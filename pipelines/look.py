@@ -147,19 +147,19 @@ class Looker:
             environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
         return Look(at=now, tip=tip, documents=repo, environments=environments, notes=(*notes, *unread))
 
-    def look_without_git(self, last: Look, now: datetime) -> Look:
-        """The others as they are now, on the tip of an earlier look. Nothing of it may be committed."""
-        registry = self._doors.registry(last.registry)
-        snapshot = registry.snapshot(_registered_names(last.documents))
-        records, _ = _records(last.tip.files)
-        environments = {
-            name: self._environment(
-                _Place(name, last.tip, last.documents, snapshot, {}, records), registry, {}, before.refused, now
-            )
-            for name, before in last.environments.items()
-        }
-        self._warming_since = {}  # a time without Git is no chance to start
-        return dataclasses.replace(last, environments=environments)
+    def look_without_git(self, last: Mapping[str, Look], now: datetime) -> dict[str, EnvironmentLook]:
+        """These environments as they are now, each on the tip of its earlier look. Nothing of it may be committed."""
+        names = tuple(sorted({name for look in last.values() for name in _registered_names(look.documents)}))
+        registries = {look.registry: self._doors.registry(look.registry) for look in last.values()}
+        snapshots = {target: registry.snapshot(names) for target, registry in registries.items()}
+        environments = {}
+        for name, look in last.items():
+            records, _ = _records(look.tip.files)
+            place = _Place(name, look.tip, look.documents, snapshots[look.registry], {}, records)
+            environments[name] = self._environment(place, registries[look.registry], {}, "", now)
+        # A time without Git is no chance to start.
+        self._warming_since = {key: since for key, since in self._warming_since.items() if key[0] not in last}
+        return environments
 
     # --- one environment ------------------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ Rules:
   void and nothing of it is carried out.
 - Then Ray (traffic), then the registry (words): in that order, so that safety never waits for a record.
 - The tip is read again immediately before anything is submitted to Ray, which has no compare-and-swap of its own.
-- Without Git, or where it takes no commit, one thing is still done: a candidate that must not stay in traffic is held
-  in Ray (`policies/holding.py`), by the tip that was seen last. Its rollback is recorded by whoever has Git first.
+- Without Git, where it takes no commit, and where an environment's tip is refused, one thing is still done: a candidate
+  that must not stay in traffic is held in Ray (`policies/holding.py`), by the tip that was seen last and not refused.
+  Its rollback is recorded by whoever has Git, or the mended tip, first.
 
 This module must not have opinions about what follows what: they are in `policies`.
 """
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
-from pipelines.look import Doors, EnvironmentLook, Look, Looker
+from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
@@ -106,8 +107,8 @@ class Reconciler:
         self._doors = doors
         self._clock = clock
         self._looker = Looker(doors, defaults)
-        self._last: Look | None = None
-        """The last look that Git answered, with what it led to in Git."""
+        self._last: dict[str, Look] = {}
+        """By environment: the last look that Git answered and whose tip was not refused, with what it led to in Git."""
         self._without_git_since: datetime | None = None
 
     def plan(self) -> Plan:
@@ -127,7 +128,7 @@ class Reconciler:
         try:
             plan = self.plan()
             commit = self._doors.repo.commit(plan.look.tip.commit, plan.changes, plan.message) if plan.changes else None
-            self._last = _as_committed(plan)
+            self._last = self._remembered(_as_committed(plan))
         except Conflict as error:
             remark = f"somebody else committed first, so this look's decision is void and the next decides: {error}"
             return Tick(at=self._clock.now(), plan=plan, remarks=(remark,), again_after=_AT_ONCE)
@@ -149,34 +150,48 @@ class Reconciler:
         """Nothing can be recorded. Hold what must not stay in traffic; all else waits."""
         now = self._clock.now()
         self._without_git_since = self._without_git_since or now
-        if plan is not None and (self._last is None or self._last.tip.commit != plan.look.tip.commit):
-            self._last = plan.look
+        if plan is not None:  # what is remembered of the same tip knows more: what has become live since
+            same = {name: look for name, look in self._last.items() if look.tip.commit == plan.look.tip.commit}
+            self._last = self._remembered(plan.look) | same
         problems = [f"nothing can be committed since {self._without_git_since:%H:%M:%S}: {error}"]
-        submitted = []
-        for environment, actions in self._decided_without_git(now, problems):
-            stops = tuple(_stops(environment, actions, now))
-            if stops and self._hold(environment, stops, problems):
-                submitted.append(environment.name)
+        if not self._last:
+            problems.append("this process has not seen the config repo yet: it can stop nothing until it has")
+        submitted = self._stop_without_git(self._last, now, problems)
         return Tick(
             at=now, plan=plan, submitted=tuple(submitted), problems=tuple(problems), again_after=_patience(error)
         )
 
+    def _remembered(self, look: Look) -> dict[str, Look]:
+        """What counts without Git after this look. A refused tip counts only where nothing better was ever seen.
+
+        Even then it does no harm: only what Ray was told by it is held.
+        """
+        environments = look.environments.items()
+        return {name: self._last.get(name, look) if seen.refused else look for name, seen in environments}
+
+    def _stop_without_git(self, last: Mapping[str, Look], now: datetime, problems: list[str]) -> list[str]:
+        """Hold what must not stay in traffic, by these looks; the environments of which something was submitted."""
+        submitted = []
+        for environment, actions in self._decided_without_git(last, now, problems):
+            stops = tuple(_stops(environment, actions, now))
+            if stops and self._hold(environment, stops, problems):
+                submitted.append(environment.name)
+        return submitted
+
     def _decided_without_git(
-        self, now: datetime, problems: list[str]
+        self, last: Mapping[str, Look], now: datetime, problems: list[str]
     ) -> Iterator[tuple[EnvironmentLook, tuple[Action, ...]]]:
-        """What would be decided on the tip that was seen last."""
-        if self._last is None:
-            problems.append("this process has not seen the config repo yet: it can stop nothing until it has")
-            return
-        if now - self._last.at > LAST_TIP_COUNTS:
-            problems.append(
-                f"the tip was seen last at {self._last.at:%Y-%m-%d %H:%M}: too long ago to stop anything by it"
-            )
-            return
-        look = self._looker.look_without_git(self._last, now)
-        decided = [(environment, tuple(_decide(environment, now))) for environment in look.environments.values()]
-        self._last = _seen_to_be_live(self._last, decided)
-        yield from decided
+        """What would be decided on the tips of these looks."""
+        young = {name: look for name, look in last.items() if now - look.at <= LAST_TIP_COUNTS}
+        problems += [
+            f"{name}: the tip was seen last at {look.at:%Y-%m-%d %H:%M}: too long ago to stop anything by it"
+            for name, look in last.items()
+            if name not in young
+        ]
+        for name, environment in self._looker.look_without_git(young, now).items():
+            actions = tuple(_decide(environment, now))
+            self._last[name] = _seen_to_be_live(young[name], environment, actions)
+            yield environment, actions
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
@@ -221,6 +236,8 @@ class Reconciler:
                 case _:
                     assert_never(step)
             busy = busy or not isinstance(step, InPlace | Refused)
+        refused = {name: self._last[name] for name, seen in plan.look.environments.items() if seen.refused}
+        submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
             problems += self._tell(actions, plan.look, tip)
         return Tick(
@@ -291,7 +308,18 @@ def _decide(environment: EnvironmentLook, now: datetime) -> Iterator[Action]:
             release = model.release
             yield Wait(model=release.model, environment=release.environment, reason=environment.refused)
         else:
-            yield from decide(model.release, model.observed, model.rules, now)
+            yield from _decided(model, now)
+
+
+def _decided(model: ModelLook, now: datetime) -> Sequence[Action]:
+    """What is decided for one model. What cannot be computed with keeps this model waiting, and no other."""
+    release = model.release
+    try:
+        return tuple(decide(release, model.observed, model.rules, now))
+    except (ArithmeticError, ValueError) as error:
+        _LOG.exception("%s (%s): cannot be decided", release.model, release.environment)
+        reason = f"nothing can be decided, for a document or a record holds what cannot be computed with: {error}"
+        return (Wait(model=release.model, environment=release.environment, reason=reason),)
 
 
 def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:
@@ -337,11 +365,10 @@ def _as_committed(plan: Plan) -> Look:
     return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
 
 
-def _seen_to_be_live(last: Look, decided: Sequence[tuple[EnvironmentLook, Sequence[Action]]]) -> Look:
+def _seen_to_be_live(last: Look, environment: EnvironmentLook, actions: Iterable[Action]) -> Look:
     """The look with phases that are live by now. It changes nothing in Ray, and evidence counts from there."""
     live = {
         (environment.name, key): dataclasses.replace(before, rollout=action.release.rollout)
-        for environment, actions in decided
         for action in actions
         if isinstance(action, WriteRelease)
         for key in [slug(action.release.model)]

@@ -28,6 +28,8 @@ from policies.notes import Note, Severity, errors, in_order
 from policies.slo import SloProblem, objective
 from policies.strict_yaml import Parsed, Path, dotted
 
+MAX_REVISION = 10**15
+"""A decision adds one, a hold a hundred. Ray is told in JSON, whose readers keep whole numbers up to 9 * 10^15."""
 BUILT_IN = "//built-in/"
 """Where `with_defaults` puts the built-in documents: no path in Git has an empty part, so nobody's file is there."""
 
@@ -233,9 +235,9 @@ class _Reader:
             message = f"the release of {release.model!r} in {release.environment!r} does not belong into this file"
             self.notes.append(note(read.parsed, read.file, ("model",), message))
             return
-        if release.contradiction:
-            message = f"{release.contradiction}: take back the commit that changed it by hand"
-            self.notes.append(note(read.parsed, read.file, ("phase",), message))
+        for field, wrong in _nobodys(release):
+            message = f"{wrong}: take back the commit that changed it by hand"
+            self.notes.append(note(read.parsed, read.file, (field,), message))
             return
         self.releases[where] = release
         self.sources[("releases", "/".join(where))] = (read.file, read.parsed)
@@ -250,6 +252,15 @@ def _stray(path: str) -> Note:
     else:
         message = "is not read: the layout has no such place"
     return Note(severity=Severity.WARNING, file=path, line=None, field="", message=message)
+
+
+def _nobodys(release: Release) -> Iterator[tuple[str, str]]:
+    """What the state machine could not have written, or could not write on from: the field, and what is wrong."""
+    if release.contradiction:
+        yield "phase", release.contradiction
+    for field in ("revision", "traffic_revision"):
+        if getattr(release, field) > MAX_REVISION:
+            yield field, f"is above {MAX_REVISION}, which no rollout reaches"
 
 
 def _strangers(known: Iterable[str], seen: Iterable[str]) -> Iterator[Note]:

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from policies.names import ROLLOUT_ID
 from policies.notes import Note, Severity
 from policies.strict_yaml import Parsed, Path, dotted
 
@@ -35,6 +36,7 @@ _SHAPES = {
     "^/[a-z0-9]": "should be a path like /models/fraud: lower-case letters, digits and . _ - /",
     "^[^=]+=": "should be key=value",
     "^sha256:": "should be sha256: and 64 hexadecimal digits",
+    f"^{ROLLOUT_ID}": "should be letters, digits, - and _ only, at most 100: it is the name of a file",
     "^[a-zA-Z_]": "should be the name of a label: letters, digits and _",
 }
 

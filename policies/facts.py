@@ -85,7 +85,7 @@ class Observed:
     known_revision: int = 0
     """The highest revision that replicas of this model were told of: they ignore a lower one."""
     held: Cause | None = None
-    """Why this rollout is held in Ray: it was stopped while Git was away, and its rollback is still to be recorded."""
+    """Why this rollout is held in Ray: it was stopped without a commit, and its rollback is still to be recorded."""
     out_of_place: str = ""
     """Empty when Ray matches Git for this model, else why not."""
     candidate: Ready | Starting | Failed = dataclasses.field(default_factory=lambda: Starting(reason="not looked at"))

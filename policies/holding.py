@@ -32,7 +32,7 @@ LEAD = 100
 # Reasons that a hold carries. A verdict has one for each objective, and a service has two or three of these.
 REASONS_LIMIT = 8
 
-_UNEXPLAINED = "stopped while Git was away, by somebody who left no reason"
+_UNEXPLAINED = "stopped without a commit, by somebody who left no reason"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def _cause(told: Config) -> Cause:
     kinds = [kind for kind in CauseKind if kind.value == mark.get("cause")]
     reasons = mark.get("reasons")
     said = tuple(str(r) for r in reasons) if isinstance(reasons, list) else ()
-    when = f"stopped at {mark['at']} while Git was away" if mark.get("at") else _UNEXPLAINED
+    when = f"stopped at {mark['at']} without a commit" if mark.get("at") else _UNEXPLAINED
     return Cause(kind=kinds[0] if kinds else CauseKind.FAILED, reasons=(when, *said[:REASONS_LIMIT]))
 
 

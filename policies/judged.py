@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from policies.dispersion import MAX_PHI
 from policies.documents import RolloutPolicy
 from policies.facts import Observed, Rules, rollout_of
 from policies.judge import judge, states
@@ -59,8 +60,11 @@ def states_of(
 
 
 def _dispersion(rollout: Rollout) -> Mapping[str, float]:
-    """Phi as it was recorded. A person can write anything into a release, and the judge refuses less than 1."""
-    return {name: phi for name, phi in rollout.dispersion.items() if 1 <= phi < math.inf}
+    """Phi as it was recorded, so far as the judge takes it.
+
+    A person can write anything into a release: less than 1 is refused, and more than can be measured makes it blind.
+    """
+    return {name: min(phi, MAX_PHI) for name, phi in rollout.dispersion.items() if phi >= 1}
 
 
 def stale_since(evidence: Sequence[Evidence]) -> datetime | None:

@@ -12,12 +12,12 @@ import re
 from enum import StrEnum
 
 from policies.errors import BadInput
-from policies.names import check_environment_name, is_slug
+from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
 FOLDERS = ("models/", "policies/", "environments/", "history/")
 
-_ROLLOUT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_ROLLOUT_ID = re.compile(ROLLOUT_ID)
 
 
 class Place(StrEnum):

@@ -23,7 +23,16 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.names import ROLLOUT_ID
+
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+MAX_COUNT = 1e12
+"""Requests in a bin: a million a second for eleven days. Sums of many stay far from where floats lose whole numbers."""
+YEARS = range(2000, 2101)
+"""Of what is recorded: later and earlier a moment and a duration may add up to none."""
+LONGEST_S = 3650 * 86_400.0
+"""The longest duration that a document may have, seconds."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -372,7 +381,7 @@ class TestState:
 class Rollout:
     """One attempt of a candidate to become stable."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{ROLLOUT_ID}$")]
     started_at: AwareDatetime
     step: Annotated[int, Field(ge=0)] = 0
     """Index into the policy's steps; counts in CANARY, and in PAUSED when paused from there."""
@@ -396,6 +405,12 @@ class Rollout:
         """A rollout is in some phase. Raises ValueError."""
         if not self.records:
             raise ValueError("a rollout has at least one phase record")
+
+    @property
+    def moments(self) -> tuple[datetime, ...]:
+        """All that it names."""
+        of_phases = (moment for r in self.records for moment in (r.since, r.live_since, r.until))
+        return tuple(m for m in (self.started_at, self.clock_since, *of_phases) if m is not None)
 
     @property
     def current(self) -> PhaseRecord:
@@ -511,6 +526,9 @@ class Release:
             return f"{self.phase} has {'a rollout and a candidate' if running else 'neither a rollout nor a candidate'}"
         if self.phase is Phase.PAUSED and self.rollout and self.rollout.paused_from not in PAUSES:
             return f"PAUSED says in paused_from what goes on: one of {', '.join(PAUSES)}"
+        moments = (*(q.since for q in self.quarantine), *(self.rollout.moments if self.rollout else ()))
+        if wrong := next((m for m in moments if m.year not in YEARS), None):
+            return f"{wrong.isoformat()} is no moment of a rollout"
         return ""
 
 
@@ -592,6 +610,18 @@ class RecordedEvidence:
             raise ValueError(f"a pair of {self.objective} is two counts, or empty")
 
     @property
+    def contradiction(self) -> str:
+        """What no look could have recorded; empty for nothing. A person can commit anything."""
+        counts = (n for each in (self.candidate, self.stable, self.pairs or ()) for pair in each for n in pair)
+        if not all(abs(n) <= MAX_COUNT for n in (*counts, *(n for n in self.rescued or () if n is not None))):
+            return f"counts of {self.objective} above {MAX_COUNT:g}"
+        if self.since.year not in YEARS:
+            return f"evidence of {self.objective} since the year {self.since.year}"
+        if max(self.window_s, self.width_s, self.width_s * len(self.candidate)) > LONGEST_S:
+            return f"bins or a window of {self.objective} that are longer than ten years"
+        return ""
+
+    @property
     def until(self) -> datetime:
         """The end of the last bin."""
         return self.since + len(self.candidate) * timedelta(seconds=self.width_s)
@@ -608,6 +638,14 @@ class Record:
     state: tuple[TestState, ...] = ()
     """Where the tests stood at the last look that moved the release, by objective: recomputable from the bins."""
     evidence: tuple[RecordedEvidence, ...] = ()
+
+    @property
+    def contradiction(self) -> str:
+        """What no look could have recorded; empty for nothing. A person can commit anything."""
+        years = {look.at.year for look in self.looks} | {state.until.year for state in self.state}
+        if not all(year in YEARS for year in years):
+            return f"a look in the year {max(years, key=lambda year: abs(year - YEARS.start))}"
+        return next((part.contradiction for part in self.evidence if part.contradiction), "")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

@@ -26,6 +26,8 @@ MAX_NAME = 250
 # 8 hex digits are 32 bits: among 1,000 models two hashes of one readable part meet with a chance of about 1 in 9,000.
 _HASH_DIGITS = 8
 MAX_ENVIRONMENT = 32
+ROLLOUT_ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,99}"
+"""The id of a rollout is the name of its file. Ours have about 40 characters; file systems take 255."""
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _ENVIRONMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")

@@ -27,6 +27,7 @@ from policies.documents import RolloutPolicy
 from policies.facts import Noticed, Observed
 from policies.judged import states_of
 from policies.model import (
+    MAX_COUNT,
     Bin,
     Counts,
     Discordant,
@@ -184,7 +185,7 @@ def _countable(bins: Sequence[Bin]) -> Sequence[Bin]:
         + ((b.pairs.candidate, b.pairs.stable) if b.pairs else ())
         for b in bins
     )
-    wrong = next((i for i, each in enumerate(figures) if not all(map(math.isfinite, each))), len(bins))
+    wrong = next((i for i, each in enumerate(figures) if not all(abs(n) <= MAX_COUNT for n in each)), len(bins))
     return bins[:wrong]
 
 

@@ -1,7 +1,7 @@
 """Noticing what stops a rollout: a person, a newer version, a candidate that cannot start, and harm.
 
 Rules, the first that holds counts:
-- A hold: it was stopped in Ray while Git was away, and nothing but its rollback may lift that. What the evidence says
+- A hold: it was stopped in Ray without a commit, and nothing but its rollback may lift that. What the evidence says
   by now tells more than what whoever held it could leave behind.
 - A person's commit, wish to abort, or move of the candidate out of the trigger. A rollout that a person asked for
   (undo, retry) began without its version at the trigger: that it is not there takes nothing out.

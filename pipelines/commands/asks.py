@@ -21,9 +21,6 @@ from policies.names import slug
 from policies.stored_documents import release_text
 from policies.wishes import in_vain, last_stopped
 
-STOPPING = frozenset({Wish.ABORT, Wish.PAUSE})
-"""Wishes that no other one but an abort may take the place of before they are carried out: they are for safety."""
-
 TRIES = 5
 """Two commits of the reconciler in a row are common (a step, and that it is live), five within a second are not."""
 
@@ -49,11 +46,6 @@ def _ask_once(repo: Repo, wanted: Ask, model: str, environment: str | None) -> s
     release = _release(tip, model, environment)
     if wanted.wish is Wish.RETRY and wanted.version is None:
         wanted = dataclasses.replace(wanted, version=last_stopped(release))
-    if release.ask and release.ask.wish in STOPPING and wanted.wish is not Wish.ABORT:
-        first = release.ask
-        raise BadInput(
-            f"{model!r}: the wish of {first.by} to {first.wish.value} waits to be carried out first; try again"
-        )
     if nothing_to_do := in_vain(release, wanted):
         raise BadInput(f"{model!r} {nothing_to_do}")
     asked = dataclasses.replace(release, ask=wanted, revision=release.revision + 1)

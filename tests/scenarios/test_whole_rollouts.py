@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from datetime import UTC, datetime
+
 import pytest
 
-from policies.model import CauseKind, Outcome, Phase
+from policies.model import Bin, CauseKind, Counts, Outcome, Phase
 from tests.simulation.world import BAD, BREAKS, BROKEN, World
 
 
@@ -267,3 +270,36 @@ def test_a_race_that_is_lost_is_a_remark_and_no_problem():
     assert "somebody else committed first" in " ".join(tick.remarks)
     assert (tick.problems, tick.commit, tick.submitted) == ((), None, ())
     assert world.step().commit is not None
+
+
+class OfTheEndOfTime:
+    """Metrics whose bins of one model are of the last second that there is: nothing can be added to it."""
+
+    def __init__(self, metrics, model: str) -> None:
+        self._metrics, self._model = metrics, model
+
+    def __getattr__(self, name) -> object:
+        return getattr(self._metrics, name)
+
+    def evidence(self, requests, now):
+        late = Bin(datetime.max.replace(tzinfo=UTC), Counts(9, 9), Counts(9, 0))
+        answers = self._metrics.evidence(requests, now)
+        return {
+            model: tuple(dataclasses.replace(e, bins=(*e.bins, late)) for e in answer)
+            if model == self._model
+            else answer
+            for model, answer in answers.items()
+        }
+
+
+def test_a_model_that_cannot_be_decided_waits_and_says_so_and_keeps_no_other_from_its_way():
+    world = World(models=("fraud", "churn"))
+    world.prometheuses["production"] = OfTheEndOfTime(world.prometheuses["production"], "fraud")
+    world.restart()
+    fraud, churn = world.places
+    for place in world.places:
+        place.promote(world.register(model=place.model))
+    world.run_until(lambda: bool(churn.outcomes()))
+    assert churn.outcomes() == [(1, Outcome.PROMOTED)]
+    assert not fraud.outcomes()
+    assert "nothing can be decided, for a document or a record holds" in " ".join(w.reason for w in world.step().waits)

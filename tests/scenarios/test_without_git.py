@@ -10,8 +10,8 @@ import pytest
 from pipelines.reconciler import LAST_TIP_COUNTS
 from policies.errors import Retry
 from policies.holding import Stop, with_holds
-from policies.model import Cause, CauseKind, Outcome, Phase, Wish
-from tests.simulation.world import BAD, HEALTHY, POLICY, Line, World
+from policies.model import Cause, CauseKind, Outcome, Phase, Release, Wish
+from tests.simulation.world import BAD, HEALTHY, POLICY, PRODUCTION, STAGING, Line, Place, World
 
 
 def with_bad_candidate(truth=BAD, *, phase: Phase = Phase.CANARY) -> World:
@@ -53,7 +53,7 @@ def assert_recorded(world: World, *, kind: CauseKind = CauseKind.FAILED) -> None
     record = world.history()[-1]
     assert (record.version, record.outcome, record.cause.kind) == (2, Outcome.ROLLED_BACK, kind)
     assert [q.version for q in world.release.quarantine] == [2]
-    assert "while Git was away" in " ".join(record.cause.reasons)
+    assert "without a commit" in " ".join(record.cause.reasons)
     assert world.versions[2].stage == "Archived"
     assert world.versions[2].tags["sluice.production.phase"] == "QUARANTINED"
     assert not held(world)
@@ -360,3 +360,99 @@ def test_a_person_may_try_again_what_was_held():
     world.promote(2)
     world.run_until(lambda: world.outcomes()[-1] == (2, Outcome.PROMOTED), minutes=60)
     assert world.unanswered == 0
+
+
+# --- a tip that is refused -----------------------------------------------------------------------------------------
+
+
+def two_canaries() -> tuple[World, Place, Place]:
+    """Two models in one environment, each with a candidate that has its first share and is well."""
+    world = World(models=("fraud", "churn"))
+    for place in world.places:
+        place.promote(world.register(model=place.model))
+    world.run_until(lambda: all(place.outcomes() for place in world.places))
+    for place in world.places:
+        place.promote(world.register(model=place.model))
+    world.run_until(lambda: all(has_share(place.release) for place in world.places))
+    return world, *world.places
+
+
+def has_share(release: Release | None) -> bool:
+    return release is not None and release.phase is Phase.CANARY and release.rollout.current.live_since is not None
+
+
+def told_to_give(place: Place) -> bool:
+    """Does what Ray was told last give this place's candidate requests?"""
+    candidate = place.serving.candidate.name(place.model)
+    told = [told["split"] for told in _user_configs(place.serve.submits[-1])]
+    return any(s and s["application"] == candidate and (s["weight_percent"] or s["shadow"]) for s in told)
+
+
+REFUSED_TIPS = {
+    "a release that cannot be read": ("environments/production/releases/fraud.yaml", "kind: Releese\n"),
+    "a release that is gone": ("environments/production/releases/fraud.yaml", None),
+    "a Serve config that is gone": ("environments/production/serve.yaml", None),
+}
+
+
+@pytest.mark.parametrize(("path", "text"), REFUSED_TIPS.values(), ids=REFUSED_TIPS)
+@pytest.mark.parametrize("sick", [0, 1])
+def test_a_tip_that_is_refused_keeps_no_failing_candidate_in_traffic(path, text, sick):
+    """The one that fails is the model whose release is broken, or the other: it is held, and recorded once mended."""
+    world, *places = two_canaries()
+    place, stays = places[sick], places[1 - sick]
+    world.step()
+    candidate, good = place.release.candidate, world.tip.files[path]
+    world.repo.person_commits({path: text})
+    tip = world.repo.branch_tip
+    world.truths[candidate.digest] = BAD
+    world.run_until(lambda: held(world), minutes=5)
+    said = " ".join(world.step().problems)
+    assert f"{place.model} (production): v2 is held out of traffic; its rollback is still to be committed" in said
+    assert path in said
+    world.pass_time(60)
+    assert world.repo.branch_tip == tip
+    world.repo.person_commits({path: good})
+    assert not told_to_give(place)
+    assert told_to_give(stays)
+    world.run_until(lambda: len(place.history()) == 2, minutes=10)
+    record = place.history()[-1]
+    assert (record.outcome, record.cause.kind) == (Outcome.ROLLED_BACK, CauseKind.FAILED)
+    assert "without a commit" in " ".join(record.cause.reasons)
+    world.run_until(lambda: len(stays.history()) == 2)
+    assert stays.outcomes()[-1] == (2, Outcome.PROMOTED)
+    assert world.unanswered == 0
+
+
+def test_a_rewritten_branch_keeps_no_failing_candidate_in_traffic():
+    world, fraud, _ = two_canaries()
+    world.step()
+    candidate = fraud.release.candidate
+    world.repo.force_push(world.commits()[0].hash)
+    world.truths[candidate.digest] = BAD
+    world.pass_time(120)
+    assert held(world)
+    assert "does not descend" in " ".join(world.step().problems)
+
+
+def test_a_process_that_starts_on_a_tip_that_cannot_be_read_stops_what_fails_all_the_same():
+    world, _, churn = two_canaries()
+    world.step()
+    world.repo.person_commits({"environments/production/releases/fraud.yaml": "kind: Releese\n"})
+    world.restart()
+    world.step()
+    world.truths[churn.release.candidate.digest] = BAD
+    world.run_until(lambda: held(world), minutes=5)
+    assert not told_to_give(churn)
+
+
+def test_an_environment_whose_tip_is_refused_keeps_the_others_from_nothing():
+    world = World(environments=(PRODUCTION, STAGING))
+    first, second = world.places
+    first.promote(world.register())
+    second.promote(1)
+    world.run_until(lambda: all(place.outcomes() for place in world.places))
+    second.promote(world.register())
+    world.run_until(lambda: has_share(second.release))
+    world.repo.person_commits({first.path: "kind: Releese\n"})
+    world.run_until(lambda: second.outcomes()[-1] == (2, Outcome.PROMOTED))

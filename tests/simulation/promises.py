@@ -98,7 +98,7 @@ class Promises:
                 found[record.outcome.value] += 1
                 if record.cause:
                     found[f"cause: {record.cause.kind.value}"] += 1
-                    found["held"] += "while Git was away" in " ".join(record.cause.reasons)
+                    found["held"] += "without a commit" in " ".join(record.cause.reasons)
         return found
 
     # --- the promises ---
@@ -186,7 +186,7 @@ class Promises:
         bad = candidate is not None and self.world.truth(candidate).error_rate > HEALTHY.error_rate
         beside_a_healthy_one = release and release.stable and self.world.truth(release.stable) == HEALTHY
         has_git = not (self.world.repo.away or self.world.line.cut)
-        seen = not place.serve.away and not place.metrics._away and (has_git or reconciler._last is not None)
+        seen = not place.serve.away and not place.metrics._away and (has_git or bool(reconciler._last))
         if not (bad and beside_a_healthy_one and seen and place.gives()):
             self._harm[place] = 0
             return

@@ -20,7 +20,7 @@ from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
-from policies.errors import Retry
+from policies.errors import BadInput, Retry
 from policies.layout import release_path
 from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
 from policies.stored_documents import parse_history, parse_release
@@ -170,6 +170,7 @@ class Place:
         self.tripped = 0
         self._guard: tuple[Application, Guard] | None = None
         """That of one host replica, and the candidate it is for."""
+        self._known: Release | None = None
         self._releases: list[Release] = []
         self._commits = 0
 
@@ -215,6 +216,15 @@ class Place:
     def release(self) -> Release | None:
         return self._release_of(self.world.tip)
 
+    @property
+    def serving(self) -> Release | None:
+        """What clusters know: the release, or the last one there was where somebody broke it."""
+        if f"models/{self.model}.yaml" not in self.world.tip.files:
+            self._known = None
+        with contextlib.suppress(BadInput):
+            self._known = self.release or self._known
+        return self._known
+
     def _release_of(self, snapshot: Snapshot) -> Release | None:
         text = snapshot.files.get(self.path)
         return _read_release(text, self.path) if isinstance(text, str) else None
@@ -238,14 +248,14 @@ class Place:
     # --- time ---
 
     def fail_what_cannot_start(self) -> None:
-        release = self.release
+        release = self.serving
         for application in (release.candidate, release.stable) if release else ():
             if application and not self.world.truth(application).starts:
                 self.serve.failing.add(application.name(self.model))
 
     def users_ask(self) -> None:
         owner = self.serve.answering(self.route)
-        release = self.release
+        release = self.serving
         if owner is None:
             excused = self.environment.name in self.world.emptied
             self.unanswered += REQUESTS_PER_STEP if release and release.stable and not excused else 0
@@ -405,7 +415,7 @@ class World:
         end = self.now + timedelta(seconds=seconds)
         self.step()
         while self.now < end:
-            if self._quiet > QUIET_STEPS and all(p.release and p.release.phase is Phase.STEADY for p in self.places):
+            if self._quiet > QUIET_STEPS and all(p.serving and p.serving.phase is Phase.STEADY for p in self.places):
                 self._go_on(min(timedelta(minutes=1), end - self.now))
             self.step()
 
@@ -434,7 +444,7 @@ class World:
             self.now += STEP
 
     def _all_answer(self, environment: str) -> bool:
-        here = [p for p in self.places if p.environment.name == environment and p.release and p.release.stable]
+        here = [p for p in self.places if p.environment.name == environment and p.serving and p.serving.stable]
         return all(p.serve.answering(p.route) for p in here)
 
     def tick(self) -> Tick | None:

@@ -39,7 +39,7 @@ from policies.model import (
     VerdictKind,
     Wish,
 )
-from policies.names import slug
+from policies.names import ROLLOUT_ID, slug
 from policies.notes import Severity
 from policies.slo import asked_of
 from policies.stored_documents import history_text, parse_history, parse_release, release_text
@@ -297,6 +297,12 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
 def test_an_slo_that_is_not_read_says_what_is(old: str, new: str, says: str) -> None:
     assert old in LATENCY
     assert says in "\n".join(notes(policies__slo=LATENCY.replace(old, new)))
+
+
+@pytest.mark.parametrize("window", ["0d", "0s", "23h"])
+def test_the_window_of_an_error_budget_is_a_day_at_least(window: str) -> None:
+    said = "\n".join(notes(policies__slo=OWN.replace("duration: 7d", f"duration: {window}")))
+    assert "an error budget's window is 1d at least and 366d at most" in said
 
 
 OWN = """apiVersion: openslo/v1
@@ -570,7 +576,7 @@ RECORD = st.builds(
 CAUSE = st.none() | st.builds(Cause, kind=st.sampled_from(CauseKind), reasons=REASONS)
 ROLLOUT = st.builds(
     Rollout,
-    id=TEXT,
+    id=st.from_regex(ROLLOUT_ID, fullmatch=True),
     started_at=MOMENT,
     step=st.integers(0, 100),
     records=st.lists(RECORD, min_size=1, max_size=3).map(tuple),
@@ -723,6 +729,34 @@ def test_a_release_that_somebody_changed(old: str, new: str, says: str) -> None:
     with pytest.raises(BadInput) as caught:
         parse_release(text.replace(old, new), "r.yaml")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("\nrevision: 0", "\nrevision: 999999999999999999", "error: revision: is above 1000000000000000, which no"),
+        ("\ntraffic_revision: 0", "\ntraffic_revision: 1000000000000001", "error: traffic_revision: is above 1000000"),
+        ("id: r1", "id: ../../../x", "error: rollout.id: should be letters, digits, - and _ only, at most 100"),
+        ("id: r1", f"id: {'r' * 101}", "error: rollout.id: should be letters, digits, - and _ only, at most 100"),
+    ],
+)
+def test_what_could_not_be_written_on_from_is_said_with_file_and_field_and_by_lint_too(
+    old: str, new: str, says: str
+) -> None:
+    since = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+    records = (PhaseRecord(phase=Phase.WARMING, weight_percent=0, since=since),)
+    release = Release(
+        model="fraud",
+        environment="production",
+        phase=Phase.WARMING,
+        candidate=Application(version=1, digest=f"sha256:{1:064x}"),
+        rollout=Rollout(id="r1", started_at=since, records=records),
+    )
+    good, path = release_text(release).replace('id: "r1"', "id: r1"), "environments/production/releases/fraud.yaml"
+    assert read_repo({"sluice.yaml": SLUICE, path: good}).repo is not None
+    reading = read_repo({"sluice.yaml": SLUICE, path: good.replace(old, new)})
+    assert [str(n) for n in reading.notes if n.file == path and says in str(n)], reading.notes
+    assert reading.repo is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"model": 5}', "[" * 100_000, '{"a": 1}'])

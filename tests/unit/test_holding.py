@@ -49,9 +49,7 @@ def test_copies_are_traffic_too(weight, shadow, has):
 
 def test_a_hold_is_read_back_with_its_reasons_and_its_time():
     cause = held(CANARY, "fraud", after_a_hold())
-    assert cause == Cause(
-        kind=FAILED.kind, reasons=(f"stopped at {NOW.isoformat()} while Git was away", *FAILED.reasons)
-    )
+    assert cause == Cause(kind=FAILED.kind, reasons=(f"stopped at {NOW.isoformat()} without a commit", *FAILED.reasons))
 
 
 def test_one_end_of_a_hold_is_enough_to_read_it():

@@ -170,7 +170,8 @@ def test_an_outage_does_not_make_a_fail_easier() -> None:
 
 
 @pytest.mark.parametrize(
-    "counts", [(3, 5), (10, -1), (-4, -4), (math.nan, 0), (10, math.nan), (math.inf, 0), (math.inf, math.inf)]
+    "counts",
+    [(3, 5), (10, -1), (-4, -4), (math.nan, 0), (10, math.nan), (math.inf, 0), (math.inf, math.inf), (1e13, 0)],
 )
 def test_impossible_counts_are_a_fault_of_the_measurement(counts: tuple[float, float]) -> None:
     verdict = asked(seen(ERRORS, [(5000, 0), counts]))

@@ -462,7 +462,7 @@ def test_rule_12_an_empty_trigger_or_registry_leaves_stable_alone(registry):
         assert (write.release.phase, write.release.stable) == (Phase.STEADY, application(1))
 
 
-HELD = Cause(kind=CauseKind.GUARD, reasons=("stopped at 12:00 while Git was away", "3 of 3 requests failed"))
+HELD = Cause(kind=CauseKind.GUARD, reasons=("stopped at 12:00 without a commit", "3 of 3 requests failed"))
 
 
 @pytest.mark.parametrize("phase", WITH_TRAFFIC)

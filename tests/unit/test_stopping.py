@@ -176,6 +176,16 @@ def test_rule_19_copies_in_shadow_cost_no_budget():
         assert write.release.phase is not Phase.ROLLING_BACK
 
 
+# --- a dispersion that was edited ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phi", [1e6, 1e308, math.inf, math.nan, 0.5, -1.0])
+def test_no_dispersion_that_a_person_writes_into_a_release_makes_the_judge_blind(phi):
+    canary = in_phase(Phase.CANARY, dispersion={"errors": phi})
+    bad = observed(evidence=(evidence(bad=400), evidence(LATENCY)))
+    assert written(decide(canary, bad, RULES, NOW)).phase is Phase.ROLLING_BACK
+
+
 # --- failures that are too old ------------------------------------------------------------------------------------
 
 LONG_AGO = NOW - STALE_FAILURE - MINUTE
