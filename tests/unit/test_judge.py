@@ -350,6 +350,23 @@ def test_beside_a_stable_near_its_slo_as_good_as_stable_is_proof_enough() -> Non
     assert asked(far, policy=policy).kind is VerdictKind.FAIL
 
 
+def test_being_as_bad_as_a_stable_far_from_its_slo_proves_nothing() -> None:
+    """A wide margin: seven times stable's rate is within it, and outside the SLO."""
+    wide = dataclasses.replace(POLICY, margin=10.0, tolerance=10.0, min_effect=0.05)
+    verdict = asked(seen(ERRORS, [(20_000, 300, 20_000, 44)] * 20), policy=wide)
+    assert verdict.measures[0].equal > 2
+    assert verdict.measures[0].proved_at is None
+    assert verdict.kind is not VerdictKind.PASS
+
+
+def test_a_clean_step_does_not_pass_while_the_rollout_shows_harm() -> None:
+    proved, bad, clean = [(500, 1, 500, 1)] * 4, [(100, 11, 100, 0)], [(30, 0, 30, 0)]
+    verdict = asked(seen(ERRORS, proved + bad + clean), step_since=at(5))
+    assert verdict.measures[0].proved_at is not None
+    assert verdict.kind is VerdictKind.INSUFFICIENT
+    assert "over all it is above 1: harm is suspected" in verdict.reasons[0]
+
+
 def test_one_accident_does_not_hold_up_a_rollout_for_ever() -> None:
     """A killed replica costs one bad answer in a moment of few requests; at 100 % stable has none to compare with."""
     before, accident, alone = [(30, 0, 30, 0)] * 20, [(1, 1, 58, 0)], [(60, 0, 0, 0)] * 20
