@@ -23,7 +23,7 @@ from policies.bets import bounds
 from policies.documents import RolloutPolicy
 from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
 from policies.stakes import FloatArray
-from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm, in_outage
+from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm, counted_suspicion, in_outage
 from policies.walks import Walked, walked
 
 NEAR_SLO = 0.5
@@ -66,7 +66,7 @@ class Finding:
     step: Counts | None = None
     """The candidate's counts since the step's weights were live; none while they are not."""
     suspicion: tuple[float, ...] = ()
-    """What speaks for harm over the rollout, by `Harm` (`Standing.suspicion`)."""
+    """What speaks for harm over the rollout, by `Harm` (`counted_suspicion`)."""
     step_suspicion: tuple[float, ...] = ()
     """The same of this step alone: as if the rollout had begun with it."""
     standing: Standing = dataclasses.field(default_factory=Standing.before)
@@ -137,8 +137,8 @@ def find(
         proved_at=proved_at,
         by_stable=by_stable,
         step=None if step is None else step.candidate,
-        suspicion=tuple(float(h) for h in walk.end.suspicion),
-        step_suspicion=tuple(float(h) for h in of_step.suspicion),
+        suspicion=_suspicion(walk.end, setup, policy),
+        step_suspicion=_suspicion(of_step, setup, policy),
         standing=walk.end,
     )
 
@@ -215,6 +215,10 @@ def state(finding: Finding) -> TestState | None:
 
 def _first_at(bins: Sequence[Bin], moment: datetime) -> int:
     return bisect_left(bins, moment, key=lambda b: b.start)
+
+
+def _suspicion(standing: Standing, setup: Setup, policy: RolloutPolicy) -> tuple[float, ...]:
+    return tuple(float(h) for h in counted_suspicion(standing, setup, policy.min_effect))
 
 
 def _proved(evidence: Evidence, walk: Walked, beta: float) -> tuple[datetime | None, bool]:

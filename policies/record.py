@@ -5,7 +5,7 @@ From a record alone a rollout can be explained, and judged again with another po
 - A look is recorded that changed something about the rollout, or carried out what a person asked.
 - Recorded bins are never changed: what is counted later is added behind them, without a gap. Where the objective
   itself changed (target, threshold, width) its old counts answer another question: it starts anew.
-- What cannot be a count (NaN, below 0, above MOST_EVENTS) ends what is recorded: nobody could read it again.
+- What cannot be a count (NaN, below 0, above MAX_COUNT) ends what is recorded: nobody could read it again.
 - A record stays below MOST_CHARACTERS: first the oldest bins become coarser, then the oldest looks lose their figures.
 - Prometheus is believed as long as it knows what it knew. One that lost its history (another one took its place) is
   helped out: what was recorded counts, and what it shows for the first time afterwards does not. That is the counters'
@@ -27,6 +27,7 @@ from policies.documents import RolloutPolicy
 from policies.facts import Noticed, Observed
 from policies.judged import states_of
 from policies.model import (
+    MAX_COUNT,
     Bin,
     Counts,
     Discordant,
@@ -61,11 +62,11 @@ MOST_LOOKS = 200
 
 FIRST_LOOKS = 20
 
+LONGEST_GAP = 20_000
+"""Bins without a count that are filled in: more than three days at 15 s. Behind a longer gap it starts anew."""
+
 _CHARACTERS_AROUND = 1_000
 """Of the names of an objective's fields and its figures."""
-
-MOST_EVENTS = 1e12
-"""In one bin. `RecordedEvidence` takes no more, and nothing below 0 is believed either."""
 
 NEW_COUNTERS_BINS = 2
 """Processes are first scraped within one interval of each other; it touches two bins."""
@@ -171,7 +172,7 @@ def _continued(parts: tuple[RecordedEvidence, ...], evidence: Evidence) -> tuple
     if not new:
         return parts
     missing, off = divmod(new[0].start - last.until, evidence.width)
-    if off:
+    if off or missing > LONGEST_GAP:
         return (_columns(evidence, bins),)
     gap = [Bin(last.until + i * evidence.width, Counts(), Counts()) for i in range(missing)]
     return (*older, _joined(last, _columns(evidence, (*gap, *new))))
@@ -184,7 +185,7 @@ def _countable(bins: Sequence[Bin]) -> Sequence[Bin]:
         + ((b.pairs.candidate, b.pairs.stable) if b.pairs else ())
         for b in bins
     )
-    wrong = next((i for i, each in enumerate(figures) if not all(0 <= n <= MOST_EVENTS for n in each)), len(bins))
+    wrong = next((i for i, each in enumerate(figures) if not all(0 <= n <= MAX_COUNT for n in each)), len(bins))
     return bins[:wrong]
 
 

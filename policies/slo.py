@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
@@ -28,6 +29,10 @@ OPENSLO_VERSION = "openslo/v1"
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10000, 30000, 60000)
 """Upper edges of `sluice_latency_ms`, in milliseconds."""
+
+_SHORTEST_WINDOW = timedelta(days=1)
+_LONGEST_WINDOW = timedelta(days=366)
+"""A day has every hour of traffic in it once; nobody plans a budget for longer than a year."""
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
@@ -191,6 +196,11 @@ class TimeWindow:
     """Such as 30d."""
     is_rolling: Annotated[Literal[True], Field(alias="isRolling")]
     """Always true: the window ends now."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where there would be no budget."""
+        if not _SHORTEST_WINDOW <= self.duration <= _LONGEST_WINDOW:
+            raise ValueError("an error budget's window is 1d at least and 366d at most, such as 30d")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

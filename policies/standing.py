@@ -204,11 +204,6 @@ class Standing:
         """Log e-values of harm, shape (..., harms)."""
         return _harm(self.stakes)
 
-    @property
-    def suspicion(self) -> FloatArray:
-        """The same with c = 1: above 0, something speaks for harm. Shape (..., harms)."""
-        return _harm(self.stakes, forgiving=0.0)
-
     def effect(self, allowed: float) -> FloatArray:
         """How far the candidate's bad rate is above what each harm compares it with, since that harm has been rising.
 
@@ -257,8 +252,17 @@ def counted_harm(standing: Standing, setup: Setup, min_effect: float) -> FloatAr
     That is `min_effect`, and LEAST_PART of what the SLO allows: a latency SLO that allows 5 % does not mind 0.2 %.
     Capping makes an e-value smaller only, so what was promised of it still holds.
     """
+    return _capped(standing.harm, standing, setup, min_effect)
+
+
+def counted_suspicion(standing: Standing, setup: Setup, min_effect: float) -> FloatArray:
+    """The same with c = 1: above 0, something speaks for harm that matters. Shape (..., harms)."""
+    return _capped(_harm(standing.stakes, forgiving=0.0), standing, setup, min_effect)
+
+
+def _capped(harm: FloatArray, standing: Standing, setup: Setup, min_effect: float) -> FloatArray:
     matters = standing.effect(setup.allowed) >= least_effect(setup.allowed, min_effect)
-    return np.where(matters, standing.harm, np.minimum(standing.harm, 0.0))
+    return np.where(matters, harm, np.minimum(harm, 0.0))
 
 
 def least_effect(allowed: float, min_effect: float) -> float:

@@ -52,6 +52,7 @@ def history_text(record: HistoryRecord) -> str:
 def parse_history(text: str, file: str = "history.json") -> HistoryRecord:
     """A record from its text; `file` is for messages. Raises BadInput with the first thing that is wrong."""
     record: HistoryRecord = _parsed("HistoryRecord", HistoryRecord, text, file)
+    _believed(record.record, file)
     return record
 
 
@@ -63,21 +64,33 @@ def record_text(record: Record) -> str:
 def parse_record(text: str, file: str = "record.json") -> Record:
     """A record from its text; `file` is for messages. Raises BadInput with the first thing that is wrong."""
     record: Record = _parsed("Record", Record, text, file)
+    _believed(record, file)
     return record
+
+
+def _believed(record: Record | None, file: str) -> None:
+    """Raises BadInput for what can be read and not be computed with."""
+    if record and record.contradiction:
+        raise BadInput(f"{file}: {record.contradiction}")
 
 
 def _parsed(kind: str, noun: Any, text: str, file: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise BadInput(f"{file}: the record has {len(text):,} characters, {MAX_CHARACTERS:,} at most are read")
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_no_number)
         body = {key: value for key, value in data.items() if key not in HEADER}
-        return adapter(noun).validate_json(json.dumps(body), strict=True)
+        return adapter(noun).validate_json(json.dumps(body, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BadInput(f"{file}: {dotted(tuple(first['loc']))}: {first['msg']}") from error
     except (ValueError, AttributeError, RecursionError) as error:
         raise BadInput(f"{file}: not the JSON of a {kind}: {error}") from error
+
+
+def _no_number(word: str) -> float:
+    """NaN and infinity, which JSON has no word for and Python reads all the same. Raises ValueError."""
+    raise ValueError(f"{word} is no number")
 
 
 def _json(kind: str, noun: Any) -> str:

@@ -13,13 +13,12 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from policies.model import Bin, Counts
+from policies.model import MAX_COUNT, Bin, Counts
 from policies.stakes import FloatArray
 from policies.standing import Counted, Setup, Standing
 
@@ -100,10 +99,10 @@ def _impossible(bins: Sequence[Bin]) -> str:
     """The first count that cannot be, in words, or nothing."""
     for b in bins:
         for who, counts in (("", b.candidate), (" of stable's", b.stable)):
-            if not (math.isfinite(counts.total) and 0 <= counts.bad <= counts.total):
+            if not 0 <= counts.bad <= counts.total <= MAX_COUNT:
                 return f"impossible counts at {b.start:%H:%M:%S} UTC: {counts.bad:g} bad of {counts.total:g}{who}"
         if b.rescued is not None and not 0 <= b.rescued <= b.candidate.bad:
             return f"impossible counts at {b.start:%H:%M:%S} UTC: {b.rescued:g} rescued of {b.candidate.bad:g} bad"
-        if b.pairs is not None and not (0 <= b.pairs.candidate < math.inf and 0 <= b.pairs.stable < math.inf):
+        if b.pairs is not None and not (0 <= b.pairs.candidate <= MAX_COUNT and 0 <= b.pairs.stable <= MAX_COUNT):
             return f"impossible counts of pairs at {b.start:%H:%M:%S} UTC: {b.pairs.candidate:g} and {b.pairs.stable:g}"
     return ""

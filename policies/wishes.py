@@ -3,6 +3,7 @@
 Rules:
 - A wish that would change nothing is refused in words, by the command where it can know and by the next look
   otherwise: it must not lie in the release and act in a later phase.
+- Of two wishes before one look the later counts, but an abort that waits is replaced by no other wish.
 - A wish that a revert brings back was carried out already; it is dropped (ADR 4).
 - RETRY and LIFT name their version; only RETRY of the stable version means its settings.
 
@@ -30,10 +31,20 @@ def in_vain(release: Release, ask: Ask, versions: Versions | None = None) -> str
         return f"is {release.phase}: no rollout is running that could be changed"
     if ask.wish in _OF_A_ROLLOUT and release.phase is Phase.ROLLING_BACK:
         return "is on its way back to stable already"
+    if (before := release.ask) is not None and release.rollout is not None and _goes_first(before.wish, ask.wish):
+        return f"waits for the next look, which carries out the wish of {before.by} to {before.wish.value}"
     if ask.wish in (Wish.UNDO, Wish.RETRY) and release.candidate is not None:
         return f"is in {release.phase}: v{release.candidate.version} is on its way; abort it, or wait for its end"
     return _CHECKS[ask.wish](release, ask, versions)
 
+
+def _goes_first(waits: Wish, other: Wish) -> bool:
+    """Is the wish that waits for more safety than the other one, which may not take its place then?"""
+    return (waits in _SAFE and other not in _SAFE) or (waits is Wish.ABORT and other is Wish.PAUSE)
+
+
+_SAFE = frozenset({Wish.ABORT, Wish.PAUSE})
+"""Wishes that no other takes the place of before they are carried out, but an abort that of a pause."""
 
 _OF_A_ROLLOUT = frozenset({Wish.PAUSE, Wish.RESUME, Wish.ABORT, Wish.PROMOTE})
 

@@ -23,7 +23,7 @@ from policies.dispersion import MAX_PHI, MIN_BAD
 from policies.documents import RolloutPolicy
 from policies.findings import NEAR_SLO, SUSPECTED
 from policies.stakes import Stakes, log_mean_exp
-from policies.standing import NOTHING, Counted, Setup, Standing, counted_harm, in_outage
+from policies.standing import NOTHING, Counted, Setup, Standing, counted_harm, counted_suspicion, in_outage
 
 from .outcome import HORIZON_MINUTES, Outcomes
 from .traffic import SLO_ERRORS, SLO_SLOW, Bin, BoolArray, FloatArray, Traffic
@@ -94,8 +94,10 @@ class Indicator:
     def passes(self) -> BoolArray:
         """Proved healthy, measured in this step, and no harm suspected (`Finding.passes`)."""
         proved = (self._rollout.best[:, 0] >= self._goal) | self._beside
-        suspected = (self._rollout.suspicion > NOTHING).any(axis=-1)
-        suspected[self._later] |= (_kept(self._step, self._later).suspicion > SUSPECTED).any(axis=-1)
+        setup, least = self._setup, self._policy.min_effect
+        suspected = (counted_suspicion(self._rollout, setup, least) > NOTHING).any(axis=-1)
+        of_step = counted_suspicion(_kept(self._step, self._later), setup, least)
+        suspected[self._later] |= (of_step > SUSPECTED).any(axis=-1)
         return proved & (self._in_step > 0) & ~suspected
 
     def begin_step(self, which: BoolArray) -> None:

@@ -54,6 +54,9 @@ _SIGNALS = {signal.name: signal.value for signal in Signal}
 _LEAST_SHOWN = 1e-5
 """A smaller bound of a rate is none that anybody would act on."""
 _MINUTE_S = 60
+
+_SEEN = 1.0
+"""Harm e-value, log10, from which it was harm that was there to be shown, and no health to be proved."""
 _LN_10 = math.log(10)
 _STYLES = {VerdictKind.PASS: "green", VerdictKind.FAIL: "bold red", VerdictKind.UNAVAILABLE: "yellow"}
 
@@ -230,7 +233,8 @@ def _policy(policy: Mapping[str, object]) -> Iterator[str]:
     if alpha is not None and beta is not None:
         yield "over the whole rollout, however often it is looked at:"
         yield f"  a healthy version is taken back with a chance of {percent(alpha)} at most (alpha)"
-        yield f"  one outside an SLO is proved healthy with a chance of {percent(beta)} at most (beta)"
+        yield f"  one outside an SLO passes with a chance of {percent(beta)} at most (beta), unless it is proved to be"
+        yield "  as good as a stable version that is itself near its SLO"
 
 
 def _look(told: Told, look: LookRecord) -> Iterator[Text]:
@@ -340,7 +344,8 @@ def _limit(policy: Mapping[str, object], measure: Measure) -> str:
     minutes = (measure.until - measure.since).total_seconds() / _MINUTE_S
     events = measure.candidate_total / minutes
     seen = f"{events:,.0f} events a minute; {measure.candidate_total:,.0f} were seen"
-    if measure.rate < measure.allowed:
+    harm = max(measure.harm_slo or 0.0, measure.harm_stable or 0.0)
+    if measure.rate < measure.allowed and harm < _SEEN:
         fewest = fewest_events_to_prove(measure.rate, beta=beta, allowed=measure.allowed)
         return f"{measure.objective}: {_number(fewest)} to prove {percent(measure.rate)} healthy, of {seen}"
     truth = Truth(

@@ -40,7 +40,11 @@ def policy_of(name_or_file: str, repo: ConfigRepo) -> RolloutPolicy:
     """A policy from a file, or one of the config repo by its name. Raises BadInput."""
     path = Path(name_or_file)
     if path.suffix in (".yaml", ".yml"):
-        read = read_document(name_or_file, path.read_text(encoding="utf-8"), Place.POLICY)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{name_or_file} is no text in UTF-8: a RolloutPolicy in YAML is asked for") from error
+        read = read_document(name_or_file, text, Place.POLICY)
         if errors(read.notes):
             raise BadInput("\n".join(str(n) for n in errors(read.notes)))
         if isinstance(read.value, RolloutPolicy):

@@ -520,11 +520,11 @@ def test_plan_exits_1_without_a_config_repo_and_says_so(world: World) -> None:
 def test_status_says_of_every_model_what_serves_and_why_it_waits(world: World) -> None:
     told = world.sluice("status")
     assert told.returncode == 0, told.stderr
-    for model in (CARRIED, FAULTY, WATCHED):
+    for model in (CARRIED, FAULTY, WATCHED, GUARDED):
         assert f"{model} ({ENVIRONMENT}): STEADY, v" in told.stdout
     told = world.sluice("status", "--output", "json")
     releases = {r["model"]: r for r in json.loads(told.stdout)["releases"]}
-    assert releases.keys() == {CARRIED, FAULTY, WATCHED}
+    assert releases.keys() == {CARRIED, FAULTY, WATCHED, GUARDED}
     assert all("nothing new is at stage Production" in r["waits"] for r in releases.values())
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -50,6 +54,48 @@ def last(found: World) -> HistoryRecord:
 
 def policy_of(found: World) -> RolloutPolicy:
     return parse_repo(with_defaults(found.repo.read().files, built_in_documents())).policies["quick"]
+
+
+# --- edited by hand -----------------------------------------------------------------------------------------------
+
+
+def _edited(found: World, change: Callable[[dict[str, Any]], object]) -> str:
+    data = json.loads(str(found.repo.read().files[RECORD]))
+    change(data)
+    return json.dumps(data)
+
+
+def _bins_of(count: float) -> Callable[[dict[str, Any]], object]:
+    return lambda d: d["evidence"][0].update(candidate=[[count, 0]], stable=[[count, 0]], pairs=None, rescued=None)
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "bins of NaN": _bins_of(math.nan),
+    "bins of infinity": _bins_of(math.inf),
+    "bins of 1e308": _bins_of(1e308),
+    "since the year 1": lambda d: d["evidence"][0].update(since="0001-01-01T00:00:00Z"),
+    "since the year 2000": lambda d: d["evidence"][0].update(since="2000-01-01T00:00:00Z"),
+    "since the year 9999": lambda d: d["evidence"][0].update(since="9999-12-31T23:59:59Z"),
+    "an endless window": lambda d: d["evidence"][0].update(window_s=1e300),
+    "endless bins": lambda d: d["evidence"][0].update(width_s=1e300),
+    "a look in the year 1": lambda d: d["looks"][0].update(at="0001-01-01T00:00:00+10:00"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@pytest.mark.parametrize(("truth", "outcome"), [(HEALTHY, Outcome.PROMOTED), (BAD, Outcome.ROLLED_BACK)])
+def test_whatever_a_person_writes_into_a_record_the_rollout_goes_on_without_it(
+    edit: Callable[[dict[str, Any]], object], truth: Truth, outcome: Outcome
+) -> None:
+    found = rolled(world())
+    found.run_until(lambda: found.release is not None and found.release.phase is Phase.CANARY)
+    found.step()
+    assert found.release is not None
+    assert found.release.candidate is not None
+    found.truths[found.release.candidate.digest] = truth
+    found.repo.person_commits({RECORD: _edited(found, edit)})
+    found.run_until(lambda: len(found.history()) == 2)
+    assert last(found).outcome is outcome
 
 
 # --- where it lies ----------------------------------------------------------------------------------------------

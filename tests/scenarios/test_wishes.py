@@ -37,6 +37,41 @@ def promised(world: World, text: str) -> None:
     world.repo.person_commits({"policies/quick.yaml": POLICY % world.steps + text})
 
 
+# --- two people at once -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [Wish.PROMOTE, Wish.RESUME, Wish.PAUSE])
+def test_no_wish_takes_the_place_of_an_abort_that_waits_to_be_carried_out(other):
+    """The reconciler looks every few seconds, and may be away: a leak that was stopped must not go to 100 %."""
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: world.release is not None and world.release.phase is Phase.CANARY)
+    world.ask(Wish.ABORT)
+    with pytest.raises(BadInput, match="waits for the next look, which carries out the wish of Ada to abort"):
+        world.ask(other)
+    world.run_until(lambda: serving(world, 1))
+    assert world.outcomes()[-1] == (2, Outcome.ABORTED)
+
+
+def test_a_pause_that_waits_is_not_replaced_by_a_promotion():
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: world.release is not None and world.release.phase is Phase.CANARY)
+    world.ask(Wish.PAUSE)
+    with pytest.raises(BadInput, match="carries out the wish of Ada to pause"):
+        world.ask(Wish.PROMOTE)
+
+
+def test_an_abort_takes_the_place_of_a_pause_that_waits():
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: world.release is not None and world.release.phase is Phase.CANARY)
+    world.ask(Wish.PAUSE)
+    world.ask(Wish.ABORT)
+    world.run_until(lambda: serving(world, 1))
+    assert world.outcomes()[-1] == (2, Outcome.ABORTED)
+
+
 # --- undo ---------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from policies.documents import RolloutPolicy
 from policies.judge import judge
 from policies.model import Bin, Counts, Evidence, Objective, Sli, Source, VerdictKind
 from policies.stakes import FloatArray, log_mean_exp
-from policies.standing import Counted, Setup, Standing, counted_harm
+from policies.standing import Counted, Setup, Standing, counted_harm, counted_suspicion
 
 ROLLOUTS = 400
 """Gives a rate of 1 % to 0.5 % (one standard error): enough to see what would be wrong, not to quote a figure. What is
@@ -237,4 +237,4 @@ def test_the_judge_asked_after_every_bin_says_what_its_e_values_say(times: float
         assert (verdict.kind is VerdictKind.FAIL) == fails
         if verdict.kind is VerdictKind.PASS:
             assert standing.best[0] >= LEVEL
-            assert (standing.suspicion <= 1e-9).all()
+            assert (counted_suspicion(standing, setup, policy.min_effect) <= 1e-9).all()

@@ -478,7 +478,8 @@ class World:
         while quiet < 3 or not self.at_rest:
             assert self.now < end, f"never at rest: {[p.release for p in self.places]}"
             tick = self.step()
-            quiet = 0 if not self._quiet or tick is None else quiet + 1
+            waits = tick is None or any(wait.until for wait in tick.waits)  # something will move by itself, and when
+            quiet = 0 if waits or not self._quiet else quiet + 1
 
     @property
     def at_rest(self) -> bool:

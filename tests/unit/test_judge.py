@@ -170,7 +170,8 @@ def test_an_outage_does_not_make_a_fail_easier() -> None:
 
 
 @pytest.mark.parametrize(
-    "counts", [(3, 5), (10, -1), (-4, -4), (math.nan, 0), (10, math.nan), (math.inf, 0), (math.inf, math.inf)]
+    "counts",
+    [(3, 5), (10, -1), (-4, -4), (math.nan, 0), (10, math.nan), (math.inf, 0), (math.inf, math.inf), (1e13, 0)],
 )
 def test_impossible_counts_are_a_fault_of_the_measurement(counts: tuple[float, float]) -> None:
     verdict = asked(seen(ERRORS, [(5000, 0), counts]))
@@ -347,6 +348,32 @@ def test_beside_a_stable_near_its_slo_as_good_as_stable_is_proof_enough() -> Non
     assert "(against stable) >= 100" in verdict.reasons[0]
     far = seen(ERRORS, [(20_000, 180, 20_000, 40)] * 20)
     assert asked(far, policy=policy).kind is VerdictKind.FAIL
+
+
+def test_being_as_bad_as_a_stable_far_from_its_slo_proves_nothing() -> None:
+    """A wide margin: seven times stable's rate is within it, and outside the SLO."""
+    wide = dataclasses.replace(POLICY, margin=10.0, tolerance=10.0, min_effect=0.05)
+    verdict = asked(seen(ERRORS, [(20_000, 300, 20_000, 44)] * 20), policy=wide)
+    assert verdict.measures[0].equal > 2
+    assert verdict.measures[0].proved_at is None
+    assert verdict.kind is not VerdictKind.PASS
+
+
+def test_a_clean_step_does_not_pass_while_the_rollout_shows_harm() -> None:
+    proved, bad, clean = [(500, 1, 500, 1)] * 4, [(100, 11, 100, 0)], [(30, 0, 30, 0)]
+    verdict = asked(seen(ERRORS, proved + bad + clean), step_since=at(5))
+    assert verdict.measures[0].proved_at is not None
+    assert verdict.kind is VerdictKind.INSUFFICIENT
+    assert "over all it is above 1: harm is suspected" in verdict.reasons[0]
+
+
+def test_one_accident_does_not_hold_up_a_rollout_for_ever() -> None:
+    """A killed replica costs one bad answer in a moment of few requests; at 100 % stable has none to compare with."""
+    before, accident, alone = [(30, 0, 30, 0)] * 20, [(1, 1, 58, 0)], [(60, 0, 0, 0)] * 20
+    at_once = asked(seen(ERRORS, before + accident), step_since=at(20))
+    assert at_once.kind is VerdictKind.INSUFFICIENT
+    later = asked(seen(ERRORS, before + accident + alone), step_since=at(21))
+    assert later.kind is VerdictKind.PASS
 
 
 def test_an_outage_of_both_proves_nobody_healthy() -> None:

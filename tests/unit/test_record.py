@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -183,6 +183,39 @@ def test_a_record_that_a_person_broke_is_refused_with_what_is_wrong(wrong: dict[
     data["evidence"][0].update(wrong)
     with pytest.raises(BadInput, match=says):
         parse_record(json.dumps(data), "environments/production/records/fraud.json")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"candidate": ((math.nan, 0.0),)},
+        {"candidate": ((1e308, 0.0),)},
+        {"stable": ((math.inf, 0.0),)},
+        {"rescued": (-1.0,)},
+        {"since": datetime(1, 1, 1, tzinfo=UTC)},
+        {"since": datetime(9999, 12, 31, tzinfo=UTC)},
+        {"window_s": 1e300},
+        {"width_s": 1e9},
+    ],
+)
+def test_bins_that_nobody_can_count_with_are_refused_when_they_are_read(wrong: dict[str, Any]) -> None:
+    """A person's edit of a record must not end the loop at every look: the record begins anew."""
+    (part,) = recorded(*bins(1)).evidence
+    with pytest.raises(ValueError, match=r"no count|outside of what can be counted"):
+        dataclasses.replace(part, **wrong)
+
+
+def test_a_figure_that_is_no_number_is_refused_with_its_file() -> None:
+    text = record_text(recorded(*bins(1))).replace("150", "NaN")
+    with pytest.raises(BadInput, match=r"r\.json: not the JSON of a Record: NaN is no number"):
+        parse_record(text, "r.json")
+
+
+def test_behind_a_gap_of_days_a_record_starts_anew() -> None:
+    record = recorded(*bins(2))
+    later = bins(1, since=START + timedelta(days=30))
+    (found,) = continued(record.evidence, (counted(*later),))
+    assert (found.since, len(found.candidate)) == (later[0].start, 1)
 
 
 def test_what_is_no_json_is_refused_by_its_path() -> None:

@@ -22,6 +22,7 @@ from policies.standing import (
     Standing,
     Test,
     counted_harm,
+    counted_suspicion,
     least_effect,
 )
 
@@ -154,7 +155,24 @@ def test_what_stable_fails_as_well_is_an_outage() -> None:
 
     assert after(rescued=30.0).harm[Harm.SLO] > math.log(1000)
     assert after(rescued=15.0).harm[Harm.SLO] < FORGIVING
-    assert after(rescued=15.0).suspicion[Harm.SLO] < 0
+    assert counted_suspicion(after(rescued=15.0), SETUP, 0.001)[Harm.SLO] < 0
+
+
+def test_what_was_not_rescued_is_not_held_against_the_candidate_alone() -> None:
+    away = [(100, 30, 0, 0)] * 10
+    start = Standing.before().through(bins((100, 0, 100, 0)), SETUP).end
+    found = {r: start.through(bins(*away, rescued=r), SETUP).end.stakes.log_e for r in (0.0, 30.0)}
+    assert found[0.0][Test.ALONE] < 0
+    assert found[30.0][Test.ALONE] > math.log(1000)
+
+
+def test_an_outage_at_a_hundred_percent_is_not_forgotten_by_a_bet_that_begins_after_it() -> None:
+    """It made the harm alone huge for hours; a new bet on a stable that does well would meet it."""
+    standing = Standing.before().through(bins((100, 0, 100, 0)), SETUP).end
+    standing = standing.through(bins(*[(100, 50, 0, 0)] * 20, rescued=25.0), SETUP).end
+    after = standing.through(bins(*[(100, 0.5, 0, 0)] * 60, rescued=0.5), SETUP).end
+    assert after.stakes.log_e[Test.ALONE] > math.log(1000)
+    assert after.harm[Harm.SLO] < math.log(100)
 
 
 def test_harm_against_the_slo_is_the_smaller_of_both_with_the_outage_forgiven() -> None:
@@ -162,7 +180,7 @@ def test_harm_against_the_slo_is_the_smaller_of_both_with_the_outage_forgiven() 
     standing = Standing.before().through(counted, SETUP).end
     each = log_e(counted)
     assert standing.harm[Harm.SLO] == pytest.approx(min(each[Test.SLO], FORGIVING + each[Test.SHARED]))
-    assert standing.suspicion[Harm.SLO] == pytest.approx(min(each[Test.SLO], each[Test.SHARED]))
+    assert counted_suspicion(standing, SETUP, 0.001)[Harm.SLO] == pytest.approx(min(each[Test.SLO], each[Test.SHARED]))
     assert standing.harm[Harm.STABLE] == pytest.approx(each[Test.STABLE])
 
 

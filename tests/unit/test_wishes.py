@@ -412,3 +412,22 @@ def test_a_rollback_of_an_undo_gives_the_trigger_back():
     assert at_trigger(PRODUCTION, registry) == {1}
     (move,) = only(Restore, decide(back, observed(registry), RULES, NOW))
     assert (move.candidate, move.stable) == (1, 2)
+
+
+# --- a stop that waits --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [Phase.SHADOW, Phase.CANARY, Phase.PAUSED, Phase.SETTLING])
+@pytest.mark.parametrize("wish", [wish for wish in Wish if wish is not Wish.ABORT])
+def test_an_abort_that_waits_for_the_next_look_is_replaced_by_no_other_wish(phase, wish):
+    waiting = in_phase(phase, ask=asks(Wish.ABORT))
+    assert in_vain(waiting, Ask(wish=wish, by="Bob", why="he thinks otherwise", version=2)) == (
+        "waits for the next look, which carries out the wish of Ada to abort"
+    )
+    assert written(decide(waiting, observed(), RULES, NOW)).phase is Phase.ROLLING_BACK
+
+
+def test_an_abort_replaces_whatever_waits_and_another_abort_too():
+    for wish in (Wish.PROMOTE, Wish.PAUSE, Wish.ABORT):
+        waiting = in_phase(Phase.CANARY, ask=asks(wish))
+        assert not in_vain(waiting, Ask(wish=Wish.ABORT, by="Bob", why="it hurts"))
