@@ -10,7 +10,7 @@ recorded look, with the evidence as far as it was known then. Rules:
   had, the replay says so: it would have seen other requests.
 - Nothing is known after the last bin. A rollout that is still under way there has no outcome; a way back to stable
   needs no evidence and is gone to its end.
-- With the policy of the record, the replay gives the recorded decisions.
+- With the policy of the record, the replay gives the recorded decisions, at the same moments to within a look.
 
 This module must not do I/O or read a clock.
 """
@@ -374,11 +374,12 @@ class _Replaying:
 
     def _compare(self, now: datetime) -> None:
         """Note since when the candidate's share is another one than it was, where that lasts longer than a look."""
-        here, was = (self._release.rollout.current if self._release.rollout else None), self._past.phase_at(now)
+        records = self._release.rollout.records if self._release.rollout else ()
+        here, was = (records[-1] if records else None), self._past.phase_at(now)
         over = was is not None and was.until is not None and now >= was.until
         if self._differs and now - self._differs[0] > self._patience:
             return
-        if here is None or was is None or over or _exposure(here, self._release) == _exposure(was, None):
+        if here is None or was is None or over or _exposure(here, records) == _exposure(was, self._past.phases):
             self._differs = None
         else:
             self._differs = self._differs or (now, here, was)
@@ -466,13 +467,13 @@ def _spans(evidence: Evidence) -> Iterator[tuple[Bin, datetime]]:
     yield from zip(bins, (*(b.start for b in bins[1:]), *(b.start + evidence.width for b in bins[-1:])), strict=True)
 
 
-def _exposure(phase: PhaseRecord, release: Release | None) -> tuple[bool, int]:
-    """What of the requests the candidate sees: copies of all, or a share. A pause keeps what was before it."""
-    shadow = phase.phase is Phase.SHADOW
-    if phase.phase is Phase.PAUSED:
-        paused_from = release.rollout.paused_from if release and release.rollout else None
-        shadow = paused_from is Phase.SHADOW if release else phase.weight_percent == 0
-    return shadow, phase.weight_percent
+def _exposure(phase: PhaseRecord, phases: Sequence[PhaseRecord]) -> tuple[bool, int]:
+    """What of the requests the candidate sees in one of these phases: copies of all, or a share.
+
+    A pause keeps what was before it.
+    """
+    gone_on = [p.phase for p in phases[: phases.index(phase) + 1] if p.phase is not Phase.PAUSED]
+    return gone_on[-1:] == [Phase.SHADOW], phase.weight_percent
 
 
 def _in_words(phase: PhaseRecord) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,12 @@ def _block(one: Replay) -> Iterator[str]:
 def _end(outcome: Any, ended_at: datetime | None, started_at: datetime) -> str:
     if outcome is None or ended_at is None:
         return "still under way"
-    return f"{outcome.value.replace('_', ' ')} after {format_duration(ended_at - started_at)}"
+    return f"{outcome.value.replace('_', ' ')} after {format_duration(_whole(ended_at - started_at))}"
+
+
+def _whole(duration: timedelta) -> timedelta:
+    """To a second: no look is worth more digits."""
+    return timedelta(seconds=round(duration.total_seconds()))
 
 
 def _phases(phases: Sequence[PhaseRecord]) -> Iterator[str]:

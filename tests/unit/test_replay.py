@@ -14,7 +14,7 @@ from pipelines.commands.replay import as_data, documents, from_prometheus, judge
 from pipelines.look import Doors
 from policies.errors import BadInput
 from policies.layout import history_path
-from policies.model import CauseKind, Outcome, Phase, Record, Tip
+from policies.model import CauseKind, Outcome, Phase, Record, Tip, Wish
 from policies.record import fitted
 from policies.replay import finished, replay
 from policies.stored_documents import history_text
@@ -173,6 +173,36 @@ def test_what_would_have_been_stands_beside_what_was(world: World) -> None:
     assert 0 < same < 4
     assert said.endswith(f"4 rollouts: {same} would have gone the same way, {4 - same} another")
     assert "    it waits: errors: " in said
+
+
+def test_durations_are_said_to_a_second(world: World) -> None:
+    tip = world.repo.read()
+    third = pasts(tip, world.history()[2].rollout, None, None)
+    quick = policy_of("quick", documents(tip))
+    again, _ = judged_again(third, quick, doors(world), tip, world.now, prometheus=False)
+    late = [
+        dataclasses.replace(one, ended_at=one.ended_at and one.ended_at + timedelta(microseconds=396_291))
+        for one in again
+    ]
+    assert re.findall(r"after [\dhm]*\d+s$", "\n".join(lines(late)), re.MULTILINE)
+    assert not re.search(r"after \S*\.", "\n".join(lines(late)))
+
+
+@pytest.mark.parametrize("phase", [Phase.WARMING, Phase.SHADOW, Phase.CANARY])
+def test_where_a_rollout_was_paused_and_would_have_been_nothing_is_said_to_be_other(phase: Phase) -> None:
+    found = World(3)
+    found.promote(found.register())
+    found.settle()
+    found.promote(found.register())
+    found.run_until(lambda: found.release is not None and found.release.phase is phase)
+    found.ask(Wish.PAUSE)
+    found.pass_time(120)
+    found.ask(Wish.ABORT)
+    found.settle()
+    history = found.history()[-1]
+    again = replay(finished(history), policy_of("quick", documents(found.repo.read())))
+    assert again.same
+    assert not again.unknown
 
 
 def test_where_another_way_begins_is_said_with_its_reasons(world: World) -> None:
