@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec
 
 import typer
 
+from policies.commit_message import printable
 from policies.errors import BadInput, SluiceError
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ def main() -> None:
     app()
 
 
+def _say(lines: Iterable[str], *, err: bool = False) -> None:
+    """Lines for a person. Much in them was said by others: no character moves the cursor or begins another line."""
+    typer.echo("\n".join(printable(line) for line in lines), err=err)
+
+
 _P = ParamSpec("_P")
 
 
@@ -79,7 +85,7 @@ def _says_errors(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             command(*args, **kwargs)
         except SluiceError as error:
-            typer.echo(f"sluice: {error}", err=True)
+            _say(f"sluice: {error}".split("\n"), err=True)
             raise typer.Exit(1) from error
         except OSError as error:  # a folder that is not ours, a full disk: a person's business, and no bug
             where = f"{error.filename}: " if error.filename else ""
@@ -202,7 +208,7 @@ def status(
     if output is Output.JSON:
         typer.echo(views.as_json("releases", shown, problems=list(problems)))
     else:
-        typer.echo("\n".join([*views.status_lines(shown, datetime.now(UTC)), *problems]))
+        _say([*views.status_lines(shown, datetime.now(UTC)), *problems])
 
 
 @app.command()
@@ -224,7 +230,7 @@ def history(
     if output is Output.JSON:
         typer.echo(views.history_json(chosen))
     else:
-        typer.echo("\n".join(views.history_lines(chosen, long=long)))
+        _say(views.history_lines(chosen, long=long))
 
 
 @app.command()
@@ -255,6 +261,7 @@ def explain(
     console = Console(highlight=False, soft_wrap=True)
     marks = chart.PLAIN if console.options.ascii_only else chart.Marks()
     for line in telling.lines(told, width=console.width, marks=marks):
+        line.plain = printable(line.plain)
         console.print(line)
 
 
@@ -294,9 +301,9 @@ def replay(
     if output is Output.JSON:
         typer.echo(views.as_json("replays", [replaying.as_data(one) for one in found]))
     else:
-        typer.echo("\n".join(replaying.lines(found)))
+        _say(replaying.lines(found))
     for problem in problems:
-        typer.echo(f"sluice: not judged again: {problem}", err=True)
+        _say([f"sluice: not judged again: {problem}"], err=True)
 
 
 @app.command()
@@ -343,7 +350,10 @@ def analyze(
         now=now,
     )
     found = analyzing.answer(asked, outside.metrics(asked.prometheus), now)
-    typer.echo(views.as_json("verdicts", [found]) if output is Output.JSON else "\n".join(analyzing.lines(found)))
+    if output is Output.JSON:
+        typer.echo(views.as_json("verdicts", [found]))
+    else:
+        _say(analyzing.lines(found))
     if found.verdict.kind is not VerdictKind.PASS:
         raise typer.Exit(2)
 
@@ -361,7 +371,10 @@ def plan(
     from pipelines.wiring import SystemClock, reconciler
 
     planned = reconciler(_settings(repo, branch, stack), SystemClock()).plan()
-    typer.echo(views.plan_json(planned) if output is Output.JSON else "\n".join(views.plan_lines(planned)))
+    if output is Output.JSON:
+        typer.echo(views.plan_json(planned))
+    else:
+        _say(views.plan_lines(planned))
     if planned.moves:
         raise typer.Exit(2)
 
@@ -468,7 +481,7 @@ def run(
 
     clock = SystemClock()
     loop = reconciler(_settings(repo, branch, stack), clock)
-    narrator = Narrator(typer.echo, status_path)
+    narrator = Narrator(lambda line: _say(line.split("\n")), status_path)
     if not once:
         run_until_stopped(loop, clock, narrator)
         return

@@ -52,6 +52,11 @@ def one_line(text: str, limit: int = VALUE_LIMIT) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
 
 
+def printable(text: str) -> str:
+    """The text with a space for each character that a terminal would obey instead of showing it; as long as before."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
 def trailers_of(text: str) -> dict[str, str]:
     """The trailers of a message that `message` wrote; of a key that comes twice, the last.
 

@@ -16,26 +16,33 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.commit_message import one_line
 from policies.names import ROLLOUT_ID
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 MAX_COUNT = 1e12
 """Requests in a bin: a million a second for eleven days. Sums of many stay far from where floats lose whole numbers."""
-YEARS = range(2000, 2101)
-"""Of what is recorded: later and earlier a moment and a duration may add up to none."""
-LONGEST_S = 3650 * 86_400.0
-"""The longest duration that a document may have, seconds."""
-
 Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+def _words(text: str) -> str:
+    return text if text.isprintable() else one_line(text, len(text))
+
+
+Words = Annotated[str, AfterValidator(_words)]
+"""What somebody said, on one line: no character of it moves a cursor, turns a line or begins another one."""
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+_YEARS = range(2000, 2201)
+"""Of what is stored: what is earlier or later may be no moment any more in UTC, or with a duration added."""
 
 
 class Phase(StrEnum):
@@ -335,7 +342,7 @@ class Cause:
     """Why a release is PAUSED or ROLLING_BACK."""
 
     kind: CauseKind
-    reasons: tuple[str, ...]
+    reasons: tuple[Words, ...]
 
     @property
     def quarantines(self) -> bool:
@@ -360,7 +367,7 @@ class PhaseRecord:
     """When every replica was seen to have this phase's weights: evidence counts from here."""
     until: AwareDatetime | None = None
     verdict: VerdictKind | None = None
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Words, ...] = ()
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -394,7 +401,7 @@ class Rollout:
     """Why it is PAUSED or ROLLING_BACK."""
     purpose: Purpose | None = None
     """None: an ordinary rollout, with every step of the policy."""
-    asked_by: str = ""
+    asked_by: Words = ""
     """Who asked for it (`sluice undo`, `sluice retry`); empty: its version entered the trigger."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, measured before the rollout; one that is not named counts as 1."""
@@ -441,7 +448,7 @@ class Quarantined:
     """The application that was rolled back: where only the settings were new, only they are quarantined."""
     rollout: str
     since: AwareDatetime
-    reasons: tuple[str, ...]
+    reasons: tuple[Words, ...]
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -449,7 +456,7 @@ class Refused:
     """A version that entered the trigger and was not tried, with the reason."""
 
     version: int
-    reason: str
+    reason: Words
 
 
 class Wish(StrEnum):
@@ -473,8 +480,8 @@ class Ask:
     """A person's wish, committed to a release; the next look carries it out and removes it."""
 
     wish: Wish
-    by: str
-    why: str
+    by: Words
+    why: Words
     version: int | None = None
     """With RETRY and LIFT: which."""
 
@@ -527,7 +534,7 @@ class Release:
         if self.phase is Phase.PAUSED and self.rollout and self.rollout.paused_from not in PAUSES:
             return f"PAUSED says in paused_from what goes on: one of {', '.join(PAUSES)}"
         moments = (*(q.since for q in self.quarantine), *(self.rollout.moments if self.rollout else ()))
-        if wrong := next((m for m in moments if m.year not in YEARS), None):
+        if wrong := next((m for m in moments if m.year not in _YEARS), None):
             return f"{wrong.isoformat()} is no moment of a rollout"
         return ""
 
@@ -545,11 +552,11 @@ class LookRecord:
     """The phase after it."""
     weight_percent: Percent
     """The candidate's share after it."""
-    actor: str
+    actor: Words
     """Who moved it: `sluicegate`, or the person whose wish or commit it was."""
     tip: str
     """The commit that was looked at; the decision is the next commit of this release on the branch."""
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[Words, ...] = ()
     verdict: VerdictKind | None = None
     mean_harm: float | None = None
     """The mean e-value of harm, log10."""
@@ -560,10 +567,7 @@ class LookRecord:
     """The policy is another one than at the look before."""
 
 
-_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
-_MOST_EVENTS = 1e12
-"""In one bin: more than all the services of the world answer in a day, and sums of it are still exact."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -597,29 +601,17 @@ class RecordedEvidence:
 
         A person can write anything into a record, and a look must be able to count with it.
         """
-        if not (_EARLIEST <= self.since <= _LATEST and self.width_s <= _DAY_S and self.window_s <= 3660 * _DAY_S):
+        if not (self.since.year in _YEARS and self.width_s <= _DAY_S and self.window_s <= 3660 * _DAY_S):
             raise ValueError(f"the bins of {self.objective} lie outside of what can be counted")
         pairs = (*self.candidate, *self.stable, *(self.pairs or ()))
         figures = (*(figure for pair in pairs for figure in pair), *(r or 0.0 for r in self.rescued or ()))
-        if not all(0 <= figure <= _MOST_EVENTS for figure in figures):
+        if not all(0 <= figure <= MAX_COUNT for figure in figures):
             raise ValueError(f"a bin of {self.objective} holds what is no count")
         others = (self.stable, self.rescued, self.pairs)
         if any(other is not None and len(other) != len(self.candidate) for other in others):
             raise ValueError(f"the lists of {self.objective} differ in length: each has an element for each bin")
         if any(len(pair) not in (0, 2) for pair in self.pairs or ()):
             raise ValueError(f"a pair of {self.objective} is two counts, or empty")
-
-    @property
-    def contradiction(self) -> str:
-        """What no look could have recorded; empty for nothing. A person can commit anything."""
-        counts = (n for each in (self.candidate, self.stable, self.pairs or ()) for pair in each for n in pair)
-        if not all(abs(n) <= MAX_COUNT for n in (*counts, *(n for n in self.rescued or () if n is not None))):
-            return f"counts of {self.objective} above {MAX_COUNT:g}"
-        if self.since.year not in YEARS:
-            return f"evidence of {self.objective} since the year {self.since.year}"
-        if max(self.window_s, self.width_s, self.width_s * len(self.candidate)) > LONGEST_S:
-            return f"bins or a window of {self.objective} that are longer than ten years"
-        return ""
 
     @property
     def until(self) -> datetime:
@@ -642,10 +634,9 @@ class Record:
     @property
     def contradiction(self) -> str:
         """What no look could have recorded; empty for nothing. A person can commit anything."""
-        years = {look.at.year for look in self.looks} | {state.until.year for state in self.state}
-        if not all(year in YEARS for year in years):
-            return f"a look in the year {max(years, key=lambda year: abs(year - YEARS.start))}"
-        return next((part.contradiction for part in self.evidence if part.contradiction), "")
+        moments = (*(look.at for look in self.looks), *(state.until for state in self.state))
+        wrong = next((m for m in moments if m.year not in _YEARS), None)
+        return f"{wrong.isoformat()} is no moment of a look" if wrong else ""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

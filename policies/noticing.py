@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
+from policies.commit_message import one_line
 from policies.convergence import Ready, Starting
 from policies.documents import Bake, RolloutPolicy
 from policies.facts import (
@@ -73,8 +74,8 @@ def notice(
 
 
 def _storable(reason: str) -> str:
-    """A reason without halves of characters, and without its middle where it is long: what and why are at the ends."""
-    text = reason.encode("utf-8", "replace").decode()
+    """A reason on one printable line, and without its middle where it is long: what and why are at the ends."""
+    text = one_line(reason, len(reason))
     half = REASON_LIMIT // 2
     return text if len(text) <= REASON_LIMIT else f"{text[:half]} ... {text[-half:]}"
 

@@ -5,7 +5,7 @@ From a record alone a rollout can be explained, and judged again with another po
 - A look is recorded that changed something about the rollout, or carried out what a person asked.
 - Recorded bins are never changed: what is counted later is added behind them, without a gap. Where the objective
   itself changed (target, threshold, width) its old counts answer another question: it starts anew.
-- What cannot be a count (NaN, infinity) ends what is recorded: JSON has no word for it.
+- What cannot be a count (NaN, below 0, above MAX_COUNT) ends what is recorded: nobody could read it again.
 - A record stays below MOST_CHARACTERS: first the oldest bins become coarser, then the oldest looks lose their figures.
 - Prometheus is believed as long as it knows what it knew. One that lost its history (another one took its place) is
   helped out: what was recorded counts, and what it shows for the first time afterwards does not. That is the counters'
@@ -185,7 +185,7 @@ def _countable(bins: Sequence[Bin]) -> Sequence[Bin]:
         + ((b.pairs.candidate, b.pairs.stable) if b.pairs else ())
         for b in bins
     )
-    wrong = next((i for i, each in enumerate(figures) if not all(abs(n) <= MAX_COUNT for n in each)), len(bins))
+    wrong = next((i for i, each in enumerate(figures) if not all(0 <= n <= MAX_COUNT for n in each)), len(bins))
     return bins[:wrong]
 
 

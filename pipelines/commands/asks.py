@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 
 from pipelines.ports import Repo
-from policies.commit_message import message
+from policies.commit_message import message, one_line
 from policies.config_repo_documents import parse_repo
 from policies.errors import BadInput, Conflict
 from policies.layout import SLUICE, release_path
@@ -32,7 +32,7 @@ def ask(
 
     `version` goes with RETRY, which means the one that was stopped last where none is named, and with LIFT.
     """
-    if not why.strip():
+    if not one_line(why):
         raise BadInput("--why is empty: the reason is what others will read in the log")
     wanted = Ask(wish=wish, by=by, why=why, version=version)
     for _ in range(TRIES - 1):

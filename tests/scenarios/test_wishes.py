@@ -7,6 +7,11 @@ from datetime import timedelta
 
 import pytest
 
+from pipelines.commands import explain
+from pipelines.commands.asks import ask
+from pipelines.commands.chart import PLAIN
+from pipelines.commands.explain import chosen, rollouts
+from pipelines.commands.views import finished, history_lines
 from policies.errors import BadInput
 from policies.model import CauseKind, Outcome, Phase, Purpose, Wish
 from policies.starting import EMERGENCY_TAG
@@ -295,3 +300,31 @@ def test_failures_from_before_the_reconciler_was_away_for_long_do_not_trigger(aw
     world.tick()
     assert (world.release.phase is Phase.ROLLING_BACK) is acts
     assert bool(world.release.quarantine) is acts
+
+
+# --- what people write --------------------------------------------------------------------------------------------
+
+HOSTILE = "odd \x1b[31mred\x07 \u202e\u2028\nSluice-Verdict: PASS\r\n  second\x9b line"
+
+
+def test_what_a_person_writes_is_one_printable_line_wherever_it_is_kept():
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: world.release.phase is Phase.CANARY)
+    ask(world.repo, Wish.ABORT, MODEL, None, by="Ada\x1b[2J\nBob", why=HOSTILE)
+    asked = world.repo.log(1)[0]
+    assert "Sluice-Verdict" not in asked.trailers
+    world.run_until(lambda: world.outcomes()[-1] == (2, Outcome.ABORTED))
+    kept = "\n".join(str(text) for text in world.tip.files.values())
+    assert "Ada [2J Bob asked to abort: odd [31mred Sluice-Verdict: PASS second line" in kept
+    lines = [
+        line.plain for line in explain.lines(chosen(rollouts(world.repo.read()), None, None), width=100, marks=PLAIN)
+    ]
+    lines += history_lines(finished(world.repo.read()), long=True)
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_reason_that_is_no_text_at_all_is_refused():
+    world = with_first()
+    with pytest.raises(BadInput, match="--why is empty"):
+        ask(world.repo, Wish.UNDO, MODEL, None, by="Ada", why="\x1b \u202e\n")

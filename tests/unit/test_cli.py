@@ -71,6 +71,19 @@ def config_repo(folder: Path, *releases: Release, history: tuple[HistoryRecord, 
     return folder / "config.git"
 
 
+def test_nothing_that_others_said_moves_the_cursor_or_begins_another_line(here: Path) -> None:
+    """What was committed by hand is printed too."""
+    repo = config_repo(here, rolling(Phase.CANARY, weight=10))
+    said, wait = here / "status.json", "odd \x1b[31mred\x07 \u202e\nSluice-Verdict: PASS"
+    waits = (Wait(model="fraud", environment="production", reason=wait),)
+    status_file.write(said, Tick(at=NOW, plan=None, waits=waits))
+    for command in (["status", "--status-file", said], ["explain"], ["history"]):
+        shown = sluice(*command, "--repo", repo)
+        assert shown.exit_code == 0
+        assert all(line.isprintable() for line in shown.output.split("\n")), command
+    assert "\nSluice-Verdict" not in sluice("status", "--status-file", said, "--repo", repo).output
+
+
 def in_memory(release: Release) -> FakeRepo:
     return FakeRepo({**repo_files(Answers(models=("fraud",))), RELEASE: release_text(release)})
 

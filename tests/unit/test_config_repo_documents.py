@@ -736,6 +736,8 @@ def test_a_release_that_somebody_changed(old: str, new: str, says: str) -> None:
     [
         ("\nrevision: 0", "\nrevision: 999999999999999999", "error: revision: is above 1000000000000000, which no"),
         ("\ntraffic_revision: 0", "\ntraffic_revision: 1000000000000001", "error: traffic_revision: is above 1000000"),
+        ('started_at: "2026', 'started_at: "0001', "error: phase: 0001-11-23T12:00:00+00:00 is no moment of a rollout"),
+        ('started_at: "2026', 'started_at: "9999', "error: phase: 9999-11-23T12:00:00+00:00 is no moment of a rollout"),
         ("id: r1", "id: ../../../x", "error: rollout.id: should be letters, digits, - and _ only, at most 100"),
         ("id: r1", f"id: {'r' * 101}", "error: rollout.id: should be letters, digits, - and _ only, at most 100"),
     ],

@@ -125,8 +125,9 @@ def test_no_evidence_and_evidence_that_is_away_change_nothing() -> None:
     assert continued(record.evidence, (counted(reason="away"),)) == record.evidence
 
 
-def test_what_is_no_count_ends_what_is_recorded() -> None:
-    strange = Bin(START + 2 * WIDTH, Counts(math.nan, 0), Counts(1, 0))
+@pytest.mark.parametrize("count", [math.nan, math.inf, -1.0, 1e13])
+def test_what_is_no_count_ends_what_is_recorded(count: float) -> None:
+    strange = Bin(START + 2 * WIDTH, Counts(count, 0), Counts(1, 0))
     assert back(recorded(*bins(2), strange, *bins(3, since=START + 3 * WIDTH))) == bins(2)
 
 
