@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -30,11 +30,6 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 MAX_COUNT = 1e12
 """Requests in a bin: a million a second for eleven days. Sums of many stay far from where floats lose whole numbers."""
-YEARS = range(2000, 2101)
-"""Of what is recorded: later and earlier a moment and a duration may add up to none."""
-LONGEST_S = 3650 * 86_400.0
-"""The longest duration that a document may have, seconds."""
-
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
@@ -45,6 +40,9 @@ def _words(text: str) -> str:
 Words = Annotated[str, AfterValidator(_words)]
 """What somebody said, on one line: no character of it moves a cursor, turns a line or begins another one."""
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+_YEARS = range(2000, 2201)
+"""Of what is stored: what is earlier or later may be no moment any more in UTC, or with a duration added."""
 
 
 class Phase(StrEnum):
@@ -536,7 +534,7 @@ class Release:
         if self.phase is Phase.PAUSED and self.rollout and self.rollout.paused_from not in PAUSES:
             return f"PAUSED says in paused_from what goes on: one of {', '.join(PAUSES)}"
         moments = (*(q.since for q in self.quarantine), *(self.rollout.moments if self.rollout else ()))
-        if wrong := next((m for m in moments if m.year not in YEARS), None):
+        if wrong := next((m for m in moments if m.year not in _YEARS), None):
             return f"{wrong.isoformat()} is no moment of a rollout"
         return ""
 
@@ -569,7 +567,6 @@ class LookRecord:
     """The policy is another one than at the look before."""
 
 
-_EARLIEST, _LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _DAY_S = 86_400.0
 
 
@@ -604,7 +601,7 @@ class RecordedEvidence:
 
         A person can write anything into a record, and a look must be able to count with it.
         """
-        if not (_EARLIEST <= self.since <= _LATEST and self.width_s <= _DAY_S and self.window_s <= 3660 * _DAY_S):
+        if not (self.since.year in _YEARS and self.width_s <= _DAY_S and self.window_s <= 3660 * _DAY_S):
             raise ValueError(f"the bins of {self.objective} lie outside of what can be counted")
         pairs = (*self.candidate, *self.stable, *(self.pairs or ()))
         figures = (*(figure for pair in pairs for figure in pair), *(r or 0.0 for r in self.rescued or ()))
@@ -615,13 +612,6 @@ class RecordedEvidence:
             raise ValueError(f"the lists of {self.objective} differ in length: each has an element for each bin")
         if any(len(pair) not in (0, 2) for pair in self.pairs or ()):
             raise ValueError(f"a pair of {self.objective} is two counts, or empty")
-
-    @property
-    def contradiction(self) -> str:
-        """What no look could have recorded; empty for nothing. A person can commit anything."""
-        if self.width_s * len(self.candidate) > LONGEST_S:
-            return f"bins of {self.objective} for longer than ten years"
-        return ""
 
     @property
     def until(self) -> datetime:
@@ -644,10 +634,9 @@ class Record:
     @property
     def contradiction(self) -> str:
         """What no look could have recorded; empty for nothing. A person can commit anything."""
-        years = {look.at.year for look in self.looks} | {state.until.year for state in self.state}
-        if not all(year in YEARS for year in years):
-            return f"a look in the year {max(years, key=lambda year: abs(year - YEARS.start))}"
-        return next((part.contradiction for part in self.evidence if part.contradiction), "")
+        moments = (*(look.at for look in self.looks), *(state.until for state in self.state))
+        wrong = next((m for m in moments if m.year not in _YEARS), None)
+        return f"{wrong.isoformat()} is no moment of a look" if wrong else ""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
