@@ -35,7 +35,7 @@ check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## everything that guards main (about 14 minutes on 2 idle cores)
+test: setup ## everything that guards main (about 11 minutes on 2 idle cores)
 	$(BIN)/pytest
 
 test-unit: setup ## without real parts (about 5 minutes)
@@ -53,7 +53,7 @@ bench-host: setup ## requests/s at the host beside plain Ray Serve (about 3 minu
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
 
-bench-decisions: setup ## how good decisions are, beside the rules of others (about 20 minutes on 2 idle cores)
+bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)
 	$(BIN)/python benchmarks/decision_quality.py
 
 lock: $(STAMP) ## write constraints.txt anew from what is installed
