@@ -168,25 +168,6 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-def mixture_log_e(bad: npt.ArrayLike, total: npt.ArrayLike, grid: FloatArray, allowed: float) -> FloatArray:
-    """Logarithm of E (the module's formula) for counts since the bet began.
-
-    `bad` (x) and `total` (n) have one shape, any; the answer has it too. `grid` holds the p_j, `allowed` is p_0.
-    Exactly 0 where there were no requests.
-    """
-    return log_mean_exp(rate_log_ratio(bad, total, grid, allowed))
-
-
-def harm_log_e(counts: Counts, allowed: float) -> float:
-    """Log e-value against "the bad rate is at most `allowed`": large shows harm."""
-    return float(mixture_log_e(counts.bad, counts.total, harm_grid(allowed), allowed))
-
-
-def health_log_e(counts: Counts, allowed: float) -> float:
-    """Log e-value against "the bad rate is at least `allowed`": large proves health."""
-    return float(mixture_log_e(counts.bad, counts.total, health_grid(allowed), allowed))
-
-
 def requests_to_prove(counts: Counts, allowed: float, goal: float, *, rate: float) -> float:
     """How many more requests, of which a share `rate` is bad, bring the log e-value of health to `goal`.
 

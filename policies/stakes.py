@@ -102,12 +102,6 @@ class Stakes:
         with np.errstate(divide="ignore"):
             return np.logaddexp(log_sum_exp(self.placed), np.log(self.unplaced))
 
-    def mean_of(self, alternatives: FloatArray) -> FloatArray:
-        """The mean alternative, weighted by what is placed on each; NaN before the first bin."""
-        weights = np.exp(self.placed - np.maximum(self.placed.max(axis=-1, keepdims=True), _LOWEST))
-        with np.errstate(invalid="ignore"):
-            return np.asarray((weights * alternatives).sum(axis=-1) / weights.sum(axis=-1))
-
 
 _LOWEST = -float(np.finfo(np.float64).max)
 

@@ -456,3 +456,5 @@ def test_an_environment_whose_tip_is_refused_keeps_the_others_from_nothing():
     world.run_until(lambda: has_share(second.release))
     world.repo.person_commits({first.path: "kind: Releese\n"})
     world.run_until(lambda: second.outcomes()[-1] == (2, Outcome.PROMOTED))
+    assert "Releese" in " ".join(world.step().problems)
+    assert second.unanswered == 0

@@ -17,14 +17,12 @@ from policies.bets import (
     GRID_SIZE,
     FloatArray,
     harm_grid,
-    harm_log_e,
     health_grid,
-    health_log_e,
     log_mean_exp,
-    mixture_log_e,
     requests_to_prove,
 )
 from policies.model import Counts
+from tests.unit.single_bets import harm_log_e, health_log_e, mixture_log_e
 
 Grid = Callable[[float], FloatArray]
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.bets import GRID_SIZE, harm_grid, health_log_e, mixture_log_e
+from policies.bets import GRID_SIZE, harm_grid
 from policies.documents import RolloutPolicy
 from policies.findings import find
 from policies.judge import judge, mean_harm, states
 from policies.model import Bin, Counts, Discordant, Evidence, Objective, Sli, Source, Verdict, VerdictKind
 from policies.standing import Harm
 from policies.verdict_words import e_value
+from tests.unit.single_bets import health_log_e, mixture_log_e
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 WIDTH = timedelta(seconds=15)
