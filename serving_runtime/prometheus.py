@@ -213,9 +213,8 @@ class PrometheusMetrics:
             selector = promql.guards({question.model for question in some}, builds, self._target.labels)
             try:
                 found = self._ask(promql.samples(selector, TRIP_PAST // timedelta(milliseconds=1)), milliseconds(now))
-            except (
-                Away
-            ) as away:  # the evidence of the same look says so to people, and the host's guard holds meanwhile
+            except Away as away:
+                # The evidence of the same look says so to people, and the host's guard holds meanwhile.
                 _LOG.warning("whether a guard has tripped cannot be seen: %s", away)
                 continue
             series += found
