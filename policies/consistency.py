@@ -20,7 +20,7 @@ from datetime import timedelta
 
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy, format_duration
-from policies.model import Sli
+from policies.model import Settings, Sli
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair
 from policies.strict_yaml import Path, dotted
@@ -165,10 +165,25 @@ def _counted_exactly(repo: ConfigRepo) -> Iterator[Note]:
 
 
 def _served_somewhere(repo: ConfigRepo) -> Iterator[Note]:
-    for key, model in repo.models.items():
-        if model.environments == ():
-            message = "is empty: no environment serves this model; leave the line out for all"
-            yield repo.note("models", key, ("environments",), message, Severity.WARNING)
+    for section, documents in (("models", repo.models), ("ensembles", repo.ensembles)):
+        for key, served in documents.items():
+            if served.environments == ():
+                message = f"is empty: no environment serves this {section[:-1]}; leave the line out for all"
+                yield repo.note(section, key, ("environments",), message, Severity.WARNING)
+
+
+def _time_for_members(repo: ConfigRepo) -> Iterator[Note]:
+    """A host answers in its candidate's place: an ensemble that gave up before never hears of it."""
+    patience = {model.name: candidate_timeout(model) for model in repo.models.values()}
+    for key, ensemble in repo.ensembles.items():
+        for i, name in enumerate(ensemble.members):
+            if ensemble.patience <= patience[name]:
+                message = (
+                    f"{name} waits {format_duration(patience[name])} for a candidate before it answers in its place, "
+                    f"and a member has {format_duration(ensemble.patience)} here: a hanging candidate would fail the "
+                    "ensemble"
+                )
+                yield repo.note("ensembles", key, ("members", i), message, Severity.WARNING)
 
 
 # --- policies -------------------------------------------------------------------------------------------------
@@ -243,18 +258,30 @@ _RANDOM_BITS = 4.1
 def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
     """What is in Git is read by many and stays for ever."""
     for key, model in repo.models.items():
-        for name, value in model.settings.env.items():
-            path: Path = ("settings", "env", name)
-            if _is_secret(name, value):
-                message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
-                yield repo.note("models", key, path, message)
-            elif _is_random(value):
-                message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
-                yield repo.note("models", key, path, message, Severity.WARNING)
-        for i, package in enumerate(model.settings.packages):
-            if _SECRET_SHAPES.search(package):
-                message = "holds a password or token: configure pip on the Ray nodes instead"
-                yield repo.note("models", key, ("settings", "packages", i), message)
+        yield from _no_secrets_in(repo, "models", key, model.settings)
+    for key, ensemble in repo.ensembles.items():
+        yield from _no_secrets_in(repo, "ensembles", key, ensemble.settings)
+        for name, value in ensemble.options.items():
+            if isinstance(value, str):
+                yield from _not_secret(repo, "ensembles", key, ("options", name), value)
+
+
+def _no_secrets_in(repo: ConfigRepo, section: str, key: str, settings: Settings) -> Iterator[Note]:
+    for name, value in settings.env.items():
+        yield from _not_secret(repo, section, key, ("settings", "env", name), value)
+    for i, package in enumerate(settings.packages):
+        if _SECRET_SHAPES.search(package):
+            message = "holds a password or token: configure pip on the Ray nodes instead"
+            yield repo.note(section, key, ("settings", "packages", i), message)
+
+
+def _not_secret(repo: ConfigRepo, section: str, key: str, path: Path, value: str) -> Iterator[Note]:
+    if _is_secret(str(path[-1]), value):
+        message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
+        yield repo.note(section, key, path, message)
+    elif _is_random(value):
+        message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
+        yield repo.note(section, key, path, message, Severity.WARNING)
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -285,6 +312,7 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _agreement_has_evidence,
     _counted_exactly,
     _served_somewhere,
+    _time_for_members,
     _long_enough_to_measure,
     _room_for_every_step,
     _no_secrets,

@@ -16,7 +16,7 @@ This module must not know how a front answers: that is `serving_runtime/front.py
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,8 @@ from pydantic.dataclasses import dataclass as document
 from policies.documents import Autoscaling, Duration, GrpcEntry
 from policies.model import Settings
 
+Config = Mapping[str, Any]
+
 GRPC_APPLICATION = "sluice-grpc"
 """What gRPC clients write as the metadata `application`: Serve finds an application by that."""
 GRPC_ROUTE = "/grpc"
@@ -33,6 +35,8 @@ GRPC_ROUTE = "/grpc"
 
 # Each member is asked at once: an ensemble of more is a model to be trained, and one request would be twenty.
 MOST_MEMBERS = 20
+MEMBER_SHARE_OF_TIMEOUT = 0.8
+"""Of the request's time a member may use this much: the rest is for combining what the others said."""
 # An hour: longer than any answer over HTTP that somebody still waits for (`serving_runtime/user_config.py`).
 _LONGEST_REQUEST = timedelta(hours=1)
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -65,7 +69,7 @@ class EnsembleDocument:
     request_timeout: Duration = timedelta(seconds=30)
     """After this an answer is a failure."""
     member_timeout: Duration | None = None
-    """After this a member counts as failed; none means request_timeout."""
+    """After this a member counts as failed; none means 80 % of request_timeout."""
     graceful_shutdown: Duration = timedelta(seconds=40)
     """How long a replica that is going away may finish its requests; must be above request_timeout."""
     settings: Settings = dataclasses.field(default_factory=lambda: Settings(cpus=0.5))
@@ -78,8 +82,8 @@ class EnsembleDocument:
         """Raises ValueError where it could never answer, or would lose requests when it is replaced."""
         if not timedelta() < self.request_timeout <= _LONGEST_REQUEST:
             raise ValueError("request_timeout is above 0s and at most 1h")
-        if self.member_timeout is not None and not timedelta() < self.member_timeout <= self.request_timeout:
-            raise ValueError("member_timeout is above 0s and at most request_timeout")
+        if self.member_timeout is not None and not timedelta() < self.member_timeout < self.request_timeout:
+            raise ValueError("member_timeout is above 0s and below request_timeout, or a slow member is never left out")
         if self.graceful_shutdown <= self.request_timeout:
             raise ValueError("graceful_shutdown must be longer than request_timeout, or a change would lose requests")
         if len(set(self.members)) != len(self.members):
@@ -91,6 +95,11 @@ class EnsembleDocument:
     def needed(self) -> int:
         """Members that must answer well."""
         return self.minimum if self.on_failure == "leave_out" else len(self.members)
+
+    @property
+    def patience(self) -> timedelta:
+        """How long a member may take."""
+        return self.member_timeout or self.request_timeout * MEMBER_SHARE_OF_TIMEOUT
 
     @property
     def application(self) -> str:
@@ -113,14 +122,6 @@ def ensemble_route(ensemble: EnsembleDocument) -> str:
 
 
 # --- what a rendered front says -----------------------------------------------------------------------------------
-
-Config = Mapping[str, Any]
-
-
-def hosts_named(app: Config) -> Iterator[str]:
-    """The applications that an application's user_configs send requests to as a front does; none for a version."""
-    for deployment in app.get("deployments") or ():
-        yield from (member["application"] for member in members_of(deployment.get("user_config")))
 
 
 def members_of(user_config: object) -> tuple[Config, ...]:
