@@ -23,8 +23,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.documents import Autoscaling, Duration, GrpcEntry
+from policies.documents import Autoscaling, GrpcEntry
+from policies.durations import Duration
 from policies.model import Settings
+from policies.serving import EntryPoint, Scalar
 
 Config = Mapping[str, Any]
 
@@ -58,10 +60,11 @@ class EnsembleDocument:
     """The environments that serve it; none means all. Its members must be served there."""
     members: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
     """Registered models by name. Each has a model document."""
-    combine: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$", max_length=200)] = "mean"
+    combine: Literal["mean", "median", "vote", "first"] | EntryPoint = "mean"
     """How predictions become one: mean, median, vote, first, or a function of yours as module:function."""
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What the function is told beside the predictions: weights for mean and vote, by member."""
+    options: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    """What the function is told beside the predictions; for mean and vote each member's weight, 1 where none is
+    written."""
     on_failure: Literal["fail", "leave_out"] = "fail"
     """When a member does not answer well: the ensemble does not either, or the member is left out."""
     minimum: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1

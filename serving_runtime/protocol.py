@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,18 @@ class Answer(NamedTuple):
     content_type: str = JSON
 
 
+class CallKind(StrEnum):
+    """The protocol that a request speaks."""
+
+    INVOCATIONS = "invocations"
+    """MLflow's scoring protocol."""
+    INFER = "infer"
+    """The Open Inference Protocol, version 2."""
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One request as it travels from the door to a version."""
@@ -54,6 +67,9 @@ class Call:
     body: bytes
     content_type: str | None
     request_id: str
+    kind: CallKind = CallKind.INVOCATIONS
+    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_HEADERS)
+    """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
