@@ -91,8 +91,19 @@ class EnsembleDocument:
             raise ValueError("graceful_shutdown must be longer than request_timeout, or a change would lose requests")
         if len(set(self.members)) != len(self.members):
             raise ValueError("members has a model twice: give it weight in options instead")
+        if self.combine in ("mean", "vote") and not self._are_weights:
+            raise ValueError(f"options of {self.combine} are weights above 0 of its members, by their names")
+        if self.combine in ("median", "first") and self.options:
+            raise ValueError(f"{self.combine} takes no options")
+        if self.settings.features is not None:
+            raise ValueError("features are looked up by models: write them into the members' documents")
         if self.minimum > len(self.members):
             raise ValueError(f"minimum {self.minimum} is more than its {len(self.members)} members")
+
+    @property
+    def _are_weights(self) -> bool:
+        numbers = (type(value) in (int, float) and value > 0 for value in self.options.values())  # type: ignore[operator]
+        return self.options.keys() <= set(self.members) and all(numbers)
 
     @property
     def needed(self) -> int:

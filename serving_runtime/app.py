@@ -87,7 +87,7 @@ class Model:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
-        _log_with_serve()
+        log_with_serve()
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         about = AppArguments.parse(args)
         served = Served(about.version, about.build)
@@ -134,7 +134,7 @@ class Model:
                 _log.exception("counts of one flush are lost")
             await asyncio.sleep(FLUSH_EVERY_S)
 
-    # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
+    # --- the handle: a host asks on behalf of a user, a front as a user ------------------------------------------
 
     async def answer(
         self,
@@ -149,6 +149,22 @@ class Model:
             return (DRAINING, b"", JSON)
         answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return (answer.status, answer.body, answer.content_type)
+
+    async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer for a front as a user would be answered: with split, copies, fallback and counts, drained or not.
+
+        Both sides are plain mappings whose unknown keys nobody minds: a front may be younger than this version.
+        """
+        reply = await self._host.answer(
+            Call(
+                question["body"],
+                question.get("content_type"),
+                question.get("request_id", ""),
+                CallKind(question.get("kind", CallKind.INVOCATIONS)),
+                question.get("headers") or {},
+            )
+        )
+        return {"version": str(reply.version), **reply.answer._asdict()}
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -202,7 +218,7 @@ def _cache_folder() -> Path:
     return folder
 
 
-def _log_with_serve() -> None:
+def log_with_serve() -> None:
     """Let this package's log go where Serve's own goes: the replica's log file."""
     serve_log = logging.getLogger("ray.serve")
     own = logging.getLogger(__package__)

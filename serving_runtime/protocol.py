@@ -90,6 +90,12 @@ def model_fault(request_id: str) -> Answer:
     return error_answer(500, "INTERNAL_ERROR", message, request_id=request_id)
 
 
+def unavailable(request_id: str) -> Answer:
+    """The answer when nobody who could answer was reached."""
+    message = f"No version could be reached. Try again in a second. Request id {request_id}."
+    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+
+
 def timed_out(request_id: str, seconds: float) -> Answer:
     """The answer when no version answered in time."""
     message = f"No answer within {seconds:g} s. Request id {request_id}."
