@@ -3,7 +3,8 @@
 Rules:
 1. A front is added once the hosts of all its members serve.
 2. It is told of another host once that serves, and until then asks the one it had.
-3. A host may be asked for as long as a front was told so, or a replica of a front may not have heard otherwise yet.
+3. It is told of more members once they serve, and until then stays as it was: it may need all of them.
+4. A host may be asked for as long as a front was told so, or a replica of a front may not have heard otherwise yet.
 
 This module must not know where hosts come from or go to: that is `convergence.py`.
 """
@@ -33,25 +34,34 @@ def waits_for(app: Config, serves: Serves) -> tuple[str, ...]:
 
 
 def asking_who_serves(app: Config, submitted: Config, live: Collection[str], serves: Serves) -> Config:
-    """The application as it may be submitted now: each member's present host, where its new one does not serve yet.
+    """The application as it may be submitted now: each front told of hosts that serve, or as it was.
 
     `submitted` is what Ray was told of it, `live` the names that may be asked at all.
     """
-    told = [d.get("user_config") for d in submitted.get("deployments") or ()]
-    present = {member.get("model"): member["application"] for each in told for member in members_of(each)}
-
-    def host_of(member: Config) -> str:
-        new: str = member["application"]
-        before: str = present.get(member.get("model"), new)
-        return before if before in live and not serves(new) else new
-
+    before = {d.get("name"): d.get("user_config") for d in submitted.get("deployments") or ()}
     deployments = [
-        {**d, "user_config": {**d["user_config"], "members": [{**m, "application": host_of(m)} for m in members]}}
-        if (members := members_of(d.get("user_config")))
+        {**d, "user_config": _told(d["user_config"], before.get(d["name"]), live, serves)}
+        if members_of(d.get("user_config"))
         else d
         for d in app.get("deployments") or ()
     ]
     return {**app, "deployments": deployments} if deployments else app
+
+
+def _told(wanted: Config, before: object, live: Collection[str], serves: Serves) -> Config:
+    """The front's user_config with each member's present host where its new one does not serve (rules 2 and 3)."""
+    present = {member.get("model"): member["application"] for member in members_of(before)}
+    still_there = bool(present) and all(host in live for host in present.values())
+    strangers = [m["application"] for m in members_of(wanted) if m.get("model") not in present]
+    if still_there and isinstance(before, Mapping) and not all(serves(host) for host in strangers):
+        return before
+
+    def host_of(member: Config) -> str:
+        new: str = member["application"]
+        host: str = present.get(member.get("model"), new)
+        return host if host in live and not serves(new) else new
+
+    return {**wanted, "members": [{**member, "application": host_of(member)} for member in members_of(wanted)]}
 
 
 def is_asked(host: str, live: Mapping[str, ObservedApplication]) -> bool:
