@@ -587,7 +587,8 @@ SETTINGS = st.builds(
         options=st.dictionaries(TEXT, WHOLE | TEXT, max_size=3),
     ),
 )
-APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS)
+REQUIREMENTS = st.lists(st.sampled_from(["mlflow==3.17.2", "own @ file:///own.whl"]), unique=True).map(tuple)
+APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS, requirements=REQUIREMENTS)
 RECORD = st.builds(
     PhaseRecord,
     phase=st.sampled_from(Phase),
