@@ -17,11 +17,12 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from policies.errors import Stalled
 from serving_runtime.outcomes import Outcome, outcome_of
@@ -29,12 +30,24 @@ from serving_runtime.protocol import JSON, Answer, Call, Scored, mark_faults, sc
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # More than the cores that a replica usually reserves, because models wait (for a feature store, for a device) and
 # release the interpreter; few enough that their working memory is bounded. What comes on top waits in line, within its
 # request's timeout.
 PREDICT_THREADS = 8
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
+
+
+class Stage(StrEnum):
+    """A part of a replica's start."""
+
+    FETCH = "fetch"
+    """From the registry, or from the node's disk."""
+    LOAD = "load"
+    WARM_UP = "warm_up"
+    """Its first answer, to the model's own example."""
 
 
 class ModelServer:
@@ -62,20 +75,19 @@ class ModelServer:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
         return scored.answer
 
-    async def warm_up(self, folder: Path) -> None:
-        """Answer the artifact's own example. Raises Stalled with the model's words when that fails."""
-        path = folder / EXAMPLE_FILE
-        if not path.is_file():
-            _log.info("the model has no %s: it is not warmed up", EXAMPLE_FILE)
-            return
-        started = time.perf_counter()
-        body = await asyncio.to_thread(path.read_bytes)
+    async def warm_up(self, folder: Path) -> bool:
+        """Answer the artifact's own example; False where it has none. Raises Stalled with the model's words."""
+        example = folder / EXAMPLE_FILE
+        if not example.is_file():
+            _log.warning("the model has no %s: it is not warmed up, and its first request pays for it", EXAMPLE_FILE)
+            return False
+        body = await asyncio.to_thread(example.read_bytes)
         scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"))
         if outcome_of(scored.answer.status) is not Outcome.GOOD:
             text = scored.answer.body.decode(errors="replace")
             reason = text if scored.fault is None else f"{type(scored.fault).__name__}: {scored.fault}"
             raise Stalled(f"the model fails on its own {EXAMPLE_FILE}: {reason}") from scored.fault
-        _log.info("warmed up with %s in %.0f ms", EXAMPLE_FILE, (time.perf_counter() - started) * 1000.0)
+        return True
 
     async def _score(self, call: Call) -> Scored:
         work = partial(score, self._model, self._input_schema, call)
@@ -91,11 +103,23 @@ def load(folder: Path) -> Any:
     return pyfunc.load_model(str(folder))
 
 
-async def start(folder: Callable[[], Path], took: Callable[[float], None]) -> ModelServer:
-    """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises."""
-    path = await asyncio.to_thread(folder)
+async def start(
+    folder: Callable[[], Path], took: Callable[[float], None], loaded: Callable[[Stage, float], None]
+) -> ModelServer:
+    """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
+
+    `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
+    """
+    path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
+    server = ModelServer(await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path)), took)
     started = time.perf_counter()
-    server = ModelServer(await asyncio.to_thread(load, path), took)
-    _log.info("loaded in %.1f s", time.perf_counter() - started)
-    await server.warm_up(path)
+    if await server.warm_up(path):
+        loaded(Stage.WARM_UP, time.perf_counter() - started)
     return server
+
+
+async def _timed(stage: Stage, loaded: Callable[[Stage, float], None], work: Awaitable[T]) -> T:
+    started = time.perf_counter()
+    result = await work
+    loaded(stage, time.perf_counter() - started)
+    return result

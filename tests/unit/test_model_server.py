@@ -119,7 +119,7 @@ def test_warm_up_answers_the_models_own_example_and_is_not_measured(tmp_path: Pa
 
     async def story() -> None:
         own, took = server(predict)
-        await own.warm_up(example(tmp_path, {"inputs": [7.0]}))
+        assert await own.warm_up(example(tmp_path, {"inputs": [7.0]})) is True
         assert seen == [[7.0]]
         assert took.ms == []
 
@@ -146,6 +146,6 @@ def test_a_model_without_an_example_is_not_warmed_up_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     own, took = server(lambda data: data)
-    asyncio.run(own.warm_up(tmp_path))
+    assert asyncio.run(own.warm_up(tmp_path)) is False
     assert "it is not warmed up" in caplog.text
     assert took.ms == []
