@@ -119,6 +119,7 @@ class Model:
             _log.warning("ignored revision %d: this replica has %s already", config.revision, before)
             return
         self._drains = config.drain
+        self._server.configure(config.batching)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
 
     @property

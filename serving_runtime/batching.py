@@ -28,6 +28,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from policies.serving import Batching
 from serving_runtime.fast_scoring import Rows, join, split
 
 _log = logging.getLogger(__name__)
@@ -55,18 +56,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 class Full(Exception):
     """No room in the line."""
-
-
-class Terms(Protocol):
-    """How to batch: `policies.serving.Batching`."""
-
-    @property
-    def max_batch_size(self) -> int:
-        """Rows at most."""
-
-    @property
-    def batch_wait_ms(self) -> float:
-        """Longest wait of a batch's first request for others."""
 
 
 class Job(Protocol[T_co]):
@@ -105,7 +94,7 @@ class Line(Generic[T]):
         """`predict(rows)` may raise; `took_batch(rows)` is called on the event loop after each predict of a batch."""
         self._predict = predict
         self._took_batch = took_batch
-        self._terms: Terms | None = None
+        self._terms: Batching | None = None
         self._misfits = 0
         self._lock = threading.Lock()
         self._more = threading.Condition(self._lock)
@@ -121,7 +110,7 @@ class Line(Generic[T]):
         self._done: collections.deque[Callable[[], None]] = collections.deque()
         self._told = False
 
-    def configure(self, terms: Terms | None) -> None:
+    def configure(self, terms: Batching | None) -> None:
         """Batch by these terms from now on; none: one by one. In place, at once."""
         if terms != self._terms:
             self._misfits = 0
@@ -227,7 +216,7 @@ class Line(Generic[T]):
                 self._busy -= 1
         return visit
 
-    def _collect(self, terms: Terms) -> None:
+    def _collect(self, terms: Batching) -> None:
         """Wait for more requests, but no longer than the first one may wait. Holds the lock except while it waits."""
         until = self._waiting[0].came_s + terms.batch_wait_ms / 1000.0
         while 0 < len(self._waiting) < terms.max_batch_size:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import Stalled
-from serving_runtime.batching import Full, Line, Terms
+from policies.serving import Batching
+from serving_runtime.batching import Full, Line
 from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.outcomes import Outcome, outcome_of
@@ -53,7 +54,7 @@ class ModelServer:
         self._took = took
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
-    def configure(self, batching: Terms | None) -> None:
+    def configure(self, batching: Batching | None) -> None:
         """Batch by these terms from now on; none: one request after the other. In place, at once."""
         self._line.configure(batching)
 
