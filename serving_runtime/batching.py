@@ -33,19 +33,23 @@ from serving_runtime.fast_scoring import Rows, join, split
 
 _log = logging.getLogger(__name__)
 
-# More than the cores that a replica usually reserves, because models wait (for a feature store, for a device) and
-# release the interpreter; few enough that their working memory is bounded.
-THREADS: Final = 8
 
-# A request that is computed for longer than this is likely to wait for something, and the next one need not.
-LONG_VISIT_S: Final = 0.002
-# A batch may compute for long; requests that come meanwhile are the next one. This is a batch that hangs.
-LONG_BATCH_S: Final = 1.0
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a line holds at most, and its patience."""
 
-# Serve bounds requests in progress, but those whose clients went away stay until they are answered or time out. Here is
-# the end: a minute of requests at a model that hangs, or 256 MiB of bodies.
-WAITING_LIMIT: Final = 2048
-WAITING_LIMIT_BYTES: Final = 256 * 1024 * 1024
+    threads: int = 8
+    """More than the cores that a replica usually reserves, because models wait (for a feature store, for a device) and
+    release the interpreter; few enough that their working memory is bounded."""
+    waiting: int = 2048
+    waiting_bytes: int = 256 * 1024 * 1024
+    """Serve bounds requests in progress, but those whose clients went away stay until they are answered or time out.
+    Here is the end: a minute of requests at a model that hangs, or 256 MiB of bodies."""
+    long_visit_s: float = 0.002
+    """A request that is computed for longer is likely to wait for something, and the next one need not."""
+    long_batch_s: float = 1.0
+    """A batch may compute for long, and what comes meanwhile is the next one; this is a batch that hangs."""
+
 
 # A model that answers another number of rows so often in a row does so always; asking it twice would double its work.
 MISFITS_TO_GIVE_UP: Final = 3
@@ -87,13 +91,19 @@ class _Waiting(Generic[T]):
     came_s: float
 
 
+_LIMITS: Final = Limits()
+
+
 class Line(Generic[T]):
     """Owned by one event loop; `predict` runs in its threads."""
 
-    def __init__(self, predict: Callable[[Rows], Any], took_batch: Callable[[int], None]) -> None:
+    def __init__(
+        self, predict: Callable[[Rows], Any], took_batch: Callable[[int], None], limits: Limits = _LIMITS
+    ) -> None:
         """`predict(rows)` may raise; `took_batch(rows)` is called on the event loop after each predict of a batch."""
         self._predict = predict
         self._took_batch = took_batch
+        self._limits = limits
         self._terms: Batching | None = None
         self._misfits = 0
         self._lock = threading.Lock()
@@ -104,7 +114,7 @@ class Line(Generic[T]):
         self._busy = 0
         self._threads = 0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        weakref.finalize(self, _end, self._wake)
+        weakref.finalize(self, _end, self._wake, limits.threads)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._done: collections.deque[Callable[[], None]] = collections.deque()
@@ -132,10 +142,11 @@ class Line(Generic[T]):
 
     def _queue(self, waiting: _Waiting[T]) -> None:
         with self._lock:
-            if len(self._waiting) >= WAITING_LIMIT or self._bytes + waiting.job.size > WAITING_LIMIT_BYTES:
+            size = self._bytes + waiting.job.size
+            if len(self._waiting) >= self._limits.waiting or size > self._limits.waiting_bytes:
                 raise Full
             self._waiting.append(waiting)
-            self._bytes += waiting.job.size
+            self._bytes = size
             starts = self._busy == 0
             self._busy += starts
             self._more.notify()
@@ -172,7 +183,7 @@ class Line(Generic[T]):
                 return
             now = time.monotonic()
             long = all(now - since >= self._patience_s for since in self._busy_since.values())
-            starts = long and self._busy < THREADS and len(self._busy_since) == self._busy
+            starts = long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
             self._busy += starts
         if starts:
             self._start()
@@ -180,7 +191,7 @@ class Line(Generic[T]):
 
     @property
     def _patience_s(self) -> float:
-        return LONG_VISIT_S if self._terms is None else LONG_BATCH_S
+        return self._limits.long_visit_s if self._terms is None else self._limits.long_batch_s
 
     def _deliver(self) -> None:
         self._told = False
@@ -329,6 +340,6 @@ def _work(line: weakref.ref[Line[Any]], wake: queue.SimpleQueue[bool]) -> None:
         del owner
 
 
-def _end(wake: queue.SimpleQueue[bool]) -> None:
-    for _ in range(THREADS):
+def _end(wake: queue.SimpleQueue[bool], threads: int) -> None:
+    for _ in range(threads):
         wake.put(False)

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from policies.errors import Stalled
-from serving_runtime.batching import THREADS
+from serving_runtime.batching import Limits
 from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
 from serving_runtime.protocol import Call
 from tests.fakes.bare_model import BareModel
 
 CALL = Call(b'{"inputs": [1.0]}', "application/json", "r-1")
+THREADS = Limits().threads
 WAIT_S = 20.0  # never reached when all is well
 
 
