@@ -121,6 +121,7 @@ class Model:
             return
         self._drains = config.drain
         self._memory.configure(config.memory_limit_mib)
+        self._server.configure(config.batching)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
 
     async def check_health(self) -> None:

@@ -4,7 +4,9 @@ Rules:
 - Ready means that it has answered: the artifact's own `serving_input_example.json` goes through the same path as a
   request before the first request does. A warm-up that fails ends the replica with the model's message, which Serve
   shows as the reason.
-- Nothing here blocks the event loop: loading and predicting run in threads of a bounded pool.
+- Nothing here blocks the event loop: loading and predicting run in threads; requests wait in a `Line` (`batching.py`).
+- A call goes the short way where its dialect can read it as rows of the model's form, and the protocol's own way
+  otherwise; the answer is the same.
 - Latency is measured here, around everything this version does for a request, for requests and copies alike. Warm-up
   is not counted.
 
@@ -14,28 +16,26 @@ It must not know who asks (HTTP or a host) or what else is served.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from policies.errors import Stalled
+from policies.serving import Batching
+from serving_runtime.batching import Full, Line
+from serving_runtime.dialects import Dialect, dialect_of
+from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.outcomes import Outcome, outcome_of
-from serving_runtime.protocol import JSON, Answer, Call, Scored, mark_faults, score
+from serving_runtime.protocol import JSON, Answer, Call, ModelFault, Scored, mark_faults, model_fault, overloaded
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# More than the cores that a replica usually reserves, because models wait (for a feature store, for a device) and
-# release the interpreter; few enough that their working memory is bounded. What comes on top waits in line, within its
-# request's timeout.
-PREDICT_THREADS = 8
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
 
@@ -50,16 +50,26 @@ class Stage(StrEnum):
     """Its first answer, to the model's own example."""
 
 
+def _nobody(_rows: int) -> None:
+    """Where nobody counts batches."""
+
+
 class ModelServer:
     """A loaded model that answers calls."""
 
-    def __init__(self, model: Any, took: Callable[[float], None]) -> None:
-        """`model` is a pyfunc model; `took(milliseconds)` is called after each request."""
+    def __init__(self, model: Any, took: Callable[[float], None], took_batch: Callable[[int], None] = _nobody) -> None:
+        """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
+
+        Both on the event loop.
+        """
         mark_faults(model)
-        self._model = model
-        self._input_schema = model.metadata.get_input_schema()
+        self._loaded = _Loaded(model)
         self._took = took
-        self._threads = ThreadPoolExecutor(PREDICT_THREADS, thread_name_prefix="predict")
+        self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
+
+    def configure(self, batching: Batching | None) -> None:
+        """Batch by these terms from now on; none: one request after the other. In place, at once."""
+        self._line.configure(batching)
 
     async def answer(self, call: Call) -> Answer:
         """The model's answer; its faults are logged under the request id."""
@@ -90,8 +100,53 @@ class ModelServer:
         return True
 
     async def _score(self, call: Call) -> Scored:
-        work = partial(score, self._model, self._input_schema, call)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await self._line.do(_Request(call, dialect_of(call), self._loaded))
+        except Full:
+            return Scored(overloaded(call.request_id))
+
+
+class _Loaded:
+    """What the threads need of a model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.input_schema = model.metadata.get_input_schema()
+        self.form: Form | None = fast_form(model)
+        self._raw = raw_predict(model)
+
+    def predict(self, rows: Rows) -> Any:
+        """The model's own predictions for rows of its form. Raises ModelFault."""
+        if self.form is None:
+            raise TypeError("rows of a model that takes none")
+        return self._raw(self.form.data(rows))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    """One call in line."""
+
+    call: Call
+    dialect: Dialect
+    loaded: _Loaded
+
+    @property
+    def size(self) -> int:
+        return len(self.call.body)
+
+    def read(self) -> Rows | None:
+        form = self.loaded.form
+        return None if form is None else self.dialect.read(self.call, form)
+
+    def alone(self) -> Scored:
+        return self.dialect.score(self.loaded.model, self.loaded.input_schema, self.call)
+
+    def write(self, predictions: Any) -> Scored:
+        return self.dialect.write(self.call, predictions)
+
+    def failed(self, error: Exception) -> Scored:
+        reason = error.__cause__ if isinstance(error, ModelFault) else error
+        return Scored(model_fault(self.call.request_id), reason)
 
 
 def load(folder: Path) -> Any:

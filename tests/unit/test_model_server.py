@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from policies.errors import Stalled
-from serving_runtime.model_server import EXAMPLE_FILE, PREDICT_THREADS, ModelServer
+from serving_runtime.batching import Limits
+from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
 from serving_runtime.protocol import Call
 from tests.fakes.bare_model import BareModel
 
 CALL = Call(b'{"inputs": [1.0]}', "application/json", "r-1")
+THREADS = Limits().threads
 WAIT_S = 20.0  # never reached when all is well
 
 
@@ -93,13 +95,13 @@ def test_the_loop_runs_on_while_models_think_and_threads_are_bounded() -> None:
             return data
 
         own, _ = server(thinks)
-        answers = [asyncio.create_task(own.answer(CALL)) for _ in range(PREDICT_THREADS + 3)]
+        answers = [asyncio.create_task(own.answer(CALL)) for _ in range(THREADS + 3)]
         loop = asyncio.get_running_loop()
-        full = loop.run_in_executor(None, _wait_for, lambda: len(together) == PREDICT_THREADS)
+        full = loop.run_in_executor(None, _wait_for, lambda: len(together) == THREADS)
         await asyncio.wait_for(full, WAIT_S)
         gate.set()
         assert {a.status for a in await asyncio.gather(*answers)} == {200}
-        assert len(set(together)) <= PREDICT_THREADS
+        assert len(set(together)) <= THREADS
 
     asyncio.run(story())
 
