@@ -19,7 +19,6 @@ That is the door's business (`app.py`).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -50,8 +49,6 @@ SAID_EVERY_S = 60.0
 """A refusal of each kind is logged once in that time, or strangers would fill the disk."""
 
 _FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
-ROUTE_LOST_S = 60.0
-"""Proxies hear within seconds that a route has moved; those of a large cluster, within half a minute."""
 
 
 class _Checks:
@@ -89,11 +86,15 @@ class Gate:
         self,
         *,
         exposed: bool,
+        refused: Callable[[Reason], None] = lambda _reason: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`exposed`: Serve takes requests from other machines. `clock` is monotonic, `now` the time of day; seconds."""
-        self._exposed = exposed
+        """`exposed`: Serve takes requests from other machines (`exposure.py`).
+
+        `refused` is called for each refusal; `clock` is monotonic, `now` the time of day, both in seconds.
+        """
+        self._exposed, self._refused = exposed, refused
         self._clock, self._now = clock, now
         self._access: Access | None = None
         self._checks: _Checks | None = None
@@ -151,10 +152,14 @@ class Gate:
             case _:
                 return self._refuse(callers.not_valid(slug), slug)
 
+    def internal(self, route: str, slug: str) -> Refusal:
+        """For a request that did not come by the model's route (`public_route.py`)."""
+        return self._refuse(callers.internal(route), slug)
+
     def _limited(self, checks: _Checks, caller: Caller, slug: str) -> Caller | Refusal:
         if not caller.may_call(slug):
             return self._refuse(callers.not_allowed(slug), slug, caller)
-        wait_s = checks.limit.wait_s(caller.name, self._clock()) if checks.limit is not None else 0
+        wait_s = checks.limit.wait_s(caller, self._clock()) if checks.limit is not None else 0
         return self._refuse(callers.too_often(wait_s), slug, caller) if wait_s else caller
 
     async def _find(self, checks: _Checks, sent: str) -> Caller | Reason:
@@ -189,6 +194,7 @@ class Gate:
             self._waiting -= 1
 
     def _refuse(self, refusal: Refusal, slug: str, caller: Caller | None = None) -> Refusal:
+        self._refused(refusal.reason)
         now = self._clock()
         if now - self._said_at.get(refusal.reason, -SAID_EVERY_S) >= SAID_EVERY_S:
             self._said_at[refusal.reason] = now
@@ -229,38 +235,3 @@ def _in_words(access: Access | None) -> str:
     if access.open:
         return "anybody"
     return " and ".join(name for name, given in (("keys", access.keys), ("tokens", access.jwt)) if given)
-
-
-# --- where requests come from -----------------------------------------------------------------------------------
-
-
-def is_loopback(host: str | None) -> bool:
-    """Does who listens there hear this machine only? None: Serve's word for everywhere."""
-    if host is None or host == "localhost":
-        return host is not None
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name: it may be any address
-
-
-class PublicDoor:
-    """Whether a request came by the model's route: a version that has none is asked by its host only.
-
-    Serve gives every application a port of its own in HAProxy mode, also one without a route, and there it answers any
-    path. So a version answers HTTP only where its configuration says that it is (or is about to be) the one with the
-    route, or Serve itself says so for this request; and for `ROUTE_LOST_S` after the route was taken from it, because
-    proxies hear later.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._routed_at: float | None = None
-
-    def opens(self, *, public: bool, route: str, root_path: str) -> bool:
-        """May this request be answered? `root_path` is Serve's: it ends in the route that Serve gave this version."""
-        now = self._clock()
-        if public or (route and root_path.endswith(route)):
-            self._routed_at = now
-            return True
-        return self._routed_at is not None and now - self._routed_at < ROUTE_LOST_S

@@ -9,8 +9,8 @@ Rules:
 - A key is 256 random bits, and what is kept of it is one SHA-256, without salt. Slow hashes and salts protect what
   people choose, which can be guessed; nobody guesses 2^256, with or without them, and a slow hash on each request would
   be a gift to whoever wants this server busy.
-- The table is asked by the first bytes of the hash of what was sent, and the rest is compared in constant time. How long
-  the look-up takes can say something about the hash of a guess, from which no key follows.
+- The table is asked by the first bytes of the hash of what was sent, and the whole is compared in constant time. How
+  long the look-up takes can say something about the hash of a guess, from which no key follows.
 - One line that is wrong refuses the whole text: the keys that are in force stay, and a person is told which line. A
   last line without its line break is half written.
 - Two lines may have one name: that is how a key is replaced without a moment in which neither is taken.

@@ -50,6 +50,8 @@ class Caller:
     models: frozenset[str]
     """Slugs, or `*` for all."""
     permissions: frozenset[str] = frozenset()
+    by_token: bool = False
+    """Named by an identity provider, which does not know how keys are called here."""
 
     def may_call(self, slug: str) -> bool:
         """Is that model one of theirs?"""

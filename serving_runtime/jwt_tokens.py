@@ -30,7 +30,7 @@ from typing import Any
 from policies.commit_message import printable
 from policies.errors import BadInput
 from policies.serving import Jwt
-from serving_runtime.callers import EVERY_MODEL, PERMISSIONS, Caller, Reason
+from serving_runtime.callers import PERMISSIONS, Caller, Reason
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +111,8 @@ class TokenCheck:
             claims = jwt.decode(
                 sent,
                 key.key,
-                algorithms=sorted(key.algorithms & set(self._terms.algorithms)) or ["no signature is taken of this key"],
+                algorithms=sorted(key.algorithms & set(self._terms.algorithms))
+                or ["no signature is taken of this key"],
                 audience=self._terms.audience,
                 issuer=self._terms.issuer,
                 leeway=LEEWAY_S,
@@ -135,7 +136,7 @@ def _caller(claims: Mapping[str, Any]) -> Caller:
     scopes = said.split() if isinstance(said, str) else [each for each in said if isinstance(each, str)]
     ours = {scope.removeprefix(SCOPE_PREFIX) for scope in scopes if scope.startswith(SCOPE_PREFIX)}
     permissions = ours & set(PERMISSIONS)
-    return Caller(printable(subject), frozenset(ours - permissions), frozenset(permissions))
+    return Caller(printable(subject), frozenset(ours - permissions), frozenset(permissions), by_token=True)
 
 
 def parse_key_set(raw: bytes) -> KeySet:
@@ -196,9 +197,3 @@ def _built(kind: Any, jwk: Mapping[str, Any], algorithms: frozenset[str]) -> Pub
 
 def _listed(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else ()
-
-
-def scopes(slug: str) -> tuple[str, ...]:
-    """The scopes of which one is needed to call a model."""
-    every = f"{SCOPE_PREFIX}{EVERY_MODEL}"
-    return (every,) if slug in PERMISSIONS else (f"{SCOPE_PREFIX}{slug}", every)

@@ -15,6 +15,7 @@ import math
 from collections import OrderedDict
 
 from policies.serving import Rate
+from serving_runtime.callers import Caller
 
 CALLERS = 10_000
 """As many as a file of keys may have (`api_keys.py`); about 2 MB. Subjects of tokens have no bound of their own."""
@@ -27,14 +28,17 @@ class RateLimit:
         """`rate` is for each caller; `callers` are remembered at once."""
         self._rate = rate
         self._callers = callers
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # (requests left, at that time)
+        self._buckets: OrderedDict[tuple[str, bool], tuple[float, float]] = (
+            OrderedDict()
+        )  # (requests left, at that time)
 
-    def wait_s(self, caller: str, now: float) -> int:
+    def wait_s(self, caller: Caller, now: float) -> int:
         """Take one request from the caller's bucket: 0, or the whole seconds to wait where it is empty."""
-        left, at = self._buckets.pop(caller, (float(self._rate.burst), now))
+        who = (caller.name, caller.by_token)
+        left, at = self._buckets.pop(who, (float(self._rate.burst), now))
         left = min(left + max(now - at, 0.0) * self._rate.per_s, float(self._rate.burst))
         taken = left >= 1.0
-        self._buckets[caller] = (left - 1.0 if taken else left, now)
+        self._buckets[who] = (left - 1.0 if taken else left, now)
         if len(self._buckets) > self._callers:
             self._buckets.popitem(last=False)
         return 0 if taken else max(1, math.ceil((1.0 - left) / self._rate.per_s))
