@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
