@@ -6,7 +6,7 @@ Rules:
 - As for a version's application (`app.py`): `reconfigure` is async, returns at once and never raises; handles are made
   in the request path.
 - A front holds no model and keeps nothing: any replica may answer any request.
-- Ray's Serve is imported here, in `app.py` and in the two modules of metrics, and nowhere else.
+- The gate (`access.py`) stands here: hosts trust a front.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from policies.errors import BadInput
 from serving_runtime import combining
+from serving_runtime.access import Gate
 from serving_runtime.app import DEPLOYMENT as HOST_DEPLOYMENT
 from serving_runtime.app import log_with_serve
 from serving_runtime.ensemble import Ensemble
+from serving_runtime.exposure import is_exposed
 from serving_runtime.front import Front, Reply
 from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_args, parse_front_config
 from serving_runtime.front_door import FrontDoor
@@ -51,10 +53,11 @@ def build(args: dict[str, Any]) -> Application:
 class _FrontReplica:
     """What every front's replica does: it is told of its members, and counts."""
 
-    def __init__(self, name: str) -> None:
+    async def _start(self, name: str) -> None:
         log_with_serve()
         self._telemetry = FrontTelemetry(name)
         self._front = Front(ServeHost)
+        self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.may_not)
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     async def reconfigure(self, user_config: object) -> None:
@@ -65,6 +68,7 @@ class _FrontReplica:
             _log.error("%s; this replica keeps the members it has", error)
             return
         self._front.configure(config)
+        self._gate.configure(config.access)
         for member in config.members:
             self._telemetry.announce(member.model)
         _log.info("members: %s", ", ".join(f"{member.model} by {member.application}" for member in config.members))
@@ -87,11 +91,11 @@ class EnsembleFront(_FrontReplica):
         about = parse_front_args(args)
         if not isinstance(about, EnsembleArgs):
             raise BadInput(f"an ensemble is built from args of kind ensemble, not {about.kind}")
-        super().__init__(about.name)
+        await self._start(about.name)
         combine = combining.combining(about.combine)
         ours = combine.__module__ == combining.__name__
         ensemble = Ensemble(self._front, combine, about.options, self._telemetry, ours=ours)
-        self._door = FrontDoor(ensemble.answer, self._telemetry.refused)
+        self._door = FrontDoor(about.name, ensemble.answer, self._gate, self._telemetry.refused)
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""

@@ -11,9 +11,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime.access import Gate
+from serving_runtime.callers import Refusal
 from serving_runtime.door import CLIENT_GONE, REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
 from serving_runtime.endpoints import below_route
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, error_answer, too_large
@@ -48,14 +50,19 @@ def passed_on(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 class FrontDoor:
     """HTTP for one replica of an ensemble."""
 
-    def __init__(self, answer: Answering, refused: Callable[[], None]) -> None:
-        """`refused()` is called for each request that is turned away here."""
+    def __init__(self, name: str, answer: Answering, gate: Gate, refused: Callable[[], None]) -> None:
+        """Keys name an ensemble by its `name`, as a model; `refused()` is called for each request turned away here."""
+        self._name, self._gate = name, gate
         self._answer = answer
         self._refused = refused
 
     async def __call__(self, request: Request, route: str) -> Response:
         """One HTTP request to the ensemble at `route`."""
         path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
+        if path in (INVOCATIONS, "/version"):
+            caller = await self._gate.admit(request.scope["headers"], self._name)
+            if isinstance(caller, Refusal):
+                return self._refuse(caller.answer, caller.headers)
         if path == INVOCATIONS:
             return await self._invoke(request) if request.method == "POST" else self._not_allowed(path, "POST")
         if path not in TELLS:
@@ -86,17 +93,17 @@ class FrontDoor:
 
     def _not_allowed(self, path: str, allowed: str) -> Response:
         answer = error_answer(405, "METHOD_NOT_ALLOWED", f"{path} answers {allowed.replace(', ', ' or ')}.")
-        return self._refuse(answer, allow=allowed)
+        return self._refuse(answer, {"allow": allowed})
 
-    def _refuse(self, answer: Answer, **headers: str) -> Response:
+    def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
         self._refused()
-        return _response(answer, "", **headers)
+        return _response(answer, "", headers)
 
 
-def _response(answer: Answer, versions: str, **more: str) -> Response:
+def _response(answer: Answer, versions: str, more: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import Response
 
-    headers = {**({VERSION_HEADER: versions} if versions else {}), **more}
+    headers = {**({VERSION_HEADER: versions} if versions else {}), **(more or {})}
     return Response(answer.body, answer.status, headers, media_type=answer.content_type)
 
 

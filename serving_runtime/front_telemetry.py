@@ -4,6 +4,7 @@
 |---|---|---|---|
 | sluice_front_answers | counter | front, outcome | what users of a front got |
 | sluice_front_members | counter | front, model, outcome | what members answered it |
+| sluice_front_refused | counter | front, reason | who may not call, by why |
 | sluice_front_latency_ms | histogram | front | time from a front's request to its answer |
 
 Rules:
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import collections
 
+from serving_runtime.callers import Reason
 from serving_runtime.outcomes import Outcome, UserOutcome
 from serving_runtime.telemetry import LATENCY_BUCKETS_MS
 
@@ -41,6 +43,11 @@ class FrontTelemetry:
                 description="What members answered a front.",
                 tag_keys=("front", "model", "outcome"),
             ),
+            "refused": metrics.Counter(
+                "sluice_front_refused",
+                description="Requests of who may not call, by why.",
+                tag_keys=("front", "reason"),
+            ),
         }
         self._latency = metrics.Histogram(
             "sluice_front_latency_ms",
@@ -51,6 +58,8 @@ class FrontTelemetry:
         self._pending: collections.Counter[_Key] = collections.Counter()
         for outcome in _ANSWERS:
             self._add("answers", 0, outcome=outcome)
+        for reason in Reason:
+            self._add("refused", 0, reason=reason)
 
     def announce(self, model: str) -> None:
         """From now on this member can be counted: its series start at 0."""
@@ -66,6 +75,10 @@ class FrontTelemetry:
     def refused(self) -> None:
         """Somebody was turned away at the door."""
         self._add("answers", 1, outcome=UserOutcome.REFUSED)
+
+    def may_not(self, reason: Reason) -> None:
+        """Somebody was not let in."""
+        self._add("refused", 1, reason=reason)
 
     def heard(self, model: str, outcome: Outcome) -> None:
         """A member answered, or did not."""

@@ -120,6 +120,8 @@ def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[di
         own = _user_config(slug, release.candidate, each, around)
         had_the_route = release.candidate_takes_the_route and release.stable is not None
         own["drain"] = phase is Phase.ROLLING_BACK and not had_the_route
+        # Told before its route comes: the next step of one in SETTLING is to have it.
+        own["public"] = phase is Phase.SETTLING or release.candidate_takes_the_route
         yield _application(slug, release.candidate, model, own, route if alone else None, around)
 
 
@@ -186,6 +188,7 @@ def _user_config(slug: str, application: Application, each: ToServe, around: Sur
     model = each.model
     return {
         "revision": each.release.traffic_revision,
+        "public": True,
         "drain": False,
         "hold": False,
         "model": slug,
@@ -218,7 +221,7 @@ def _application(
     route: str | None,
     around: Surroundings,
 ) -> dict[str, Any]:
-    environment = runtime_env(application.settings)
+    environment = runtime_env(application.settings, application.requirements)
     return {
         "name": application.name(slug),
         "route_prefix": route,
@@ -273,11 +276,13 @@ def placement(settings: Settings) -> dict[str, Any]:
     return {"placement_group_bundles": bundles, "placement_group_strategy": settings.placement.strategy}
 
 
-def runtime_env(settings: Settings) -> dict[str, Any]:
+def runtime_env(settings: Settings, requirements: Sequence[str] = ()) -> dict[str, Any]:
     """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
     environment: dict[str, Any] = {}
-    if settings.packages:
-        environment["pip"] = list(settings.packages)
+    if packages := list(dict.fromkeys((*requirements, *settings.packages))):
+        environment["uv" if settings.environment == "uv" else "pip"] = packages
+    if settings.image:
+        environment["image_uri"] = settings.image
     if settings.env:
         environment["env_vars"] = dict(sorted(settings.env.items()))
     return environment
@@ -347,6 +352,8 @@ class ServeRuntimeEnv:
     """What Ray prepares for the replicas."""
 
     pip: tuple[str, ...] | None = None
+    uv: tuple[str, ...] | None = None
+    image_uri: str | None = None
     env_vars: Mapping[str, str] | None = None
 
 

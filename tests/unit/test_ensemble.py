@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from serving_runtime.access import Gate
 from serving_runtime.combining import combining
 from serving_runtime.ensemble import COMBINED_AT_ONCE_BYTES, Ensemble
 from serving_runtime.front import Front, Reply
@@ -149,9 +150,10 @@ def nan(_predictions: Mapping[str, Any], _: Mapping[str, Any]) -> float:
 class Web:
     """The door as an ASGI application, with the request id that Serve's proxy gives."""
 
-    def __init__(self, hosts: Mapping[str, Host]) -> None:
+    def __init__(self, hosts: Mapping[str, Host], *, exposed: bool = False) -> None:
         self.refused = 0
-        self.door = FrontDoor(ensemble(hosts).answer, self.refuse)
+        self.gate = Gate(exposed=exposed)
+        self.door = FrontDoor("both", ensemble(hosts).answer, self.gate, self.refuse)
 
     def refuse(self) -> None:
         self.refused += 1
@@ -190,6 +192,14 @@ def test_what_there_is_below_the_route(method: str, path: str, status: int) -> N
     assert answer.status_code == status
     assert web.refused == (status != 200)
     assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_where_others_reach_it_somebody_must_have_said_who_may_call() -> None:
+    host = predicts(1.0)
+    web = TestClient(Web({"a": host}, exposed=True))
+    assert [web.get("/both/ping").status_code, web.get("/both/version").status_code] == [200, 403]
+    assert web.post("/both/invocations", content=CALL.body).status_code == 403
+    assert host.asked == []
 
 
 def test_a_body_above_the_limit_is_refused_before_anybody_is_asked() -> None:
