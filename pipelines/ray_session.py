@@ -54,6 +54,9 @@ GRPC_PORTS = REPLICA_PORTS
 """The same for gRPC, where it is served: each replica listens for both."""
 GRPC_SERVICER = "serving_runtime.grpc_messages.add_to_server"
 """What makes Serve listen for gRPC, and know the protocol."""
+MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
+"""What one application may say to another: a request's body has 8 MiB at most, an answer may be larger. In throughput
+mode calls by handle go over gRPC, and its default of 4 MiB would fail what a door has let in."""
 RANGE_TRIES = 100
 """Ranges of free ports that are tried; on a machine where a hundred are taken, something else is wrong."""
 RANGE_FROM, RANGE_TO = 20_000, 32_000
@@ -235,6 +238,7 @@ class RaySession:
         return {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_LIMIT_BYTES),
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",
