@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
@@ -45,15 +46,31 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        """For the way to a host of any release: the older ones know three fields, and never ask for the fourth."""
+        return tuple(self) if self.headers else tuple(self[:3])
+
+
+class CallKind(StrEnum):
+    """In which protocol a request asks."""
+
+    INVOCATIONS = "invocations"
+    """MLflow's scoring protocol."""
+    INFER = "infer"
+    """The Open Inference Protocol v2."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One request as it travels from the door to a version."""
+    """One request as it travels from the door to a version. `headers` are the few that matter, in lower case."""
 
     body: bytes
     content_type: str | None
     request_id: str
+    kind: CallKind = CallKind.INVOCATIONS
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
@@ -119,8 +136,8 @@ class Scored:
     fault: BaseException | None = None
 
 
-class _OneCall:
-    """What MLflow's `invocations` calls in the model's place: it remembers how far the request came."""
+class OneCall:
+    """What a protocol calls in the model's place: it remembers how far the request came."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -148,17 +165,22 @@ def score(model: Any, input_schema: Any, call: Call) -> Scored:
     if not call.content_type:
         supported = ", ".join(scoring_server.CONTENT_TYPES)
         return Scored(error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}."))
-    one = _OneCall(model)
+    one = OneCall(model)
     try:
         response = scoring_server.invocations(call.body, call.content_type, one, input_schema)
     except Exception as error:  # noqa: BLE001 whatever a stranger's bytes or a stranger's model raise
-        if one.fault is not None or one.predicted:
-            return Scored(model_fault(call.request_id), one.fault or error)
-        return Scored(_request_error(error))
+        return failed(one, error, call.request_id)
     return Scored(Answer(response.status, response.response.encode(), response.mimetype))
 
 
-def _request_error(error: Exception) -> Answer:
+def failed(one: OneCall, error: Exception, request_id: str) -> Scored:
+    """Whose fault an exception is: the model's from the moment its predict was called, the request's before."""
+    if one.fault is not None or one.predicted:
+        return Scored(model_fault(request_id), one.fault or error)
+    return Scored(request_error(error))
+
+
+def request_error(error: Exception) -> Answer:
     """MLflow's own error body without its stack trace; always a status of the client."""
     from mlflow.exceptions import MlflowException
 

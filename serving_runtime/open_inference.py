@@ -1,0 +1,125 @@
+"""The Open Inference Protocol v2 over a loaded model: an infer request -> tensors -> predict -> tensors -> an answer.
+
+Rules:
+- Runs in the version's own server: each version has its own signature.
+- Whose fault a failure is, is found as in MLflow's protocol (`protocol.py`): 400 where the request does not parse or
+  fit, 500 where the model fails on it.
+- Errors have the one shape that they have everywhere inside (`protocol.error_answer`); the door writes them in the
+  protocol's own (`in_protocol`).
+- An answer is JSON, but for the outputs that the client wants in binary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from policies.errors import BadInput
+from serving_runtime.open_inference_inputs import check_outputs, model_input, model_params
+from serving_runtime.open_inference_outputs import in_json, output_tensors
+from serving_runtime.open_inference_reading import read_request
+from serving_runtime.open_inference_signature import Signature
+from serving_runtime.open_inference_tensors import (
+    LENGTH_HEADER,
+    InferRequest,
+    InferResponse,
+    Tensor,
+    write_response,
+)
+from serving_runtime.protocol import JSON, Answer, Call, OneCall, Scored, error_answer, failed
+
+BINARY: Final = "application/octet-stream"
+PLATFORM: Final = "mlflow_pyfunc"
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Who answers, as the protocol says it."""
+
+    model: str
+    version: str
+
+
+def infer(model: Any, signature: Signature, named: Named, call: Call) -> Scored:
+    """Read, fit to the signature, predict, write. Blocks; never raises. `model` is one after `mark_faults`."""
+    try:
+        request = read_request(call.body, call.headers.get(LENGTH_HEADER))
+        check_outputs(signature, request)
+        data, params = model_input(signature, request), model_params(signature, request)
+    except BadInput as error:
+        return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
+    one = OneCall(model)
+    try:
+        tensors = output_tensors(signature, one.predict(data, params))
+        return Scored(_answer(request, tensors, named))
+    except BadInput as error:
+        return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
+    except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
+        return failed(one, error, call.request_id)
+
+
+def _answer(request: InferRequest, tensors: tuple[Tensor, ...], named: Named) -> Answer:
+    wishes = {wish.name: wish.binary for wish in request.outputs}
+    missing = wishes.keys() - {tensor.name for tensor in tensors}
+    if missing:
+        raise BadInput(f"outputs: the model gave {', '.join(t.name for t in tensors)}, and no {sorted(missing)[0]!r:.60}")
+    wanted = [tensor for tensor in tensors if not wishes or tensor.name in wishes]
+    binary = frozenset(
+        tensor.name for tensor in wanted if (request.binary if (wish := wishes.get(tensor.name)) is None else wish)
+    )
+    outputs = tuple(tensor if tensor.name in binary else in_json(tensor) for tensor in wanted)
+    encoded = write_response(InferResponse(named.model, named.version, outputs, request.id, binary=binary))
+    if encoded.header_length is None:
+        return Answer(200, encoded.body)
+    return Answer(200, encoded.body, BINARY, ((LENGTH_HEADER, str(encoded.header_length)),))
+
+
+# --- what a replica says about itself ---------------------------------------------------------------------------
+
+
+def server_metadata(package_version: str) -> Answer:
+    """`GET /v2`."""
+    return _json({"name": "sluicegate", "version": package_version, "extensions": ["binary_tensor_data"]})
+
+
+def model_metadata(signature: Signature, named: Named) -> Answer:
+    """`GET /v2/models/{model}`."""
+    return _json(
+        {
+            "name": named.model,
+            "versions": [named.version],
+            "platform": PLATFORM,
+            "inputs": [slot.metadata() for slot in signature.inputs],
+            "outputs": [slot.metadata() for slot in signature.outputs],
+            **({"parameters": {"params": list(signature.params)}} if signature.params else {}),
+        }
+    )
+
+
+def live() -> Answer:
+    """`GET /v2/health/live`: whoever answers, lives."""
+    return _json({"live": True})
+
+
+def ready(named: Named | None = None) -> Answer:
+    """`GET /v2/health/ready` and a model's own: Serve routes nothing to a replica that is not warm."""
+    return _json({"ready": True} if named is None else {"name": named.model, "ready": True})
+
+
+def in_protocol(answer: Answer) -> Answer:
+    """An error in the protocol's own shape, `{"error": ...}`; anything else as it is."""
+    if answer.status < 400 or answer.content_type != JSON:  # noqa: PLR2004 the first status that is an error
+        return answer
+    try:
+        told = json.loads(answer.body)
+    except ValueError:
+        return answer
+    if not isinstance(told, dict) or "error" in told:
+        return answer
+    return answer._replace(body=json.dumps({"error": str(told.get("message", ""))}).encode())
+
+
+def _json(content: Mapping[str, Any]) -> Answer:
+    return Answer(200, json.dumps(content).encode())
