@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import json
 import logging
 import os
 import random
@@ -24,13 +24,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as document
+
+from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
+from policies.serving import Features
+from policies.stored_documents import plain
 from serving_runtime import model_server
 from serving_runtime.artifact_cache import ArtifactCache, registry_download
 from serving_runtime.door import Door
 from serving_runtime.host import Host, Served
+from serving_runtime.open_inference import Named
 from serving_runtime.outcomes import UserOutcome
-from serving_runtime.protocol import DRAINING, JSON, Answer, Call
+from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
 from serving_runtime.user_config import parse_user_config
 
@@ -47,7 +54,7 @@ CACHE_VARIABLE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@document(frozen=True, config=ConfigDict(extra="forbid"))
 class AppArguments:
     """What an application is, for as long as it runs."""
 
@@ -57,24 +64,23 @@ class AppArguments:
     digest: str
     build: str
     tracking_uri: str
+    features: Features | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> AppArguments:
         """From a Serve config's `args`. Raises BadInput for a missing, unknown or ill-typed one."""
-        fields = {f.name: int if f.name == "version" else str for f in dataclasses.fields(cls)}
-        if set(raw) != set(fields):
-            raise BadInput(f"args of {__name__}:build are {sorted(fields)}, not {sorted(raw)}")
-        for name, kind in fields.items():
-            if type(raw[name]) is not kind:
-                raise BadInput(f"args.{name} of {__name__}:build must be {kind.__name__}, not {raw[name]!r:.100}")
-        return cls(**raw)
+        try:
+            arguments: AppArguments = adapter(AppArguments).validate_json(json.dumps(raw), strict=True)
+        except (TypeError, ValidationError) as error:
+            raise BadInput(f"args of {__name__}:build: {error}") from error
+        return arguments
 
 
 def build(args: dict[str, Any]) -> Application:
     """The Serve application of one version. Raises BadInput for wrong args, before anything starts."""
     from ray import serve
 
-    return serve.deployment(name=DEPLOYMENT)(Model).bind(dataclasses.asdict(AppArguments.parse(args)))
+    return serve.deployment(name=DEPLOYMENT)(Model).bind(plain(AppArguments.parse(args)))
 
 
 class Model:
@@ -88,7 +94,8 @@ class Model:
         served = Served(about.version, about.build)
         self._drains = False
         self._telemetry = RayTelemetry(about.slug, served)
-        self._server = await model_server.start(partial(_fetch, about), self._telemetry.took)
+        named = Named(about.slug, str(about.version))
+        self._server = await model_server.start(partial(_fetch, about), self._telemetry.took, named)
         self._host = Host(
             served,
             self._server,
@@ -97,7 +104,7 @@ class Model:
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
             clock=time.monotonic,
         )
-        self._door = Door(self._host, about.version, partial(self._telemetry.answered, UserOutcome.REFUSED))
+        self._door = Door(self._host, self._server.described, partial(self._telemetry.answered, UserOutcome.REFUSED))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -131,12 +138,19 @@ class Model:
 
     # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
 
-    async def answer(self, body: bytes, content_type: str | None, request_id: str) -> tuple[int, bytes, str]:
-        """Answer for a host; `(status, body, content type)`, status `DRAINING` when this version is on its way out."""
+    async def answer(
+        self,
+        body: bytes,
+        content_type: str | None,
+        request_id: str,
+        kind: str = CallKind.INVOCATIONS,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[Any, ...]:
+        """Answer for a host: the fields of an `Answer`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
-        answer = await self._server.answer(Call(body, content_type, request_id))
-        return (answer.status, answer.body, answer.content_type)
+        answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
+        return answer.plain()
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -152,7 +166,8 @@ class ServeConnection:
 
     async def answer(self, call: Call) -> Answer:
         """Ask. May hang or raise when the application is gone; cancelling it cancels the call over there."""
-        response = self._connect().answer.remote(call.body, call.content_type, call.request_id)
+        more = (call.kind.value, dict(call.headers)) if call.headers or call.kind is not CallKind.INVOCATIONS else ()
+        response = self._connect().answer.remote(call.body, call.content_type, call.request_id, *more)
         try:
             return Answer(*await response)
         except asyncio.CancelledError:

@@ -10,12 +10,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib.metadata
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from serving_runtime.endpoints import Endpoint, allowed_methods, below_route, find_endpoint
+from serving_runtime.endpoints import Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.host import Host
-from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, too_large
+from serving_runtime.open_inference import Described, in_protocol, live, model_metadata, ready, server_metadata
+from serving_runtime.open_inference_tensors import LENGTH_HEADER
+from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,38 +27,67 @@ if TYPE_CHECKING:
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
-METHOD_NOT_ALLOWED: Final = 405
+CARRIED: Final = {CallKind.INVOCATIONS: (), CallKind.INFER: (LENGTH_HEADER,)}
+"""Headers that mean something behind the door, by protocol."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
 class Door:
     """HTTP for one replica."""
 
-    def __init__(self, host: Host, version: int, refused: Callable[[], None]) -> None:
-        """`version` is this replica's own; `refused()` is called for each request that is turned away here."""
+    def __init__(self, host: Host, about: Described, refused: Callable[[], None]) -> None:
+        """`about` is this replica's own version; `refused()` is called for each request that is turned away here."""
         self._host = host
-        self._version = str(version)
+        self._about = about
         self._refused = refused
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
         route = self._host.config.route if self._host.config else ""
         path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
-        endpoint = find_endpoint(request.method, path)
+        found = find_endpoint(request.method, path)
+        if isinstance(found, Answer):
+            return self._refuse(in_protocol(found) if is_v2(path) else found)
+        if found.model is not None and (unknown := self._unknown(found)) is not None:
+            return self._refuse(unknown)
+        match found.endpoint:
+            case Endpoint.INVOCATIONS:
+                return await self._ask(request, CallKind.INVOCATIONS)
+            case Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
+                return await self._ask(request, CallKind.INFER)
+            case _:
+                return self._respond(self._tell(found.endpoint), self._about.named.version)
+
+    def _tell(self, endpoint: Endpoint) -> Answer:
+        """What a replica knows without its model."""
         match endpoint:
-            case Answer():
-                allow = {"allow": allowed_methods(path)} if endpoint.status == METHOD_NOT_ALLOWED else {}
-                return self._refuse(endpoint, allow)
-            case Endpoint.PING | Endpoint.HEALTH:
-                return self._respond(Answer(200, b"\n"), self._version)
             case Endpoint.VERSION:
                 from mlflow.version import VERSION
 
-                return self._respond(Answer(200, VERSION.encode()), self._version)
-            case Endpoint.INVOCATIONS:
-                return await self._ask(request)
+                return Answer(200, VERSION.encode())
+            case Endpoint.V2_SERVER:
+                return server_metadata(importlib.metadata.version("sluicegate"))
+            case Endpoint.V2_LIVE:
+                return live()
+            case Endpoint.V2_READY:
+                return ready()
+            case Endpoint.V2_MODEL | Endpoint.V2_VERSION:
+                return model_metadata(self._about)
+            case Endpoint.V2_MODEL_READY | Endpoint.V2_VERSION_READY:
+                return ready(self._about.named)
+            case _:
+                return Answer(200, b"\n")
 
-    async def _ask(self, request: Request) -> Response:
+    def _unknown(self, found: Found) -> Answer | None:
+        """The answer to a path that names another model or version than this one."""
+        named = self._about.named
+        if found.model == named.model and found.version in (None, named.version):
+            return None
+        asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"
+        words = f"Here is version {named.version} of {named.model}, and no {asked[:100]}."
+        return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
+
+    async def _ask(self, request: Request, kind: CallKind) -> Response:
         """A request for a prediction: read it, let the host answer."""
         from starlette.requests import ClientDisconnect
 
@@ -64,26 +96,31 @@ class Door:
         except ClientDisconnect:
             return self._refuse(Answer(CLIENT_GONE, b""))
         if body is None:
-            return self._refuse(too_large())
-        reply = await self._host.answer(_call(request, body))
-        return self._respond(reply.answer, str(reply.version))
+            return self._refuse(_spoken(too_large(), kind))
+        reply = await self._host.answer(_call(request, body, kind))
+        return self._respond(_spoken(reply.answer, kind), str(reply.version))
 
-    def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    def _refuse(self, answer: Answer) -> Response:
         self._refused()
-        return self._respond(answer, self._version, headers)
+        return self._respond(answer, self._about.named.version)
 
-    def _respond(self, answer: Answer, version: str, headers: Mapping[str, str] | None = None) -> Response:
+    def _respond(self, answer: Answer, version: str) -> Response:
         from starlette.responses import Response
 
-        return Response(
-            answer.body, answer.status, {VERSION_HEADER: version, **(headers or {})}, media_type=answer.content_type
-        )
+        headers = {VERSION_HEADER: version, **dict(answer.headers)}
+        return Response(answer.body, answer.status, headers, media_type=answer.content_type)
 
 
-def _call(request: Request, body: bytes) -> Call:
+def _spoken(answer: Answer, kind: CallKind) -> Answer:
+    """In the words of the protocol that asked."""
+    return in_protocol(answer) if kind is CallKind.INFER else answer
+
+
+def _call(request: Request, body: bytes, kind: CallKind) -> Call:
     # Serve has put an id there where the client sent none, and echoes it on every answer.
     request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
-    return Call(body, request.headers.get("content-type"), request_id)
+    headers = {name: request.headers[name] for name in CARRIED[kind] if name in request.headers}
+    return Call(body, request.headers.get("content-type"), request_id, kind, headers)
 
 
 async def _read(request: Request) -> bytes | None:

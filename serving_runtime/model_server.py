@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from policies.errors import Stalled
+from serving_runtime.open_inference import Described, Named, infer
+from serving_runtime.open_inference_signature import signature_of
 from serving_runtime.outcomes import Outcome, outcome_of
-from serving_runtime.protocol import JSON, Answer, Call, Scored, mark_faults, score
+from serving_runtime.protocol import JSON, Answer, Call, CallKind, Scored, mark_faults, score
 
 _log = logging.getLogger(__name__)
 
@@ -35,15 +37,17 @@ _log = logging.getLogger(__name__)
 PREDICT_THREADS = 8
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
+UNNAMED = Named("model", "0")
 
 
 class ModelServer:
     """A loaded model that answers calls."""
 
-    def __init__(self, model: Any, took: Callable[[float], None]) -> None:
+    def __init__(self, model: Any, took: Callable[[float], None], named: Named = UNNAMED) -> None:
         """`model` is a pyfunc model; `took(milliseconds)` is called after each request."""
         mark_faults(model)
         self._model = model
+        self.described = Described(named, signature_of(model.metadata))
         self._input_schema = model.metadata.get_input_schema()
         self._took = took
         self._threads = ThreadPoolExecutor(PREDICT_THREADS, thread_name_prefix="predict")
@@ -78,7 +82,10 @@ class ModelServer:
         _log.info("warmed up with %s in %.0f ms", EXAMPLE_FILE, (time.perf_counter() - started) * 1000.0)
 
     async def _score(self, call: Call) -> Scored:
-        work = partial(score, self._model, self._input_schema, call)
+        if call.kind is CallKind.INFER:
+            work = partial(infer, self._model, self.described, call)
+        else:
+            work = partial(score, self._model, self._input_schema, call)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
@@ -91,11 +98,11 @@ def load(folder: Path) -> Any:
     return pyfunc.load_model(str(folder))
 
 
-async def start(folder: Callable[[], Path], took: Callable[[float], None]) -> ModelServer:
+async def start(folder: Callable[[], Path], took: Callable[[float], None], named: Named = UNNAMED) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises."""
     path = await asyncio.to_thread(folder)
     started = time.perf_counter()
-    server = ModelServer(await asyncio.to_thread(load, path), took)
+    server = ModelServer(await asyncio.to_thread(load, path), took, named)
     _log.info("loaded in %.1f s", time.perf_counter() - started)
     await server.warm_up(path)
     return server

@@ -42,18 +42,26 @@ class Named:
     version: str
 
 
-def infer(model: Any, signature: Signature, named: Named, call: Call) -> Scored:
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What a version says about itself: its names, and what it takes and gives."""
+
+    named: Named
+    signature: Signature
+
+
+def infer(model: Any, about: Described, call: Call) -> Scored:
     """Read, fit to the signature, predict, write. Blocks; never raises. `model` is one after `mark_faults`."""
     try:
         request = read_request(call.body, call.headers.get(LENGTH_HEADER))
-        check_outputs(signature, request)
-        data, params = model_input(signature, request), model_params(signature, request)
+        check_outputs(about.signature, request)
+        data, params = model_input(about.signature, request), model_params(about.signature, request)
     except BadInput as error:
         return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
     one = OneCall(model)
     try:
-        tensors = output_tensors(signature, one.predict(data, params))
-        return Scored(_answer(request, tensors, named))
+        tensors = output_tensors(about.signature, one.predict(data, params))
+        return Scored(_answer(request, tensors, about.named))
     except BadInput as error:
         return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
     except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
@@ -64,7 +72,9 @@ def _answer(request: InferRequest, tensors: tuple[Tensor, ...], named: Named) ->
     wishes = {wish.name: wish.binary for wish in request.outputs}
     missing = wishes.keys() - {tensor.name for tensor in tensors}
     if missing:
-        raise BadInput(f"outputs: the model gave {', '.join(t.name for t in tensors)}, and no {sorted(missing)[0]!r:.60}")
+        raise BadInput(
+            f"outputs: the model gave {', '.join(t.name for t in tensors)}, and no {min(missing)[:60]!r}"
+        )
     wanted = [tensor for tensor in tensors if not wishes or tensor.name in wishes]
     binary = frozenset(
         tensor.name for tensor in wanted if (request.binary if (wish := wishes.get(tensor.name)) is None else wish)
@@ -84,8 +94,9 @@ def server_metadata(package_version: str) -> Answer:
     return _json({"name": "sluicegate", "version": package_version, "extensions": ["binary_tensor_data"]})
 
 
-def model_metadata(signature: Signature, named: Named) -> Answer:
+def model_metadata(about: Described) -> Answer:
     """`GET /v2/models/{model}`."""
+    signature, named = about.signature, about.named
     return _json(
         {
             "name": named.model,

@@ -223,7 +223,7 @@ def _frame(columns: Mapping[str | int, Any]) -> Any:
 
 
 def _column(values: Any) -> Any:
-    """pandas holds one-dimensional columns only: an Array is a list of rows."""
+    """Pandas holds one-dimensional columns only: an Array is a list of rows."""
     return list(values) if getattr(values, "ndim", 1) > 1 else values
 
 

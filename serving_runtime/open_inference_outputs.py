@@ -33,7 +33,7 @@ def _named(predictions: Any, wanted: int) -> Iterator[tuple[str, Any]]:
     import numpy as np
     import pandas as pd
 
-    several = list | np.ndarray | pd.Series
+    several = (list, np.ndarray, pd.Series)
     if isinstance(predictions, pd.DataFrame):
         yield from ((str(name), predictions[name].to_numpy()) for name in predictions.columns)
     elif isinstance(predictions, dict) and all(isinstance(each, several) for each in predictions.values()):
@@ -68,16 +68,16 @@ def _out(name: str, values: Any, slot: Slot | None) -> Tensor:
 
 
 def _array(values: Any) -> Any:
-    """An array of numbers, or one of objects that has a list's own length: rows of unequal length stay rows."""
+    """An array of numbers, or of text and objects that has a list's own length: rows of unequal length stay rows."""
     import numpy as np
 
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return values
     try:
-        array = np.asarray(values)
-    except ValueError:
-        array = None
-    if array is not None and array.dtype.kind in "biufUSMm":
-        return array
-    if isinstance(values, np.ndarray) or (array is not None and hasattr(values, "to_numpy")):
+        array = np.asarray(list(values))
+    except ValueError:  # rows of unequal length
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind in "biufMm":
         return array
     objects = np.empty(len(values), dtype=object)
     objects[:] = list(values)
@@ -87,13 +87,14 @@ def _array(values: Any) -> Any:
 def _element(value: Any) -> tuple[str | bytes, str]:
     """One element of BYTES and its content type."""
     import numpy as np
+    import pandas as pd
 
     if isinstance(value, str):
         return str(value), "str"
     if isinstance(value, bytes | bytearray):
         return bytes(value), "base64"
     if isinstance(value, np.datetime64):
-        return str(value), "datetime"
+        return pd.Timestamp(value).isoformat(), "datetime"
     if hasattr(value, "isoformat"):
         return value.isoformat(), "datetime"
     from mlflow.utils.proto_json_utils import NumpyEncoder

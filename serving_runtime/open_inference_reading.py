@@ -222,7 +222,8 @@ def _from_binary(raw: memoryview, datatype: str, shape: tuple[int, ...], field: 
 def _bytes_elements(raw: memoryview, shape: tuple[int, ...], field: str) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    elements, at = [], 0
+    elements: list[bytes] = []
+    at = 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at) if at + 4 <= len(raw) else (len(raw),)
         at += 4

@@ -54,23 +54,27 @@ class Answer(NamedTuple):
 
 
 class CallKind(StrEnum):
-    """In which protocol a request asks."""
+    """The protocol that a request speaks."""
 
     INVOCATIONS = "invocations"
     """MLflow's scoring protocol."""
     INFER = "infer"
-    """The Open Inference Protocol v2."""
+    """The Open Inference Protocol, version 2."""
+
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One request as it travels from the door to a version. `headers` are the few that matter, in lower case."""
+    """One request as it travels from the door to a version."""
 
     body: bytes
     content_type: str | None
     request_id: str
     kind: CallKind = CallKind.INVOCATIONS
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_HEADERS)
+    """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
@@ -146,6 +150,7 @@ class OneCall:
         self.predicted = False
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """The model's own, noting whether it failed. Raises ModelFault, and MLflow's where the data does not fit."""
         try:
             predictions = self._model.predict(data, params=params)
         except ModelFault as fault:

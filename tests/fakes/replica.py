@@ -11,10 +11,13 @@ from typing import Any
 
 from serving_runtime.challenger import Connection
 from serving_runtime.door import REQUEST_ID_HEADER, Door
-from serving_runtime.host import Event, Host, OwnServer, Served
+from serving_runtime.host import Event, Host, Served
+from serving_runtime.model_server import ModelServer
+from serving_runtime.open_inference import Named
 from serving_runtime.outcomes import UserOutcome
 
 VERSION = 7
+NAMED = Named("fraud", str(VERSION))
 MADE_ID = "made-by-serve"
 
 
@@ -61,7 +64,7 @@ def _nobody(application: str) -> Connection:
     raise LookupError(f"there is no {application} here")
 
 
-def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody) -> Replica:
+def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody) -> Replica:
     """One that answers with `own`; `connect` gives the way to a challenger where a split names one."""
     counts = Counts()
     host = Host(
@@ -72,4 +75,4 @@ def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody) -> R
         draw=random.Random(7).random,
         clock=time.monotonic,
     )
-    return Replica(Door(host, VERSION, lambda: counts.answered(UserOutcome.REFUSED)), host, counts)
+    return Replica(Door(host, own.described, lambda: counts.answered(UserOutcome.REFUSED)), host, counts)

@@ -14,7 +14,7 @@ from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 from tests.fakes.bare_model import BareModel
-from tests.fakes.replica import VERSION, Replica, replica
+from tests.fakes.replica import NAMED, VERSION, Replica, replica
 
 JSON = {"content-type": "application/json"}
 
@@ -27,7 +27,7 @@ def fails_on_13(data: object) -> object:
 
 @pytest.fixture
 def own() -> Replica:
-    return replica(ModelServer(BareModel(fails_on_13), lambda _ms: None))
+    return replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, NAMED))
 
 
 @pytest.fixture
