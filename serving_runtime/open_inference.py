@@ -72,9 +72,7 @@ def _answer(request: InferRequest, tensors: tuple[Tensor, ...], named: Named) ->
     wishes = {wish.name: wish.binary for wish in request.outputs}
     missing = wishes.keys() - {tensor.name for tensor in tensors}
     if missing:
-        raise BadInput(
-            f"outputs: the model gave {', '.join(t.name for t in tensors)}, and no {min(missing)[:60]!r}"
-        )
+        raise BadInput(f"outputs: the model gave {', '.join(t.name for t in tensors)}, and no {min(missing)[:60]!r}")
     wanted = [tensor for tensor in tensors if not wishes or tensor.name in wishes]
     binary = frozenset(
         tensor.name for tensor in wanted if (request.binary if (wish := wishes.get(tensor.name)) is None else wish)

@@ -49,7 +49,7 @@ def model_params(signature: Signature, request: InferRequest) -> dict[str, Any] 
 
 def check_outputs(signature: Signature, request: InferRequest) -> None:
     """Raises BadInput where the request names an output that the signature does not have."""
-    known = {slot.name for slot in signature.outputs}
+    known = [slot.name for slot in signature.outputs]
     for at, wish in enumerate(request.outputs):
         if known and wish.name not in known:
             raise BadInput(f"outputs[{at}].name: expected one of {_listed(known)}, not {wish.name[:60]!r}")

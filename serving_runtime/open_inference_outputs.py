@@ -22,9 +22,12 @@ from serving_runtime.open_inference_tensors import BYTES, Tensor
 
 def output_tensors(signature: Signature, predictions: Any) -> tuple[Tensor, ...]:
     """What the model gave as tensors, named by the output signature where they fit it. Raises what numpy raises."""
-    named = list(_named(predictions, len(signature.outputs)))
-    if len(named) == len(signature.outputs):
-        return tuple(_out(slot.name, values, slot) for slot, (_, values) in zip(signature.outputs, named, strict=True))
+    named, slots = list(_named(predictions, len(signature.outputs))), signature.outputs
+    by_name = {slot.name: slot for slot in slots}
+    if by_name.keys() == {name for name, _ in named}:
+        return tuple(_out(name, values, by_name[name]) for name, values in named)
+    if len(named) == len(slots):
+        return tuple(_out(slot.name, values, slot) for slot, (_, values) in zip(slots, named, strict=True))
     return tuple(_out(name or "output", values, None) for name, values in named)
 
 

@@ -13,7 +13,7 @@ from serving_runtime.challenger import Connection
 from serving_runtime.door import REQUEST_ID_HEADER, Door
 from serving_runtime.host import Event, Host, Served
 from serving_runtime.model_server import ModelServer
-from serving_runtime.open_inference import Named
+from serving_runtime.open_inference import Described, Named
 from serving_runtime.outcomes import UserOutcome
 
 VERSION = 7
@@ -45,6 +45,7 @@ class Replica:
     door: Door
     host: Host
     counts: Counts
+    about: Described
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -75,4 +76,4 @@ def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody) ->
         draw=random.Random(7).random,
         clock=time.monotonic,
     )
-    return Replica(Door(host, own.described, lambda: counts.answered(UserOutcome.REFUSED)), host, counts)
+    return Replica(Door(host, own.described, lambda: counts.answered(UserOutcome.REFUSED)), host, counts, own.described)
