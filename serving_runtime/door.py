@@ -14,9 +14,10 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime.description import Described
 from serving_runtime.endpoints import Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.host import Host
-from serving_runtime.open_inference import Described, in_protocol, live, model_metadata, ready, server_metadata
+from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
 

@@ -4,7 +4,9 @@ Rules:
 - Ready means that it has answered: the artifact's own `serving_input_example.json` goes through the same path as a
   request before the first request does. A warm-up that fails ends the replica with the model's message, which Serve
   shows as the reason.
-- Nothing here blocks the event loop: loading and predicting run in threads of a bounded pool.
+- Nothing here blocks the event loop: loading and predicting run in threads; requests wait in a `Line` (`batching.py`).
+- A call goes the short way where its dialect can read it as rows of the model's form, and the protocol's own way
+  otherwise; the answer is the same.
 - Latency is measured here, around everything this version does for a request, for requests and copies alike. Warm-up
   is not counted.
 
@@ -14,43 +16,83 @@ It must not know who asks (HTTP or a host) or what else is served.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from policies.errors import Stalled
-from serving_runtime.open_inference import Described, Named, infer
-from serving_runtime.open_inference_signature import signature_of
+from policies.serving import Batching
+from serving_runtime.batching import Full, Line
+from serving_runtime.description import UNNAMED, Named, describe
+from serving_runtime.dialects import Dialect, dialect_of
+from serving_runtime.event_stream import EVENT_STREAM, Streamer
+from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.outcomes import Outcome, outcome_of
-from serving_runtime.protocol import JSON, Answer, Call, CallKind, Scored, mark_faults, score
+from serving_runtime.protocol import (
+    JSON,
+    Answer,
+    Call,
+    ModelFault,
+    Scored,
+    mark_faults,
+    model_fault,
+    overloaded,
+    streams,
+)
 
 _log = logging.getLogger(__name__)
 
-# More than the cores that a replica usually reserves, because models wait (for a feature store, for a device) and
-# release the interpreter; few enough that their working memory is bounded. What comes on top waits in line, within its
-# request's timeout.
-PREDICT_THREADS = 8
+T = TypeVar("T")
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
-UNNAMED = Named("model", "0")
+
+
+class Stage(StrEnum):
+    """A part of a replica's start."""
+
+    FETCH = "fetch"
+    """From the registry, or from the node's disk."""
+    LOAD = "load"
+    WARM_UP = "warm_up"
+    """Its first answer, to the model's own example."""
+
+
+def _nobody(_rows: int) -> None:
+    """Where nobody counts batches."""
 
 
 class ModelServer:
     """A loaded model that answers calls."""
 
-    def __init__(self, model: Any, took: Callable[[float], None], named: Named = UNNAMED) -> None:
-        """`model` is a pyfunc model; `took(milliseconds)` is called after each request."""
+    def __init__(
+        self,
+        model: Any,
+        took: Callable[[float], None],
+        took_batch: Callable[[int], None] = _nobody,
+        *,
+        named: Named = UNNAMED,
+        example: bytes | None = None,
+    ) -> None:
+        """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
+
+        Both on the event loop. `example` is the model's own request body, for its clients to see.
+        """
         mark_faults(model)
-        self._model = model
-        self.described = Described(named, signature_of(model.metadata))
-        self._input_schema = model.metadata.get_input_schema()
+        self.described = describe(model, named, example)
+        self._loaded = _Loaded(model)
+        self._streamer = Streamer(model, self._loaded.input_schema) if streams(model) else None
         self._took = took
-        self._threads = ThreadPoolExecutor(PREDICT_THREADS, thread_name_prefix="predict")
+        self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
+
+    def configure(self, batching: Batching | None) -> None:
+        """Batch by these terms from now on; none: one request after the other. In place, at once."""
+        self._line.configure(batching)
 
     async def answer(self, call: Call) -> Answer:
         """The model's answer; its faults are logged under the request id."""
@@ -66,27 +108,87 @@ class ModelServer:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
         return scored.answer
 
-    async def warm_up(self, folder: Path) -> None:
-        """Answer the artifact's own example. Raises Stalled with the model's words when that fails."""
-        path = folder / EXAMPLE_FILE
-        if not path.is_file():
-            _log.info("the model has no %s: it is not warmed up", EXAMPLE_FILE)
+    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
+        """The same as it comes, where the model streams (`event_stream.py`); its latency is that of the first event."""
+        if self._streamer is None:
+            yield await self.answer(call)
             return
-        started = time.perf_counter()
-        body = await asyncio.to_thread(path.read_bytes)
+        started, counts = time.perf_counter(), True
+        async with aclosing(self._streamer.stream(call)) as items:
+            try:
+                head = await anext(items)
+                counts = isinstance(head, bytes) or outcome_of(head.status) is not Outcome.CLIENT_ERROR
+            finally:
+                if counts:
+                    self._took((time.perf_counter() - started) * 1000.0)
+            yield head
+            async for item in items:
+                yield item
+
+    async def warm_up(self, folder: Path) -> bool:
+        """Answer the artifact's own example; False where it has none. Raises Stalled with the model's words."""
+        example = folder / EXAMPLE_FILE
+        if not example.is_file():
+            _log.warning("the model has no %s: it is not warmed up, and its first request pays for it", EXAMPLE_FILE)
+            return False
+        body = await asyncio.to_thread(example.read_bytes)
         scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"))
         if outcome_of(scored.answer.status) is not Outcome.GOOD:
             text = scored.answer.body.decode(errors="replace")
             reason = text if scored.fault is None else f"{type(scored.fault).__name__}: {scored.fault}"
             raise Stalled(f"the model fails on its own {EXAMPLE_FILE}: {reason}") from scored.fault
-        _log.info("warmed up with %s in %.0f ms", EXAMPLE_FILE, (time.perf_counter() - started) * 1000.0)
+        return True
 
     async def _score(self, call: Call) -> Scored:
-        if call.kind is CallKind.INFER:
-            work = partial(infer, self._model, self.described, call)
-        else:
-            work = partial(score, self._model, self._input_schema, call)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        if self._streamer is not None and call.headers.get("accept") == EVENT_STREAM:
+            return Scored(await self._streamer.whole(call))
+        try:
+            return await self._line.do(_Request(call, dialect_of(call, self.described), self._loaded))
+        except Full:
+            return Scored(overloaded(call.request_id))
+
+
+class _Loaded:
+    """What the threads need of a model."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.input_schema = model.metadata.get_input_schema()
+        self.form: Form | None = fast_form(model)
+        self._raw = raw_predict(model)
+
+    def predict(self, rows: Rows) -> Any:
+        """The model's own predictions for rows of its form. Raises ModelFault."""
+        if self.form is None:
+            raise TypeError("rows of a model that takes none")
+        return self._raw(self.form.data(rows))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Request:
+    """One call in line."""
+
+    call: Call
+    dialect: Dialect
+    loaded: _Loaded
+
+    @property
+    def size(self) -> int:
+        return len(self.call.body)
+
+    def read(self) -> Rows | None:
+        form = self.loaded.form
+        return None if form is None else self.dialect.read(self.call, form)
+
+    def alone(self) -> Scored:
+        return self.dialect.score(self.loaded.model, self.loaded.input_schema, self.call)
+
+    def write(self, predictions: Any) -> Scored:
+        return self.dialect.write(self.call, predictions)
+
+    def failed(self, error: Exception) -> Scored:
+        reason = error.__cause__ if isinstance(error, ModelFault) else error
+        return Scored(model_fault(self.call.request_id), reason)
 
 
 def load(folder: Path) -> Any:
@@ -98,11 +200,32 @@ def load(folder: Path) -> Any:
     return pyfunc.load_model(str(folder))
 
 
-async def start(folder: Callable[[], Path], took: Callable[[float], None], named: Named = UNNAMED) -> ModelServer:
-    """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises."""
-    path = await asyncio.to_thread(folder)
+async def start(
+    folder: Callable[[], Path],
+    took: Callable[[float], None],
+    loaded: Callable[[Stage, float], None],
+    named: Named = UNNAMED,
+) -> ModelServer:
+    """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
+
+    `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
+    """
+    path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
+    model = await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path))
+    server = ModelServer(model, took, named=named, example=await asyncio.to_thread(_example, path))
     started = time.perf_counter()
-    server = ModelServer(await asyncio.to_thread(load, path), took, named)
-    _log.info("loaded in %.1f s", time.perf_counter() - started)
-    await server.warm_up(path)
+    if await server.warm_up(path):
+        loaded(Stage.WARM_UP, time.perf_counter() - started)
     return server
+
+
+def _example(folder: Path) -> bytes | None:
+    path = folder / EXAMPLE_FILE
+    return path.read_bytes() if path.is_file() else None
+
+
+async def _timed(stage: Stage, loaded: Callable[[Stage, float], None], work: Awaitable[T]) -> T:
+    started = time.perf_counter()
+    result = await work
+    loaded(stage, time.perf_counter() - started)
+    return result

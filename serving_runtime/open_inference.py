@@ -11,16 +11,16 @@ Rules:
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from policies.errors import BadInput
-from serving_runtime.open_inference_inputs import check_outputs, model_input, model_params
+from serving_runtime.description import Described, Named
+from serving_runtime.fast_scoring import Form, Rows
+from serving_runtime.open_inference_inputs import check_outputs, input_columns, model_input, model_params
 from serving_runtime.open_inference_outputs import in_json, output_tensors
 from serving_runtime.open_inference_reading import read_request
-from serving_runtime.open_inference_signature import Signature
 from serving_runtime.open_inference_tensors import (
     LENGTH_HEADER,
     InferRequest,
@@ -28,44 +28,66 @@ from serving_runtime.open_inference_tensors import (
     Tensor,
     write_response,
 )
-from serving_runtime.protocol import JSON, Answer, Call, OneCall, Scored, error_answer, failed
+from serving_runtime.protocol import JSON, Answer, Call, OneCall, Scored, error_answer, failed, model_fault
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "mlflow_pyfunc"
 
 
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """Who answers, as the protocol says it."""
+class OpenInference:
+    """The dialect of one call: what was read for the short way is not read again."""
 
-    model: str
-    version: str
+    def __init__(self, about: Described) -> None:
+        self._about = about
+        self._request: InferRequest | None = None
+
+    def read(self, call: Call, form: Form) -> Rows | None:
+        """The rows that the call's tensors are, or None: `score` must answer it."""
+        signature = self._about.signature
+        try:
+            request = self._read(call)
+            if model_params(signature, request) is not None:
+                return None
+            return form.take({str(name): array for name, array in input_columns(signature, request).items()})
+        except BadInput:
+            return None  # `score` comes to the same and says it
+
+    def write(self, call: Call, predictions: Any) -> Scored:
+        """The answer that the model's predictions for the call's rows are. Never raises."""
+        try:
+            return Scored(
+                _answer(self._read(call), output_tensors(self._about.signature, predictions), self._about.named)
+            )
+        except BadInput as error:
+            return Scored(_wrong(error))
+        except Exception as error:  # noqa: BLE001 whatever a stranger's model returns
+            return Scored(model_fault(call.request_id), error)
+
+    def score(self, model: Any, _input_schema: Any, call: Call) -> Scored:
+        """Read, fit to the signature, predict, write. Blocks; never raises. `model` is one after `mark_faults`."""
+        signature = self._about.signature
+        try:
+            request = self._read(call)
+            data, params = model_input(signature, request), model_params(signature, request)
+        except BadInput as error:
+            return Scored(_wrong(error))
+        one = OneCall(model)
+        try:
+            predictions = one.predict(data, params)
+        except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
+            return failed(one, error, call.request_id)
+        return self.write(call, predictions)
+
+    def _read(self, call: Call) -> InferRequest:
+        if self._request is None:
+            request = read_request(call.body, call.headers.get(LENGTH_HEADER))
+            check_outputs(self._about.signature, request)
+            self._request = request
+        return self._request
 
 
-@dataclasses.dataclass(frozen=True)
-class Described:
-    """What a version says about itself: its names, and what it takes and gives."""
-
-    named: Named
-    signature: Signature
-
-
-def infer(model: Any, about: Described, call: Call) -> Scored:
-    """Read, fit to the signature, predict, write. Blocks; never raises. `model` is one after `mark_faults`."""
-    try:
-        request = read_request(call.body, call.headers.get(LENGTH_HEADER))
-        check_outputs(about.signature, request)
-        data, params = model_input(about.signature, request), model_params(about.signature, request)
-    except BadInput as error:
-        return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
-    one = OneCall(model)
-    try:
-        tensors = output_tensors(about.signature, one.predict(data, params))
-        return Scored(_answer(request, tensors, about.named))
-    except BadInput as error:
-        return Scored(error_answer(400, "INVALID_PARAMETER_VALUE", str(error)))
-    except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
-        return failed(one, error, call.request_id)
+def _wrong(error: BadInput) -> Answer:
+    return error_answer(400, "INVALID_PARAMETER_VALUE", str(error))
 
 
 def _answer(request: InferRequest, tensors: tuple[Tensor, ...], named: Named) -> Answer:

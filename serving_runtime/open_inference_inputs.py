@@ -30,8 +30,7 @@ def model_input(signature: Signature, request: InferRequest) -> Any:
         raise BadInput(f"inputs: expected at least one tensor. {_example(signature)}")
     if signature.layout is Layout.ANY:
         return _as_they_come(request.inputs)
-    columns = _columns(signature, request.inputs)
-    _same_length(signature, columns)
+    columns = input_columns(signature, request)
     if signature.layout is Layout.TENSOR:
         return next(iter(columns.values()))
     if signature.layout is Layout.TENSORS:
@@ -40,6 +39,15 @@ def model_input(signature: Signature, request: InferRequest) -> Any:
         examples = next(iter(columns.values()))
         return examples if isinstance(examples, list) else examples.tolist()
     return _frame(columns)
+
+
+def input_columns(signature: Signature, request: InferRequest) -> dict[str | int, Any]:
+    """The tensors by the signature's own names, converted to its types. Raises BadInput."""
+    if signature.layout is Layout.ANY:
+        return {tensor.name: _plain(tensor) for tensor in request.inputs}
+    columns = _columns(signature, request.inputs)
+    _same_length(signature, columns)
+    return columns
 
 
 def model_params(signature: Signature, request: InferRequest) -> dict[str, Any] | None:

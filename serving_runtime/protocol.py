@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -95,6 +95,12 @@ def model_fault(request_id: str) -> Answer:
     return error_answer(500, "INTERNAL_ERROR", message, request_id=request_id)
 
 
+def overloaded(request_id: str) -> Answer:
+    """The answer when there is no room for one more request to wait."""
+    message = f"This replica has too many requests waiting. Try again later. Request id {request_id}."
+    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+
+
 def timed_out(request_id: str, seconds: float) -> Answer:
     """The answer when no version answered in time."""
     message = f"No answer within {seconds:g} s. Request id {request_id}."
@@ -106,9 +112,16 @@ class ModelFault(Exception):
 
 
 def mark_faults(model: Any) -> None:
-    """Wrap the predict function of a loaded pyfunc model, so that what it raises can be told from a bad request."""
+    """Wrap the functions of a loaded pyfunc model, so that what they raise can be told from a bad request."""
     type_hinted = model.metadata._is_signature_from_type_hint()  # noqa: SLF001 MLflow has no public name for it
     model._predict_fn = _marked(model._predict_fn, type_hinted=type_hinted)  # noqa: SLF001 the same
+    if streams(model):
+        model._predict_stream_fn = _marked_stream(model._predict_stream_fn)  # noqa: SLF001 the same
+
+
+def streams(model: Any) -> bool:
+    """Does a loaded pyfunc model have `predict_stream`?"""
+    return getattr(model, "_predict_stream_fn", None) is not None
 
 
 def _marked(predict: Callable[..., Any], *, type_hinted: bool) -> Callable[..., Any]:
@@ -120,6 +133,19 @@ def _marked(predict: Callable[..., Any], *, type_hinted: bool) -> Callable[..., 
             # BaseException: a SystemExit from a model would otherwise end the replica's event loop.
             if type_hinted and _is_type_hint_error(error):
                 raise
+            raise ModelFault(str(error)) from error
+
+    return marked
+
+
+def _marked_stream(stream: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(stream)  # the same
+    def marked(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from stream(*args, **kwargs)
+        except GeneratorExit:  # whoever reads has gone
+            raise
+        except BaseException as error:
             raise ModelFault(str(error)) from error
 
     return marked

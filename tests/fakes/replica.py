@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from serving_runtime.challenger import Connection
+from serving_runtime.description import Described, Named
 from serving_runtime.door import REQUEST_ID_HEADER, Door
 from serving_runtime.host import Event, Host, Served
 from serving_runtime.model_server import ModelServer
-from serving_runtime.open_inference import Described, Named
 from serving_runtime.outcomes import UserOutcome
 
 VERSION = 7

@@ -13,11 +13,11 @@ class _Author:
         self._predict, self._stream = predict, stream
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
-        return self._predict(data) if params is None else self._predict(data, params)
+        return self._predict(data) if not params else self._predict(data, params)
 
     def predict_stream(self, data: Any, params: dict[str, Any] | None = None) -> Any:
         assert self._stream is not None
-        return self._stream(data) if params is None else self._stream(data, params)
+        return self._stream(data) if not params else self._stream(data, params)
 
 
 def signed_model(predict: Callable[..., Any], signature: Any = None, stream: Callable[..., Any] | None = None) -> Any:

@@ -27,7 +27,7 @@ def fails_on_13(data: object) -> object:
 
 @pytest.fixture
 def own() -> Replica:
-    return replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, NAMED))
+    return replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED))
 
 
 @pytest.fixture

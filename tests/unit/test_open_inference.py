@@ -28,7 +28,7 @@ SUM = ModelSignature(XY, Schema([ColSpec("double", "sum")]))
 
 
 def serving(predict: Any, signature: ModelSignature | None = None) -> Replica:
-    return replica(ModelServer(signed_model(predict, signature), lambda _ms: None, NAMED))
+    return replica(ModelServer(signed_model(predict, signature), lambda _ms: None, named=NAMED))
 
 
 def asked(predict: Any, signature: ModelSignature | None, *inputs: dict[str, Any], **more: Any) -> Any:
