@@ -105,10 +105,10 @@ class Model:
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
             clock=time.monotonic,
         )
+        self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
         self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.refused)
         turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
         self._door = Door(self._host, about.version, turned_away, self._gate, PublicRoute(time.monotonic))
-        self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     # --- configuring -------------------------------------------------------------------------------------------

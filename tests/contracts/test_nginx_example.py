@@ -107,7 +107,9 @@ def ports(upstream: Upstream, certificate: Path, tmp_path_factory: pytest.TempPa
     example = re.sub(r"^ *listen \[::\].*\n", "", example, flags=re.MULTILINE)
     example = example.replace("127.0.0.1:8000", f"127.0.0.1:{upstream.port}")
     example = example.replace("127.0.0.1:9000", f"127.0.0.1:{ports.grpc_upstream}")
-    example = example.replace("/etc/nginx/tls", str(certificate)).replace("proxy_read_timeout 35s", "proxy_read_timeout 1s")
+    example = example.replace("/etc/nginx/tls", str(certificate)).replace(
+        "proxy_read_timeout 35s", "proxy_read_timeout 1s"
+    )
     (folder / "sluicegate.conf").write_text(example)
     (folder / "nginx.conf").write_text(
         f"{'user root;' if os.geteuid() == 0 else ''} worker_processes 1; daemon off; pid {folder}/pid;\n"
