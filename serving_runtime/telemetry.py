@@ -153,11 +153,6 @@ class RayTelemetry:
         # Ray wants values above 0; a clock that did not move in between gives 0.
         self._latency.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
 
-    def loaded(self, stage: Stage, seconds: float) -> None:
-        """A stage of this replica's start is over."""
-        _log.info("%s took %.1f s", stage, seconds)
-        self._loads[stage] = seconds
-
     def refused(self, reason: Reason) -> None:
         """Somebody was not let in."""
         self._add("refused", {"model": self._model, "reason": reason}, 1)
@@ -166,6 +161,11 @@ class RayTelemetry:
         """What is wrong with the sources of `access`, by name; refreshed with each flush."""
         for source, trouble in troubles.items():
             self._trouble.set(1.0 if trouble else 0.0, tags={"model": self._model, "source": source})
+
+    def loaded(self, stage: Stage, seconds: float) -> None:
+        """A stage of this replica's start is over."""
+        _log.info("%s took %.1f s", stage, seconds)
+        self._loads[stage] = seconds
 
     def flush(self, revision: int, tripped: tuple[Served, Tripped] | None, memory_bytes: int | None) -> None:
         """Hand everything counted so far to Ray, and refresh the gauges, which disappear otherwise.
