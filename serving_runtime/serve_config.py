@@ -119,6 +119,8 @@ def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[di
         own = _user_config(slug, release.candidate, each, around)
         had_the_route = release.candidate_takes_the_route and release.stable is not None
         own["drain"] = phase is Phase.ROLLING_BACK and not had_the_route
+        # Told before its route comes: the next step of one in SETTLING is to have it.
+        own["public"] = phase is Phase.SETTLING or release.candidate_takes_the_route
         yield _application(slug, release.candidate, model, own, route if alone else None, around)
 
 
@@ -175,6 +177,7 @@ def _user_config(slug: str, application: Application, each: ToServe, around: Sur
     model = each.model
     return {
         "revision": each.release.traffic_revision,
+        "public": True,
         "drain": False,
         "hold": False,
         "model": slug,
@@ -207,7 +210,7 @@ def _application(
     route: str | None,
     around: Surroundings,
 ) -> dict[str, Any]:
-    runtime_env = _runtime_env(application.settings)
+    runtime_env = _runtime_env(application)
     return {
         "name": application.name(slug),
         "route_prefix": route,
@@ -261,11 +264,14 @@ def _placement(settings: Settings) -> dict[str, Any]:
     return {"placement_group_bundles": bundles, "placement_group_strategy": settings.placement.strategy}
 
 
-def _runtime_env(settings: Settings) -> dict[str, Any]:
+def _runtime_env(application: Application) -> dict[str, Any]:
     """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
+    settings = application.settings
     environment: dict[str, Any] = {}
-    if settings.packages:
-        environment["pip"] = list(settings.packages)
+    if packages := list(dict.fromkeys((*application.requirements, *settings.packages))):
+        environment["uv" if settings.environment == "uv" else "pip"] = packages
+    if settings.image:
+        environment["image_uri"] = settings.image
     if settings.env:
         environment["env_vars"] = dict(sorted(settings.env.items()))
     return environment
@@ -329,6 +335,8 @@ class ServeRuntimeEnv:
     """What Ray prepares for the replicas."""
 
     pip: tuple[str, ...] | None = None
+    uv: tuple[str, ...] | None = None
+    image_uri: str | None = None
     env_vars: Mapping[str, str] | None = None
 
 

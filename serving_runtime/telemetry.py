@@ -6,8 +6,12 @@
 | sluice_answers | counter | model, outcome | what users got |
 | sluice_shadow | counter | model, version, build, outcome | copies: candidate's outcome first, stable's second |
 | sluice_agreement | counter | model, version, build, outcome | copies that both answered well: do predictions agree |
+| sluice_refused | counter | model, reason | who may not call, by why |
+| sluice_access_trouble | gauge | model, source | 1 while keys or tokens' keys cannot be read, else 0 |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
+| sluice_replica_memory_bytes | gauge | model, version, build | memory of a replica that is in RAM |
+| sluice_load_seconds | gauge | model, version, build, stage | how long a replica's start took: fetch, load, warm_up |
 | sluice_guard_requests | gauge | model, version, build | the candidate's requests up to the guard's trip |
 | sluice_guard_bad | gauge | model, version, build | bad answers among them that stable gave well |
 
@@ -24,9 +28,12 @@ from __future__ import annotations
 
 import collections
 import logging
+from collections.abc import Mapping
 
+from serving_runtime.callers import Reason
 from serving_runtime.guard import Tripped
 from serving_runtime.host import AgreementEvent, Event, Served, ShadowEvent, VersionEvent
+from serving_runtime.model_server import Stage
 from serving_runtime.outcomes import Joint, Outcome, UserOutcome
 
 _log = logging.getLogger(__name__)
@@ -68,6 +75,14 @@ class RayTelemetry:
                 tag_keys=(*_VERSION_TAGS, "outcome"),
             ),
         }
+        self._counters["refused"] = metrics.Counter(
+            "sluice_refused", description="Requests of who may not call, by why.", tag_keys=("model", "reason")
+        )
+        self._trouble = metrics.Gauge(
+            "sluice_access_trouble",
+            description="1 while the keys of callers, or those of their tokens, cannot be read.",
+            tag_keys=("model", "source"),
+        )
         self._latency = metrics.Histogram(
             "sluice_latency_ms",
             description="Time in a version's own server, in milliseconds.",
@@ -77,6 +92,17 @@ class RayTelemetry:
         self._revision = metrics.Gauge(
             "sluice_host_revision", description="Revision of the configuration a replica has.", tag_keys=_VERSION_TAGS
         )
+        self._memory = metrics.Gauge(
+            "sluice_replica_memory_bytes",
+            description="Memory of a replica that is in RAM (RSS), in bytes.",
+            tag_keys=_VERSION_TAGS,
+        )
+        self._load_seconds = metrics.Gauge(
+            "sluice_load_seconds",
+            description="How long the start of a replica took, in seconds.",
+            tag_keys=(*_VERSION_TAGS, "stage"),
+        )
+        self._loads: dict[Stage, float] = {}
         self._guard_requests = metrics.Gauge(
             "sluice_guard_requests",
             description="Requests of the candidate that the guard has stopped, up to then.",
@@ -88,6 +114,8 @@ class RayTelemetry:
         self._pending: collections.Counter[_Key] = collections.Counter()
         for outcome in UserOutcome:
             self._add("answers", {"model": model, "outcome": outcome}, 0)
+        for reason in Reason:
+            self._add("refused", {"model": model, "reason": reason}, 0)
 
     # --- Tally -------------------------------------------------------------------------------------------------
 
@@ -125,15 +153,34 @@ class RayTelemetry:
         # Ray wants values above 0; a clock that did not move in between gives 0.
         self._latency.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
 
-    def flush(self, revision: int, tripped: tuple[Served, Tripped] | None) -> None:
+    def loaded(self, stage: Stage, seconds: float) -> None:
+        """A stage of this replica's start is over."""
+        _log.info("%s took %.1f s", stage, seconds)
+        self._loads[stage] = seconds
+
+    def refused(self, reason: Reason) -> None:
+        """Somebody was not let in."""
+        self._add("refused", {"model": self._model, "reason": reason}, 1)
+
+    def troubled(self, troubles: Mapping[str, str]) -> None:
+        """What is wrong with the sources of `access`, by name; refreshed with each flush."""
+        for source, trouble in troubles.items():
+            self._trouble.set(1.0 if trouble else 0.0, tags={"model": self._model, "source": source})
+
+    def flush(self, revision: int, tripped: tuple[Served, Tripped] | None, memory_bytes: int | None) -> None:
         """Hand everything counted so far to Ray, and refresh the gauges, which disappear otherwise.
 
-        `tripped` is the candidate that the guard has stopped here, for as long as it holds.
+        `tripped` is the candidate that the guard has stopped here, for as long as it holds; `memory_bytes` is this
+        replica's, none where it is unknown.
         """
         pending, self._pending = self._pending, collections.Counter()
         for (name, labels), number in pending.items():
             self._record(name, dict(labels), number)
         self._revision.set(revision, tags=dict(self._own))
+        for stage, seconds in self._loads.items():
+            self._load_seconds.set(seconds, tags={**self._own, "stage": stage})
+        if memory_bytes is not None:
+            self._memory.set(memory_bytes, tags=dict(self._own))
         if tripped is not None:
             served, trip = tripped
             self._guard_requests.set(trip.requests, tags=self._labels(served))
