@@ -36,6 +36,9 @@ MESSAGE_LIMIT_CHARS = 4000
 
 DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
 
+# Set by a host on what it asks for a comparison only; the door lets no stranger set it.
+COPY_HEADER = "x-sluice-copy"
+
 
 class Answer(NamedTuple):
     """What goes back.
