@@ -30,7 +30,7 @@ from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
-from serving_runtime import model_server
+from serving_runtime import features, model_server
 from serving_runtime.access import Gate
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.door import Door
@@ -95,7 +95,10 @@ class Model:
         self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
-            partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
+            partial(_fetch, self._cache, about),
+            self._telemetry.took,
+            self._telemetry.loaded,
+            None if about.features is None else partial(self._start_features, about.features),
         )
         self._host = Host(
             served,
@@ -110,6 +113,14 @@ class Model:
         turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
         self._door = Door(self._host, about.version, turned_away, self._gate, PublicRoute(time.monotonic))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
+
+    async def _start_features(self, terms: Features, input_schema: Any) -> features.FeatureJoin:
+        self._telemetry.announce_lookups()
+        return await features.start(terms, input_schema, self._telemetry)
+
+    async def __del__(self) -> None:
+        """Called by Serve, once, when this replica's last request has been answered."""
+        await self._server.close()
 
     # --- configuring -------------------------------------------------------------------------------------------
 
