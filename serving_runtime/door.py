@@ -3,6 +3,9 @@
 Rules:
 - What never reaches a version is refused here and counted as refused: an unknown path, a wrong method, a body that is
   too large or that its client gave up sending.
+- Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
+  `endpoints.OPEN` names is answered to everybody.
+- Errors are in the words of the protocol that the path belongs to.
 - A body is read only up to its limit.
 - Every answer names the version that gave it.
 - Nothing here knows Ray: the door is called with Starlette's `Request`, by Serve or by a test.
@@ -14,12 +17,15 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime.access import Gate
+from serving_runtime.callers import Caller, Refusal
 from serving_runtime.description import Described
-from serving_runtime.endpoints import Endpoint, Found, below_route, find_endpoint, is_v2
+from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.host import Host
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
+from serving_runtime.public_route import PublicRoute
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,9 +42,12 @@ CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted r
 class Door:
     """HTTP for one replica."""
 
-    def __init__(self, host: Host, about: Described, refused: Callable[[], None]) -> None:
+    def __init__(
+        self, host: Host, about: Described, refused: Callable[[], None], gate: Gate, route: PublicRoute
+    ) -> None:
         """`about` is this replica's own version; `refused()` is called for each request that is turned away here."""
         self._host = host
+        self._gate, self._route = gate, route
         self._about = about
         self._refused = refused
 
@@ -47,17 +56,27 @@ class Door:
         route = self._host.config.route if self._host.config else ""
         path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
         found = find_endpoint(request.method, path)
+        kind = CallKind.INFER if is_v2(path) else CallKind.INVOCATIONS
         if isinstance(found, Answer):
-            return self._refuse(in_protocol(found) if is_v2(path) else found)
+            return self._refuse(_spoken(found, kind))
+        if found.endpoint not in OPEN:
+            caller = await self._let_in(request)
+            if isinstance(caller, Refusal):
+                return self._refuse(_spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
         if found.model is not None and (unknown := self._unknown(found)) is not None:
             return self._refuse(unknown)
         match found.endpoint:
-            case Endpoint.INVOCATIONS:
-                return await self._ask(request, CallKind.INVOCATIONS)
-            case Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
-                return await self._ask(request, CallKind.INFER)
+            case Endpoint.INVOCATIONS | Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
+                return await self._ask(request, kind)
             case _:
                 return self._respond(self._tell(found.endpoint), self._about.named.version)
+
+    async def _let_in(self, request: Request) -> Caller | Refusal:
+        config = self._host.config
+        model, route, public = (config.model, config.route, config.public) if config else ("", "", True)
+        if not self._route.leads_here(public=public, route=route, root_path=request.scope.get("root_path", "")):
+            return self._gate.internal(route, model)
+        return await self._gate.admit(request.scope["headers"], model)
 
     def _tell(self, endpoint: Endpoint) -> Answer:
         """What a replica knows without its model."""

@@ -38,6 +38,9 @@ class Endpoint(StrEnum):
         return ("POST",) if self in _POST else ("GET", "HEAD")
 
 
+OPEN: Final = frozenset({Endpoint.PING, Endpoint.HEALTH, Endpoint.V2_LIVE, Endpoint.V2_READY})
+"""Answered to everybody: load balancers have no key, and these say nothing but that a replica lives."""
+
 _POST: Final = frozenset({Endpoint.INVOCATIONS, Endpoint.V2_INFER, Endpoint.V2_VERSION_INFER})
 
 

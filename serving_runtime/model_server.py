@@ -20,25 +20,29 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from policies.errors import Stalled
 from policies.serving import Batching
-from serving_runtime.batching import Full, Line
+from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.description import UNNAMED, Named, describe
 from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.event_stream import EVENT_STREAM, Streamer
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
+from serving_runtime.feature_columns import arrays_of
+from serving_runtime.features import FeatureJoin, Used
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
     JSON,
     Answer,
     Call,
     ModelFault,
+    Parsed,
     Scored,
     mark_faults,
     model_fault,
@@ -49,6 +53,8 @@ from serving_runtime.protocol import (
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+UNAVAILABLE = 503
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
 
@@ -75,18 +81,22 @@ class ModelServer:
         model: Any,
         took: Callable[[float], None],
         took_batch: Callable[[int], None] = _nobody,
+        features: FeatureJoin | None = None,
         *,
         named: Named = UNNAMED,
         example: bytes | None = None,
     ) -> None:
         """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
 
-        Both on the event loop. `example` is the model's own request body, for its clients to see.
+        Both on the event loop. `features` joins what the rows lack. `example` is the model's own request body, for its
+        clients to see.
         """
         mark_faults(model)
         self.described = describe(model, named, example)
         self._loaded = _Loaded(model)
         self._streamer = Streamer(model, self._loaded.input_schema) if streams(model) else None
+        self._features = features
+        self._joining = 0
         self._took = took
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
@@ -125,6 +135,11 @@ class ModelServer:
             async for item in items:
                 yield item
 
+    async def close(self) -> None:
+        """Give back what the features hold. Never raises."""
+        if self._features is not None:
+            await self._features.close()
+
     async def warm_up(self, folder: Path) -> bool:
         """Answer the artifact's own example; False where it has none. Raises Stalled with the model's words."""
         example = folder / EXAMPLE_FILE
@@ -132,20 +147,43 @@ class ModelServer:
             _log.warning("the model has no %s: it is not warmed up, and its first request pays for it", EXAMPLE_FILE)
             return False
         body = await asyncio.to_thread(example.read_bytes)
-        scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"))
+        scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"), warming=True)
+        if scored.answer.status == UNAVAILABLE:
+            _log.warning("%s lacks features that are required: the model is not warmed up", EXAMPLE_FILE)
+            return False
         if outcome_of(scored.answer.status) is not Outcome.GOOD:
             text = scored.answer.body.decode(errors="replace")
             reason = text if scored.fault is None else f"{type(scored.fault).__name__}: {scored.fault}"
             raise Stalled(f"the model fails on its own {EXAMPLE_FILE}: {reason}") from scored.fault
         return True
 
-    async def _score(self, call: Call) -> Scored:
+    async def _score(self, call: Call, *, warming: bool = False) -> Scored:
         if self._streamer is not None and call.headers.get("accept") == EVENT_STREAM:
             return Scored(await self._streamer.whole(call))
+        dialect = dialect_of(call, self.described)
         try:
-            return await self._line.do(_Request(call, dialect_of(call, self.described), self._loaded))
+            if self._features is not None:
+                return await self._score_joined(call, dialect, self._features, warming=warming)
+            return await self._line.do(_Request(call, dialect, self._loaded))
         except Full:
             return Scored(overloaded(call.request_id))
+
+    async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
+        if self._joining >= Limits.waiting:
+            raise Full
+        self._joining += 1
+        try:
+            parsed = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
+            lacking = await asyncio.to_thread(features.read, parsed)
+            if isinstance(lacking, Answer):
+                return Scored(lacking)
+            used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
+        finally:
+            self._joining -= 1
+        if isinstance(used, Answer):
+            return Scored(used)
+        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
+        return dataclasses.replace(scored, features=used.values)
 
 
 class _Loaded:
@@ -156,6 +194,13 @@ class _Loaded:
         self.input_schema = model.metadata.get_input_schema()
         self.form: Form | None = fast_form(model)
         self._raw = raw_predict(model)
+
+    def rows(self, columns: Mapping[str, Any]) -> Rows | None:
+        """Rows of its form from arrays by name, which may be more than its inputs; None where they do not fit."""
+        names = () if self.input_schema is None else self.input_schema.input_names()
+        if self.form is None or not all(name in columns for name in names):
+            return None
+        return self.form.take({name: columns[name] for name in names})
 
     def predict(self, rows: Rows) -> Any:
         """The model's own predictions for rows of its form. Raises ModelFault."""
@@ -187,8 +232,48 @@ class _Request:
         return self.dialect.write(self.call, predictions)
 
     def failed(self, error: Exception) -> Scored:
-        reason = error.__cause__ if isinstance(error, ModelFault) else error
-        return Scored(model_fault(self.call.request_id), reason)
+        return _model_failed(self.call, error)
+
+
+@dataclasses.dataclass(slots=True)
+class _Joined:
+    """One call in line, whose rows get their features before the model sees them."""
+
+    call: Call
+    dialect: Dialect
+    loaded: _Loaded
+    features: FeatureJoin
+    used: Used
+    parsed: Parsed | None = None
+    broken: Exception | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.call.body)
+
+    def read(self) -> Rows | None:
+        try:
+            self.parsed = self.features.joined(self.used)
+            return None if self.parsed.params else self.loaded.rows(arrays_of(self.parsed.data))
+        except Exception as error:  # noqa: BLE001 a stranger's rows and a source's values: a job never raises
+            self.broken = error
+            return None
+
+    def alone(self) -> Scored:
+        if self.parsed is None or self.broken is not None:
+            return _model_failed(self.call, self.broken or ValueError("the rows were not joined"))
+        return self.dialect.finish(self.loaded.model, self.parsed, self.call)
+
+    def write(self, predictions: Any) -> Scored:
+        return self.dialect.write(self.call, predictions)
+
+    def failed(self, error: Exception) -> Scored:
+        return _model_failed(self.call, error)
+
+
+def _model_failed(call: Call, error: Exception) -> Scored:
+    reason = error.__cause__ if isinstance(error, ModelFault) else error
+    return Scored(model_fault(call.request_id), reason)
 
 
 def load(folder: Path) -> Any:
@@ -204,15 +289,19 @@ async def start(
     folder: Callable[[], Path],
     took: Callable[[float], None],
     loaded: Callable[[Stage, float], None],
+    features: Callable[[Any], Awaitable[FeatureJoin]] | None = None,
     named: Named = UNNAMED,
 ) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
 
     `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
+    `features(input_schema)` is called when the model is loaded: its own code may hold the entry point.
     """
     path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
     model = await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path))
-    server = ModelServer(model, took, named=named, example=await asyncio.to_thread(_example, path))
+    join = await features(model.metadata.get_input_schema()) if features is not None else None
+    example = await asyncio.to_thread(_example, path)
+    server = ModelServer(model, took, features=join, named=named, example=example)
     started = time.perf_counter()
     if await server.warm_up(path):
         loaded(Stage.WARM_UP, time.perf_counter() - started)

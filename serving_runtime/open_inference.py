@@ -18,7 +18,7 @@ from typing import Any, Final
 from policies.errors import BadInput
 from serving_runtime.description import Described, Named
 from serving_runtime.fast_scoring import Form, Rows
-from serving_runtime.open_inference_inputs import check_outputs, input_columns, model_input, model_params
+from serving_runtime.open_inference_inputs import check_outputs, input_columns, loose_input, model_input, model_params
 from serving_runtime.open_inference_outputs import in_json, output_tensors
 from serving_runtime.open_inference_reading import read_request
 from serving_runtime.open_inference_tensors import (
@@ -28,7 +28,18 @@ from serving_runtime.open_inference_tensors import (
     Tensor,
     write_response,
 )
-from serving_runtime.protocol import JSON, Answer, Call, OneCall, Scored, error_answer, failed, model_fault
+from serving_runtime.protocol import (
+    JSON,
+    Answer,
+    Call,
+    OneCall,
+    Parsed,
+    Scored,
+    error_answer,
+    failed,
+    model_fault,
+    without_rows,
+)
 
 BINARY: Final = "application/octet-stream"
 PLATFORM: Final = "mlflow_pyfunc"
@@ -76,6 +87,24 @@ class OpenInference:
             predictions = one.predict(data, params)
         except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
             return failed(one, error, call.request_id)
+        return self.write(call, predictions)
+
+    def parse(self, _model: Any, _input_schema: Any, call: Call) -> Parsed | Answer:
+        """The rows before the signature is enforced: what it asks for may be looked up. Never raises."""
+        signature = self._about.signature
+        try:
+            request = self._read(call)
+            return Parsed(loose_input(signature, request), model_params(signature, request))
+        except BadInput as error:
+            return _wrong(error)
+
+    def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
+        """Enforce the signature, predict, write, for rows that somebody else may have added to. Never raises."""
+        one = OneCall(model)
+        try:
+            predictions = one.predict(parsed.data, parsed.params)
+        except Exception as error:  # noqa: BLE001 whatever a stranger's rows or a stranger's model raise
+            return failed(one, without_rows(error), call.request_id)
         return self.write(call, predictions)
 
     def _read(self, call: Call) -> InferRequest:

@@ -50,6 +50,21 @@ def input_columns(signature: Signature, request: InferRequest) -> dict[str | int
     return columns
 
 
+def loose_input(signature: Signature, request: InferRequest) -> Any:
+    """A frame of the tensors that there are, those that the signature names in its types. Raises BadInput."""
+    import pandas as pd
+
+    slots = {slot.name: slot for slot in signature.inputs}
+    values = {
+        tensor.name: _value(tensor, slots[tensor.name]) if tensor.name in slots else _plain(tensor)
+        for tensor in request.inputs
+    }
+    try:
+        return pd.DataFrame({name: _column(value) for name, value in values.items()})
+    except ValueError:
+        raise BadInput("inputs: expected tensors of the same length, one for each column") from None
+
+
 def model_params(signature: Signature, request: InferRequest) -> dict[str, Any] | None:
     """The request's parameters that the model takes; none where it takes none."""
     return {name: request.parameters[name] for name in signature.params if name in request.parameters} or None

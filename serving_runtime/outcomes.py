@@ -55,6 +55,25 @@ class UserOutcome(StrEnum):
     """Turned away at the door, before any version saw it: unknown path, wrong method, body too large."""
 
 
+class CaptureOutcome(StrEnum):
+    """What became of a request that capture's sample has in it."""
+
+    TAKEN = "taken"
+    """Sampled; one of the others follows."""
+    WRITTEN = "written"
+    """In a file that the store has taken."""
+    DROPPED_LARGE = "dropped_large"
+    """Its bodies are larger than what is read beside answering."""
+    DROPPED_MEMORY = "dropped_memory"
+    """No room: requests came faster than they could be written."""
+    DROPPED_STORE = "dropped_store"
+    """No room, or no time left, because the store did not take what was there before."""
+    DROPPED_FAULT = "dropped_fault"
+    """Capture itself failed on it; the log says how."""
+    LOST = "lost"
+    """Still open when a replica on this node died; counted by the next one that starts here."""
+
+
 def outcome_of(status: int) -> Outcome:
     """The outcome of an answer by its HTTP status."""
     if status < 400:  # noqa: PLR2004 the first status that is an error

@@ -6,7 +6,11 @@
 | sluice_answers | counter | model, outcome | what users got |
 | sluice_shadow | counter | model, version, build, outcome | copies: candidate's outcome first, stable's second |
 | sluice_agreement | counter | model, version, build, outcome | copies that both answered well: do predictions agree |
+| sluice_refused | counter | model, reason | who may not call, by why |
+| sluice_access_trouble | gauge | model, source | 1 while keys or tokens' keys cannot be read, else 0 |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
+| sluice_lookups | counter | model, version, build, outcome | keys whose features were looked up |
+| sluice_lookup_ms | histogram | model, version, build | time that a request waited for features |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
 | sluice_replica_memory_bytes | gauge | model, version, build | memory of a replica that is in RAM |
 | sluice_load_seconds | gauge | model, version, build, stage | how long a replica's start took: fetch, load, warm_up |
@@ -26,9 +30,12 @@ from __future__ import annotations
 
 import collections
 import logging
+from collections.abc import Mapping
 
+from serving_runtime.callers import Reason
 from serving_runtime.guard import Tripped
 from serving_runtime.host import AgreementEvent, Event, Served, ShadowEvent, VersionEvent
+from serving_runtime.look_ups import LookUp
 from serving_runtime.model_server import Stage
 from serving_runtime.outcomes import Joint, Outcome, UserOutcome
 
@@ -70,10 +77,29 @@ class RayTelemetry:
                 description="Copies in shadow that both answered well: whether all predictions agree.",
                 tag_keys=(*_VERSION_TAGS, "outcome"),
             ),
+            "lookups": metrics.Counter(
+                "sluice_lookups",
+                description="Keys whose features were looked up.",
+                tag_keys=(*_VERSION_TAGS, "outcome"),
+            ),
         }
+        self._counters["refused"] = metrics.Counter(
+            "sluice_refused", description="Requests of who may not call, by why.", tag_keys=("model", "reason")
+        )
+        self._trouble = metrics.Gauge(
+            "sluice_access_trouble",
+            description="1 while the keys of callers, or those of their tokens, cannot be read.",
+            tag_keys=("model", "source"),
+        )
         self._latency = metrics.Histogram(
             "sluice_latency_ms",
             description="Time in a version's own server, in milliseconds.",
+            boundaries=list(LATENCY_BUCKETS_MS),
+            tag_keys=_VERSION_TAGS,
+        )
+        self._lookup_ms = metrics.Histogram(
+            "sluice_lookup_ms",
+            description="Time that a request waited for features, in milliseconds.",
             boundaries=list(LATENCY_BUCKETS_MS),
             tag_keys=_VERSION_TAGS,
         )
@@ -102,6 +128,8 @@ class RayTelemetry:
         self._pending: collections.Counter[_Key] = collections.Counter()
         for outcome in UserOutcome:
             self._add("answers", {"model": model, "outcome": outcome}, 0)
+        for reason in Reason:
+            self._add("refused", {"model": model, "reason": reason}, 0)
 
     # --- Tally -------------------------------------------------------------------------------------------------
 
@@ -138,6 +166,28 @@ class RayTelemetry:
         """This version's own server was busy with one request for that long."""
         # Ray wants values above 0; a clock that did not move in between gives 0.
         self._latency.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
+
+    def announce_lookups(self) -> None:
+        """Let the series of look-ups start at 0: this version has features."""
+        for outcome in LookUp:
+            self.looked_up(outcome, 0)
+
+    def looked_up(self, outcome: LookUp, number: int) -> None:
+        """So many keys were looked up with this outcome."""
+        self._add("lookups", {**self._own, "outcome": outcome}, number)
+
+    def waited_for_features(self, elapsed_ms: float) -> None:
+        """One request waited for the source of its features for that long."""
+        self._lookup_ms.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
+
+    def refused(self, reason: Reason) -> None:
+        """Somebody was not let in."""
+        self._add("refused", {"model": self._model, "reason": reason}, 1)
+
+    def troubled(self, troubles: Mapping[str, str]) -> None:
+        """What is wrong with the sources of `access`, by name; refreshed with each flush."""
+        for source, trouble in troubles.items():
+            self._trouble.set(1.0 if trouble else 0.0, tags={"model": self._model, "source": source})
 
     def loaded(self, stage: Stage, seconds: float) -> None:
         """A stage of this replica's start is over."""

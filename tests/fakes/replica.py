@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.description import Described, Named
 from serving_runtime.door import REQUEST_ID_HEADER, Door
 from serving_runtime.host import Event, Host, Served
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import UserOutcome
+from serving_runtime.public_route import PublicRoute
 
 VERSION = 7
 NAMED = Named("fraud", str(VERSION))
@@ -45,6 +48,7 @@ class Replica:
     door: Door
     host: Host
     counts: Counts
+    gate: Gate
     about: Described
 
     async def __call__(
@@ -65,8 +69,11 @@ def _nobody(application: str) -> Connection:
     raise LookupError(f"there is no {application} here")
 
 
-def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody) -> Replica:
-    """One that answers with `own`; `connect` gives the way to a challenger where a split names one."""
+def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody, *, exposed: bool = False) -> Replica:
+    """One that answers with `own`; `connect` gives the way to a challenger where a split names one.
+
+    `exposed`: as if Serve listened elsewhere than on loopback.
+    """
     counts = Counts()
     host = Host(
         Served(VERSION, "0" * 8),
@@ -76,4 +83,7 @@ def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody) ->
         draw=random.Random(7).random,
         clock=time.monotonic,
     )
-    return Replica(Door(host, own.described, lambda: counts.answered(UserOutcome.REFUSED)), host, counts, own.described)
+    gate = Gate(exposed=exposed)
+    turned_away = functools.partial(counts.answered, UserOutcome.REFUSED)
+    door = Door(host, own.described, turned_away, gate, PublicRoute(time.monotonic))
+    return Replica(door, host, counts, gate, own.described)
