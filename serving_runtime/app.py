@@ -38,6 +38,7 @@ from serving_runtime.memory import MemoryWatch, resident_bytes
 from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Model:
         self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
-            partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
+            partial(_fetch, self._cache, about), _owned(), self._telemetry.took, self._telemetry.loaded
         )
         self._host = Host(
             served,
@@ -191,6 +192,14 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _owned() -> Owned:
+    """What Ray has reserved for this replica."""
+    import ray
+
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Owned(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

@@ -32,6 +32,7 @@ from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import JSON, Answer, Call, ModelFault, Scored, mark_faults, model_fault, overloaded
+from serving_runtime.torch_models import Owned, choose_device, settle
 
 _log = logging.getLogger(__name__)
 
@@ -149,24 +150,32 @@ class _Request:
         return Scored(model_fault(self.call.request_id), reason)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, owned: Owned) -> Any:
     """The pyfunc model in that folder. Blocks; raises what MLflow or the model's own code raises."""
     # Some models behave differently when they serve; this is how MLflow's own server tells them.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     from mlflow import pyfunc
 
-    return pyfunc.load_model(str(folder))
+    choose_device(owned)
+    model = pyfunc.load_model(str(folder))
+    settle(model, owned)
+    return model
 
 
 async def start(
-    folder: Callable[[], Path], took: Callable[[float], None], loaded: Callable[[Stage, float], None]
+    folder: Callable[[], Path],
+    owned: Owned,
+    took: Callable[[float], None],
+    loaded: Callable[[Stage, float], None],
+    took_batch: Callable[[int], None] = _nobody,
 ) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
 
     `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
     """
     path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
-    server = ModelServer(await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path)), took)
+    model = await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path, owned))
+    server = ModelServer(model, took, took_batch)
     started = time.perf_counter()
     if await server.warm_up(path):
         loaded(Stage.WARM_UP, time.perf_counter() - started)
