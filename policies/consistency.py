@@ -21,6 +21,7 @@ from datetime import timedelta
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
 from policies.durations import format_duration
+from policies.loopback import leads_to_loopback
 from policies.model import Sli
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair
@@ -105,6 +106,26 @@ def _scrape_interval(repo: ConfigRepo) -> Iterator[Note]:
             yield repo.note("sluice", "", path, "is shorter than Ray exports its metrics: write at least 1s")
 
 
+def _access_is_said(repo: ConfigRepo) -> Iterator[Note]:
+    """Replicas that others reach refuse everybody until somebody has said who may call."""
+    for name, environment in repo.sluice.environments.items():
+        if environment.access is None and not leads_to_loopback(environment.ray.dashboard):
+            message = (
+                "is not written, and this Ray cluster is no loopback one: where Serve takes requests from elsewhere, "
+                "every one would be refused; write keys or jwt, or open: true to let anybody call"
+            )
+            yield repo.note("sluice", "", ("environments", name, "access"), message)
+
+
+def _keys_of_tokens_come_safely(repo: ConfigRepo) -> Iterator[Note]:
+    """Whoever can change that answer on its way can make tokens for everything."""
+    for name, environment in repo.sluice.environments.items():
+        url = environment.access.jwt.jwks_url if environment.access and environment.access.jwt else None
+        if url is not None and not url.startswith("https://") and not leads_to_loopback(url):
+            path: Path = ("environments", name, "access", "jwt", "jwks_url")
+            yield repo.note("sluice", "", path, "is not https: who changes the keys on their way may call as anybody")
+
+
 # --- models ---------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +191,17 @@ def _served_somewhere(repo: ConfigRepo) -> Iterator[Note]:
         if model.environments == ():
             message = "is empty: no environment serves this model; leave the line out for all"
             yield repo.note("models", key, ("environments",), message, Severity.WARNING)
+
+
+def _somebody_may_force(repo: ConfigRepo) -> Iterator[Note]:
+    """A permission needs a key that carries it."""
+    for key, model in repo.models.items():
+        if model.forced_version is None or model.forced_version.to != "keys":
+            continue
+        for name, environment in repo.sluice.environments.items():
+            if key in repo.serves(name) and (environment.access is None or environment.access.open):
+                message = f"nobody can: {name} asks nobody for a key (environments.{name}.access in sluice.yaml)"
+                yield repo.note("models", key, ("forced_version", "to"), message, Severity.WARNING)
 
 
 # --- policies -------------------------------------------------------------------------------------------------
@@ -281,11 +313,14 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _evidence_apart,
     _look_interval,
     _scrape_interval,
+    _access_is_said,
+    _keys_of_tokens_come_safely,
     _time_for_stable,
     _time_to_be_slow,
     _agreement_has_evidence,
     _counted_exactly,
     _served_somewhere,
+    _somebody_may_force,
     _long_enough_to_measure,
     _room_for_every_step,
     _no_secrets,

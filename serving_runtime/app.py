@@ -7,7 +7,7 @@ Rules:
 - Handles are made in the request path: in Serve's throughput mode they need the running loop.
 - The constructor is async and loads in threads, so that the replica's actor answers Serve's questions while a large
   model loads; Serve routes nothing to it before the constructor and the first reconfigure have ended.
-- This is the only module of the package that imports Ray's Serve, besides `telemetry.py`.
+- This is the only module of the package that imports Ray's Serve, besides `telemetry.py` and `exposure.py`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import model_server
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
+from serving_runtime.access import Gate
 from serving_runtime.door import Door
+from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host, Served
 from serving_runtime.memory import MemoryWatch, resident_bytes
 from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
+from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
 from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
@@ -103,8 +106,10 @@ class Model:
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
             clock=time.monotonic,
         )
-        self._door = Door(self._host, about.version, partial(self._telemetry.answered, UserOutcome.REFUSED))
         self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
+        self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.refused)
+        turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
+        self._door = Door(self._host, about.version, turned_away, self._gate, PublicRoute(time.monotonic))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -120,6 +125,7 @@ class Model:
         if not self._host.configure(config):
             _log.warning("ignored revision %d: this replica has %s already", config.revision, before)
             return
+        self._gate.configure(config.access)
         self._drains = config.drain
         self._memory.configure(config.memory_limit_mib)
         self._server.configure(config.batching)
@@ -137,6 +143,7 @@ class Model:
     async def _flush_for_ever(self) -> None:
         while True:
             try:
+                self._telemetry.troubled(self._gate.troubles)
                 self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.

@@ -3,6 +3,8 @@
 Rules:
 - What never reaches a version is refused here and counted as refused: an unknown path, a wrong method, a body that is
   too large or that its client gave up sending.
+- Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
+  `endpoints.OPEN` names is answered to everybody.
 - A body is read only up to its limit.
 - Every answer names the version that gave it.
 - Nothing here knows Ray: the door is called with Starlette's `Request`, by Serve or by a test.
@@ -13,9 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from serving_runtime.endpoints import Endpoint, allowed_methods, below_route, find_endpoint
+from serving_runtime.access import Gate
+from serving_runtime.callers import Caller, Refusal
+from serving_runtime.endpoints import OPEN, Endpoint, allowed_methods, below_route, find_endpoint
 from serving_runtime.host import Host
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, too_large
+from serving_runtime.public_route import PublicRoute
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,9 +36,10 @@ CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted r
 class Door:
     """HTTP for one replica."""
 
-    def __init__(self, host: Host, version: int, refused: Callable[[], None]) -> None:
+    def __init__(self, host: Host, version: int, refused: Callable[[], None], gate: Gate, route: PublicRoute) -> None:
         """`version` is this replica's own; `refused()` is called for each request that is turned away here."""
         self._host = host
+        self._gate, self._route = gate, route
         self._version = str(version)
         self._refused = refused
 
@@ -42,6 +48,10 @@ class Door:
         route = self._host.config.route if self._host.config else ""
         path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
         endpoint = find_endpoint(request.method, path)
+        if endpoint not in OPEN and not isinstance(endpoint, Answer):
+            caller = await self._let_in(request)
+            if isinstance(caller, Refusal):
+                return self._refuse(caller.answer, caller.headers)
         match endpoint:
             case Answer():
                 allow = {"allow": allowed_methods(path)} if endpoint.status == METHOD_NOT_ALLOWED else {}
@@ -54,6 +64,13 @@ class Door:
                 return self._respond(Answer(200, VERSION.encode()), self._version)
             case Endpoint.INVOCATIONS:
                 return await self._ask(request)
+
+    async def _let_in(self, request: Request) -> Caller | Refusal:
+        config = self._host.config
+        model, route, public = (config.model, config.route, config.public) if config else ("", "", True)
+        if not self._route.leads_here(public=public, route=route, root_path=request.scope.get("root_path", "")):
+            return self._gate.internal(route, model)
+        return await self._gate.admit(request.scope["headers"], model)
 
     async def _ask(self, request: Request) -> Response:
         """A request for a prediction: read it, let the host answer."""

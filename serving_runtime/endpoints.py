@@ -21,6 +21,9 @@ class Endpoint(StrEnum):
     VERSION = "/version"
 
 
+OPEN = frozenset({Endpoint.PING, Endpoint.HEALTH})
+"""Answered to everybody: load balancers have no key, and these say nothing but that a replica lives."""
+
 _METHODS = {
     Endpoint.INVOCATIONS: ("POST",),
     Endpoint.PING: ("GET", "HEAD"),

@@ -119,6 +119,8 @@ def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[di
         own = _user_config(slug, release.candidate, each, around)
         had_the_route = release.candidate_takes_the_route and release.stable is not None
         own["drain"] = phase is Phase.ROLLING_BACK and not had_the_route
+        # Told before its route comes: the next step of one in SETTLING is to have it.
+        own["public"] = phase is Phase.SETTLING or release.candidate_takes_the_route
         yield _application(slug, release.candidate, model, own, route if alone else None, around)
 
 
@@ -175,6 +177,7 @@ def _user_config(slug: str, application: Application, each: ToServe, around: Sur
     model = each.model
     return {
         "revision": each.release.traffic_revision,
+        "public": True,
         "drain": False,
         "hold": False,
         "model": slug,

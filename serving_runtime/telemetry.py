@@ -6,6 +6,8 @@
 | sluice_answers | counter | model, outcome | what users got |
 | sluice_shadow | counter | model, version, build, outcome | copies: candidate's outcome first, stable's second |
 | sluice_agreement | counter | model, version, build, outcome | copies that both answered well: do predictions agree |
+| sluice_refused | counter | model, reason | who may not call, by why |
+| sluice_access_trouble | gauge | model, source | 1 while keys or tokens' keys cannot be read, else 0 |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
 | sluice_replica_memory_bytes | gauge | model, version, build | memory of a replica that is in RAM |
@@ -26,7 +28,9 @@ from __future__ import annotations
 
 import collections
 import logging
+from collections.abc import Mapping
 
+from serving_runtime.callers import Reason
 from serving_runtime.guard import Tripped
 from serving_runtime.host import AgreementEvent, Event, Served, ShadowEvent, VersionEvent
 from serving_runtime.model_server import Stage
@@ -71,6 +75,14 @@ class RayTelemetry:
                 tag_keys=(*_VERSION_TAGS, "outcome"),
             ),
         }
+        self._counters["refused"] = metrics.Counter(
+            "sluice_refused", description="Requests of who may not call, by why.", tag_keys=("model", "reason")
+        )
+        self._trouble = metrics.Gauge(
+            "sluice_access_trouble",
+            description="1 while the keys of callers, or those of their tokens, cannot be read.",
+            tag_keys=("model", "source"),
+        )
         self._latency = metrics.Histogram(
             "sluice_latency_ms",
             description="Time in a version's own server, in milliseconds.",
@@ -102,6 +114,8 @@ class RayTelemetry:
         self._pending: collections.Counter[_Key] = collections.Counter()
         for outcome in UserOutcome:
             self._add("answers", {"model": model, "outcome": outcome}, 0)
+        for reason in Reason:
+            self._add("refused", {"model": model, "reason": reason}, 0)
 
     # --- Tally -------------------------------------------------------------------------------------------------
 
@@ -143,6 +157,15 @@ class RayTelemetry:
         """A stage of this replica's start is over."""
         _log.info("%s took %.1f s", stage, seconds)
         self._loads[stage] = seconds
+
+    def refused(self, reason: Reason) -> None:
+        """Somebody was not let in."""
+        self._add("refused", {"model": self._model, "reason": reason}, 1)
+
+    def troubled(self, troubles: Mapping[str, str]) -> None:
+        """What is wrong with the sources of `access`, by name; refreshed with each flush."""
+        for source, trouble in troubles.items():
+            self._trouble.set(1.0 if trouble else 0.0, tags={"model": self._model, "source": source})
 
     def flush(self, revision: int, tripped: tuple[Served, Tripped] | None, memory_bytes: int | None) -> None:
         """Hand everything counted so far to Ray, and refresh the gauges, which disappear otherwise.

@@ -83,6 +83,8 @@ class UserConfig:
     route: Annotated[str, Field(max_length=200)] = ""
     """The model's public route, which candidate and host both know: when routes swap, requests arrive at a replica that
     Serve has not told yet, and its `root_path` is still empty."""
+    public: bool = True
+    """It has the route, or may get it without notice. A version that is not is asked by its host only."""
     drain: bool = False
     """Refuse what a host hands over, at once: the other end of a stop."""
     hold: bool = False

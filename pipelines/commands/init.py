@@ -25,6 +25,7 @@ from policies.consistency import check
 from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import FOLDERS, SLUICE, model_path
+from policies.loopback import leads_to_loopback
 from policies.names import slug
 from policies.notes import errors
 from policies.strict_yaml import dump
@@ -167,6 +168,15 @@ environments:
     on_rollback: restore
     # How often everything is looked at.
     look_interval: {format_duration(answers.look_interval)}
+{"" if leads_to_loopback(answers.ray) else _ACCESS}"""
+
+
+_ACCESS = """\
+    # Who may call. Here: who has a key whose hash is in this file on each node (sluice keys new NAME). Or tokens of an
+    # identity provider (jwt), or open: true, which lets anybody call.
+    access:
+      keys:
+        file: /etc/sluice/keys
 """
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.door import REQUEST_ID_HEADER, Door
 from serving_runtime.host import Event, Host, OwnServer, Served
 from serving_runtime.outcomes import UserOutcome
+from serving_runtime.public_route import PublicRoute
 
 VERSION = 7
 MADE_ID = "made-by-serve"
@@ -42,6 +45,7 @@ class Replica:
     door: Door
     host: Host
     counts: Counts
+    gate: Gate
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -61,8 +65,11 @@ def _nobody(application: str) -> Connection:
     raise LookupError(f"there is no {application} here")
 
 
-def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody) -> Replica:
-    """One that answers with `own`; `connect` gives the way to a challenger where a split names one."""
+def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody, *, exposed: bool = False) -> Replica:
+    """One that answers with `own`; `connect` gives the way to a challenger where a split names one.
+
+    `exposed`: as if Serve listened elsewhere than on loopback.
+    """
     counts = Counts()
     host = Host(
         Served(VERSION, "0" * 8),
@@ -72,4 +79,7 @@ def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody) -> R
         draw=random.Random(7).random,
         clock=time.monotonic,
     )
-    return Replica(Door(host, VERSION, lambda: counts.answered(UserOutcome.REFUSED)), host, counts)
+    gate = Gate(exposed=exposed)
+    turned_away = functools.partial(counts.answered, UserOutcome.REFUSED)
+    door = Door(host, VERSION, turned_away, gate, PublicRoute(time.monotonic))
+    return Replica(door, host, counts, gate)
