@@ -90,6 +90,7 @@ class OpenTelemetryTracer:
 
     @contextlib.contextmanager
     def span(self, name: str, parent: str, request_id: str) -> Iterator[Span]:
+        """A span below `parent`."""
         from opentelemetry.context import Context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -103,6 +104,7 @@ class OpenTelemetryTracer:
             span.end()
 
     def close(self) -> None:
+        """Send what is left."""
         self._provider.shutdown()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import http.client
 import json
@@ -230,7 +229,7 @@ def test_where_a_request_comes_from_is_nginxs_word(client: http.client.HTTPSConn
 def test_a_body_that_is_too_large_is_refused_before_a_replica_hears_of_it(
     ports: Ports, trust: ssl.SSLContext, client: http.client.HTTPSConnection, upstream: Upstream
 ) -> None:
-    """nginx refuses by the declared length; the limit is a replica's own."""
+    """Nginx refuses by the declared length; the limit is a replica's own."""
     heard = len(upstream.heard)
     client.putrequest("POST", f"{ROUTE}/invocations")
     client.putheader("content-length", str(BODY_LIMIT_BYTES + 1))
