@@ -42,6 +42,7 @@ from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Model:
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
             partial(_fetch, self._cache, about),
-            self._telemetry.took,
-            self._telemetry.loaded,
+            _owned(),
+            self._telemetry,
             None if about.features is None else partial(self._start_features, about.features),
             Named(about.slug, str(about.version)),
         )
@@ -211,6 +212,14 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _owned() -> Owned:
+    """What Ray has reserved for this replica."""
+    import ray
+
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Owned(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

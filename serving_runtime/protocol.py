@@ -299,7 +299,7 @@ def without_rows(error: Exception) -> Exception:
     """Where MLflow repeats all rows before it says what is wrong with them: only that."""
     from mlflow.exceptions import MlflowException
 
-    reason = error.__context__
+    reason: BaseException | None = error.__context__
     if isinstance(error, MlflowException) and isinstance(reason, MlflowException):
         return reason
     return error

@@ -9,6 +9,7 @@
 | sluice_refused | counter | model, reason | who may not call, by why |
 | sluice_access_trouble | gauge | model, source | 1 while keys or tokens' keys cannot be read, else 0 |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
+| sluice_batch_rows | histogram | model, version, build | rows that were predicted in one call, where batching is on |
 | sluice_lookups | counter | model, version, build, outcome | keys whose features were looked up |
 | sluice_lookup_ms | histogram | model, version, build | time that a request waited for features |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
@@ -42,6 +43,7 @@ from serving_runtime.outcomes import Joint, Outcome, UserOutcome
 _log = logging.getLogger(__name__)
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10000, 30000, 60000)
+BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 FLUSH_EVERY_S = 0.25  # a quarter of the shortest export interval in use (1 s): a flush is never what evidence waits for
 
 _VERSION_TAGS = ("model", "version", "build")
@@ -95,6 +97,12 @@ class RayTelemetry:
             "sluice_latency_ms",
             description="Time in a version's own server, in milliseconds.",
             boundaries=list(LATENCY_BUCKETS_MS),
+            tag_keys=_VERSION_TAGS,
+        )
+        self._batch_rows = metrics.Histogram(
+            "sluice_batch_rows",
+            description="Rows that were predicted in one call.",
+            boundaries=list(BATCH_BUCKETS_ROWS),
             tag_keys=_VERSION_TAGS,
         )
         self._lookup_ms = metrics.Histogram(
@@ -166,6 +174,10 @@ class RayTelemetry:
         """This version's own server was busy with one request for that long."""
         # Ray wants values above 0; a clock that did not move in between gives 0.
         self._latency.observe(max(elapsed_ms, 1e-6), tags=dict(self._own))
+
+    def took_batch(self, rows: int) -> None:
+        """So many rows were predicted in one call."""
+        self._batch_rows.observe(rows, tags=dict(self._own))
 
     def announce_lookups(self) -> None:
         """Let the series of look-ups start at 0: this version has features."""
