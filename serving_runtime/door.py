@@ -2,7 +2,7 @@
 
 Rules:
 - What never reaches a version is refused here and counted as refused: an unknown path, a wrong method, a body that is
-  too large or that its client gave up sending.
+  too large or that its client gave up sending, a request that there is no room for (`room.py`).
 - Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
   `endpoints.OPEN` names is answered to everybody.
 - Errors are in the words of the protocol that the path belongs to.
@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -21,11 +22,13 @@ from serving_runtime.access import Gate
 from serving_runtime.callers import Caller, Refusal
 from serving_runtime.description import Described
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
-from serving_runtime.host import Host
+from serving_runtime.host import DEFAULT_TIMEOUT_S, Host
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
+from serving_runtime.openapi import openapi
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
 from serving_runtime.public_route import PublicRoute
+from serving_runtime.room import Room, no_room
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,6 +39,8 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
 CARRIED: Final = {CallKind.INVOCATIONS: (), CallKind.INFER: (LENGTH_HEADER,)}
 """Headers that mean something behind the door, by protocol."""
+UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
+"""Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
@@ -48,13 +53,13 @@ class Door:
         """`about` is this replica's own version; `refused()` is called for each request that is turned away here."""
         self._host = host
         self._gate, self._route = gate, route
+        self._room = Room()
         self._about = about
         self._refused = refused
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
-        route = self._host.config.route if self._host.config else ""
-        path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
+        path = below_route(request.scope["path"], request.scope.get("root_path", ""), self._where)
         found = find_endpoint(request.method, path)
         kind = CallKind.INFER if is_v2(path) else CallKind.INVOCATIONS
         if isinstance(found, Answer):
@@ -71,6 +76,15 @@ class Door:
             case _:
                 return self._respond(self._tell(found.endpoint), self._about.named.version)
 
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return self._room.waiting
+
+    @property
+    def _where(self) -> str:
+        return self._host.config.route if self._host.config else ""
+
     async def _let_in(self, request: Request) -> Caller | Refusal:
         config = self._host.config
         model, route, public = (config.model, config.route, config.public) if config else ("", "", True)
@@ -85,6 +99,8 @@ class Door:
                 from mlflow.version import VERSION
 
                 return Answer(200, VERSION.encode())
+            case Endpoint.OPENAPI:
+                return Answer(200, json.dumps(openapi(self._about, self._where)).encode())
             case Endpoint.V2_SERVER:
                 return server_metadata(importlib.metadata.version("sluicegate"))
             case Endpoint.V2_LIVE:
@@ -108,17 +124,24 @@ class Door:
         return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
 
     async def _ask(self, request: Request, kind: CallKind) -> Response:
-        """A request for a prediction: read it, let the host answer."""
-        from starlette.requests import ClientDisconnect
-
+        """A request for a prediction: find it room, read it, let the host answer."""
+        # Before its body is read: a line of bodies could be gigabytes.
+        if not await self._enter():
+            return self._refuse(_spoken(no_room(_request_id(request)), kind))
         try:
             body = await _read(request)
-        except ClientDisconnect:
-            return self._refuse(Answer(CLIENT_GONE, b""))
-        if body is None:
-            return self._refuse(_spoken(too_large(), kind))
-        reply = await self._host.answer(_call(request, body, kind))
+            if isinstance(body, Answer):
+                return self._refuse(_spoken(body, kind))
+            reply = await self._host.answer(_call(request, body, kind))
+        finally:
+            self._room.leave()
         return self._respond(_spoken(reply.answer, kind), str(reply.version))
+
+    async def _enter(self) -> bool:
+        config = self._host.config
+        if config is None:
+            return await self._room.enter(*UNTOLD)
+        return await self._room.enter(config.max_ongoing_requests, config.max_queued_requests, config.request_timeout_s)
 
     def _refuse(self, answer: Answer) -> Response:
         self._refused()
@@ -137,21 +160,29 @@ def _spoken(answer: Answer, kind: CallKind) -> Answer:
 
 
 def _call(request: Request, body: bytes, kind: CallKind) -> Call:
-    # Serve has put an id there where the client sent none, and echoes it on every answer.
-    request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
     headers = {name: request.headers[name] for name in CARRIED[kind] if name in request.headers}
-    return Call(body, request.headers.get("content-type"), request_id, kind, headers)
+    return Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
 
 
-async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is above the limit."""
+def _request_id(request: Request) -> str:
+    # Serve has put an id there where the client sent none, and echoes it on every answer.
+    return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
+
+
+async def _read(request: Request) -> bytes | Answer:
+    """The body, or the answer to one that is above the limit or that nobody waits for any more."""
+    from starlette.requests import ClientDisconnect
+
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        return None
+        return too_large()
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            return None
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > BODY_LIMIT_BYTES:
+                return too_large()
+            chunks.append(chunk)
+    except ClientDisconnect:
+        return Answer(CLIENT_GONE, b"")
     return b"".join(chunks)

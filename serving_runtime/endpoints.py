@@ -22,6 +22,7 @@ class Endpoint(StrEnum):
     PING = "/ping"
     HEALTH = "/health"
     VERSION = "/version"
+    OPENAPI = "/openapi.json"
     V2_SERVER = "/v2"
     V2_LIVE = "/v2/health/live"
     V2_READY = "/v2/health/ready"

@@ -52,7 +52,8 @@ class UserOutcome(StrEnum):
     CLIENT_ERROR = "client_error"
     ERROR = "error"
     REFUSED = "refused"
-    """Turned away at the door, before any version saw it: unknown path, wrong method, body too large."""
+    """Turned away at the door, before any version saw it: unknown path, wrong method, body too
+    large, no room."""
 
 
 class CaptureOutcome(StrEnum):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,10 +17,13 @@ from serving_runtime.door import REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import BODY_LIMIT_BYTES
+from serving_runtime.user_config import UserConfig, parse_user_config
+from tests.conditions import wait_until
 from tests.fakes.bare_model import BareModel
-from tests.fakes.replica import NAMED, VERSION, Replica, replica
+from tests.fakes.replica import MADE_ID, NAMED, VERSION, Replica, replica
 
 JSON = {"content-type": "application/json"}
+WAIT_S = 20.0  # never reached when all is well
 
 
 def fails_on_13(data: object) -> object:
@@ -90,3 +97,39 @@ def test_a_fault_names_the_request_and_not_its_reason(client: TestClient) -> Non
 def test_a_request_id_is_kept_to_a_length(client: TestClient) -> None:
     answer = client.post("/invocations", content=b'{"inputs": [13]}', headers={**JSON, "x-request-id": "i" * 1000})
     assert json.loads(answer.content)["request_id"] == "i" * REQUEST_ID_LIMIT_CHARS
+
+
+def test_who_finds_no_room_is_told_when_to_come_again_in_both_protocols_and_health_is_answered() -> None:
+    gate = threading.Event()
+
+    def waits(data: object) -> object:
+        assert gate.wait(WAIT_S)
+        return data
+
+    own = replica(ModelServer(BareModel(waits), lambda _ms: None, named=NAMED))
+    own.host.configure(config(max_ongoing_requests=1, max_queued_requests=1))
+    infer = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(app=own)
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            asked = [asyncio.create_task(client.post("/invocations", json={"inputs": [1]})) for _ in range(2)]
+            await asyncio.to_thread(wait_until, lambda: own.door.waiting == 1, WAIT_S, "one in line")
+            refused = await client.post("/invocations", json={"inputs": [1]})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+            assert refused.json()["request_id"] == MADE_ID
+            v2 = await client.post("/v2/models/fraud/infer", json=infer)
+            assert (v2.status_code, v2.headers["retry-after"]) == (503, "1")
+            assert v2.json().keys() == {"error"}
+            assert (await client.get("/ping")).status_code == 200
+            gate.set()
+            assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
+        assert own.counts.answers == Counter({UserOutcome.REFUSED: 2, UserOutcome.OK: 2})
+
+    asyncio.run(asyncio.wait_for(story(), WAIT_S))
+
+
+def config(**changes: Any) -> UserConfig:
+    about = {"revision": 1, "model": "fraud", "version": VERSION, "build": "0" * 8, "request_timeout_s": 20.0}
+    return parse_user_config({**about, **changes})
