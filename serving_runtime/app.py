@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from policies.errors import BadInput, Stalled
 from serving_runtime import model_server
 from serving_runtime.artifact_cache import ArtifactCache, registry_download
-from serving_runtime.host import Host, Served
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.host import Host
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import (
     BODY_LIMIT_BYTES,
     DRAINING,
@@ -137,7 +137,7 @@ class Model:
     async def _flush_for_ever(self) -> None:
         while True:
             try:
-                self._telemetry.flush(self._revision or 0, self._host.tripped)
+                self._telemetry.flush(self._revision or 0, self._host.tripped, self._host.breaker)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")

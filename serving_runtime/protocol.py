@@ -20,6 +20,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class Answer(NamedTuple):
     content_type: str = JSON
 
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One request as it travels from the door to a version."""
@@ -55,6 +59,8 @@ class Call:
     body: bytes
     content_type: str | None
     request_id: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: NO_HEADERS)
+    """The few that matter, by lower-case name."""
 
 
 class Endpoint(StrEnum):

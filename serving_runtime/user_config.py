@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as document
@@ -68,6 +68,36 @@ class Split:
 
 
 @document(frozen=True, kw_only=True, config=_TOLERANT)
+class RequestKey:
+    """What of a request names who asks: exactly one of the two."""
+
+    header: Annotated[str, Field(strict=True, min_length=1, max_length=100)] | None = None
+    field: Annotated[str, Field(strict=True, min_length=1, max_length=100)] | None = None
+    """Of the JSON body: at its top, or a column of its first row."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless exactly one is given."""
+        if (self.header is None) == (self.field is None):
+            raise ValueError("a key is exactly one of header and field")
+
+
+@document(frozen=True, kw_only=True, config=_TOLERANT)
+class Segments:
+    """Whose latency is told apart."""
+
+    key: RequestKey
+    values: Annotated[tuple[str, ...], Field(min_length=1, max_length=20)]
+    """Each is a label; everything else is `other`."""
+
+
+@document(frozen=True, kw_only=True, config=_TOLERANT)
+class ForcedVersion:
+    """Who may ask for a version by name."""
+
+    to: Literal["anyone", "keys"]
+
+
+@document(frozen=True, kw_only=True, config=_TOLERANT)
 class UserConfig:
     """The whole `user_config` of one application."""
 
@@ -85,6 +115,13 @@ class UserConfig:
     hold: _Flag = False
     """Set after an emergency; repair never lifts it by itself. The replica only carries it."""
     split: Split | None = None
+    sticky: RequestKey | None = None
+    """What keeps a user with a version; none: each request is drawn on its own."""
+    segments: Segments | None = None
+    forced_version: ForcedVersion | None = None
+    """None: nobody names a version."""
+    feedback: _Flag = False
+    """Remember who answered what: an SLO counts what users report."""
 
 
 _ADAPTER = TypeAdapter(UserConfig)
