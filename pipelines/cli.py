@@ -507,7 +507,7 @@ def up(
 
 def _duration(option: str, text: str) -> timedelta:
     """A duration as documents write it. Raises BadInput that names the option."""
-    from policies.documents import parse_duration
+    from policies.durations import parse_duration
 
     try:
         return parse_duration(text)

@@ -36,7 +36,7 @@ from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.rollout import decide
 from policies.stored_documents import history_text, record_text, release_text
-from serving_runtime.serve_config import ToServe, render
+from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
 
 _LOG = logging.getLogger(__name__)
@@ -351,7 +351,8 @@ def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look:
         for release, m in known
         if m.document is not None
     ]
-    return render(served, tracking_uri=look.registry.tracking_uri)
+    around = Surroundings(tracking_uri=look.registry.tracking_uri, access=environment.document.access)
+    return render(served, around)
 
 
 def _as_committed(plan: Plan) -> Look:

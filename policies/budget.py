@@ -24,7 +24,8 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from policies.documents import Budget, format_duration
+from policies.documents import Budget
+from policies.durations import format_duration
 from policies.model import Counts, Evidence, Rollout
 
 BASELINE = timedelta(hours=24)

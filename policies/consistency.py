@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
-from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy, format_duration
+from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
+from policies.durations import format_duration
 from policies.model import Sli
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair

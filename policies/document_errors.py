@@ -80,6 +80,23 @@ def read_noun(
         return Reading(None, tuple(explaining.note(item) for item in error.errors(include_url=False)))
 
 
+def known_only(kind: Any, data: Any) -> Any:
+    """JSON without the keys that the noun `kind` does not know, at any depth: from a newer Sluicegate than this one."""
+    return _pruned(schema(kind), schema(kind), data)
+
+
+def _pruned(root: Mapping[str, Any], node: Any, data: Any) -> Any:
+    here = _followed(root, node)
+    if isinstance(data, Mapping):
+        known, rest = here.get("properties"), here.get("additionalProperties")
+        if known is None:
+            return {key: _pruned(root, rest, value) for key, value in data.items()}
+        return {key: _pruned(root, known[key], value) for key, value in data.items() if key in known}
+    if isinstance(data, list):
+        return [_pruned(root, here.get("items"), value) for value in data]
+    return data
+
+
 def note(parsed: Parsed, file: str, path: Path, message: str, severity: Severity = Severity.ERROR) -> Note:
     """A finding about the value at `path`."""
     line = parsed.position(path).line

@@ -10,71 +10,25 @@ Rules:
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.durations import Duration
 from policies.model import Percent, Settings
+from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
 
 API_VERSION = "sluicegate/v1"
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]{1,6})?)s)?")
-_UNITS = ("days", "hours", "minutes", "seconds")
-# Ten years. What is added to a moment must stay a moment, and nobody waits longer for a rollout.
-_LONGEST = timedelta(days=3650)
 # Nothing can be counted in bins without a width; what is sensible, lint says.
 _SHORTEST_SCRAPE = timedelta(milliseconds=100)
 # An hour: replicas refuse to be told of a longer one (`serving_runtime/user_config.py`).
 _LONGEST_REQUEST = timedelta(hours=1)
 
-
-def parse_duration(text: object) -> timedelta:
-    """Read `90s`, `5m`, `1h30m`, `30d`. Raises ValueError with what would be right."""
-    if isinstance(text, timedelta):
-        return text
-    match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
-    if match is None:
-        raise ValueError(f"{text!r} is not a duration; write it like 30s, 5m, 1h30m or 30d")
-    try:
-        duration = timedelta(**{unit: float(n) for unit, n in zip(_UNITS, match.groups(), strict=True) if n})
-    except OverflowError as error:
-        raise ValueError(f"{str(text)[:20]}... is longer than any duration can be") from error
-    if duration > _LONGEST:
-        raise ValueError(f"{str(text)[:20]} is longer than ten years: write 3650d at most")
-    return duration
-
-
-def format_duration(value: timedelta) -> str:
-    """The shortest text that `parse_duration` reads back: `90s` is `1m30s`."""
-    parts, rest = [], value
-    for size, unit in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "m")):
-        if rest >= size:
-            parts.append(f"{rest // size}{unit}")
-            rest %= size
-    if rest or not parts:
-        seconds = f"{rest.seconds}.{rest.microseconds:06d}".rstrip("0").rstrip(".")
-        parts.append(f"{seconds}s")
-    return "".join(parts)
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "minLength": 2,
-            "pattern": r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]{1,6})?s)?$",
-            "examples": ["30s", "5m"],
-        }
-    ),
-]
 
 # --- sluice.yaml ----------------------------------------------------------------------------------------------
 
@@ -144,6 +98,8 @@ class EnvironmentDocument:
     """What the registry is told after a rollback: move the trigger back to the stable version, or tags only."""
     look_interval: Duration = timedelta(seconds=15)
     """How often everything is looked at; at least 1s."""
+    access: Access | None = None
+    """Who may call the models; none: anybody who reaches them, which is meant for a cluster on loopback only."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -198,12 +154,26 @@ class ModelDocument:
     autoscaling: Autoscaling = dataclasses.field(default_factory=Autoscaling)
     max_ongoing_requests: Annotated[int, Field(ge=1, le=10000)] = 32
     """Requests in progress that one replica takes at most."""
+    max_queued_requests: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Requests that wait for a replica at most; none means eight for each in progress."""
+    memory_limit_mib: Annotated[int, Field(ge=64)] | None = None
+    """A replica that grows above it is replaced; none: it may grow until the node is full."""
     request_timeout: Duration = timedelta(seconds=30)
     """After this an answer is a failure."""
     candidate_timeout: Duration | None = None
     """After this the host answers in the candidate's place; none means request_timeout / 2."""
     candidate_max_ongoing: Annotated[int, Field(ge=1, le=10000)] = 16
     """Requests in progress at the candidate per host replica; above, stable answers."""
+    batching: Batching | None = None
+    """Predict what arrives together in one call; none: each request by itself."""
+    sticky: RequestKey | None = None
+    """Keeps one user with one version; none: every request is drawn."""
+    segments: Segments | None = None
+    """Measures latency by a value of the request, too."""
+    forced_version: ForcedVersion | None = None
+    """Lets some callers choose the version; none: nobody."""
+    capture: Capture | None = None
+    """Keeps a share of requests and answers; none: nothing is kept."""
     graceful_shutdown: Duration = timedelta(seconds=40)
     """How long a replica that is going away may finish its requests; must be above request_timeout."""
     rollout: str = "default"

@@ -18,13 +18,14 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
 from policies.commit_message import one_line
 from policies.names import ROLLOUT_ID
+from policies.serving import Features, Placement
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -94,10 +95,34 @@ class Settings:
     """Memory each replica reserves, MiB; none reserves nothing."""
     custom: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Custom Ray resources each replica reserves."""
+    environment: Literal["inherit", "pip", "uv", "image"] = "inherit"
+    """Where the packages that the version itself asks for come from: they are those of the cluster, or Ray's
+    runtime_env installs the version's own requirements with pip or uv, or a container image has them."""
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][A-Za-z0-9._:/@-]*$", max_length=300)] | None = None
+    """With `environment: image`: the image, by digest or tag."""
     packages: tuple[str, ...] = ()
-    """pip requirements installed for the replicas by Ray's runtime_env; empty: those of the cluster."""
+    """Requirements that Ray's runtime_env installs besides (with uv where `environment` is uv, else with pip)."""
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Environment variables of the replicas. Never secrets: this lies in Git."""
+    placement: Placement | None = None
+    """A placement group for each replica; none: one node with the resources above."""
+    features: Features | None = None
+    """Values that are looked up for each row; none: the request has all."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the image is missing, or nobody would use it."""
+        if (self.environment == "image") != (self.image is not None):
+            raise ValueError("image is written exactly where environment is image")
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What tells two of them apart; a field that came later counts where somebody wrote it only."""
+        written = dataclasses.asdict(self)
+        return {key: value for key, value in written.items() if key not in _LATER or value != _LATER[key]}
+
+
+_LATER: Mapping[str, Any] = {"environment": "inherit", "image": None, "placement": None, "features": None}
+"""Fields of Settings that older Sluicegates did not have, as they are where nobody wrote them: builds stay the same."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -112,7 +137,7 @@ class Application:
     @functools.cached_property
     def build(self) -> str:
         """Eight hex digits over every field of this application: two that differ never share a name."""
-        fields = {"version": self.version, "digest": self.digest, "settings": dataclasses.asdict(self.settings)}
+        fields = {"version": self.version, "digest": self.digest, "settings": self.settings.fields}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 

@@ -26,7 +26,8 @@ from datetime import datetime, timedelta
 from policies.actions import Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.budget import LEAST_BUDGET
 from policies.convergence import Failed, Ready, Starting
-from policies.documents import RolloutPolicy, Trigger, parse_duration
+from policies.documents import RolloutPolicy, Trigger
+from policies.durations import parse_duration
 from policies.errors import BadInput
 from policies.facts import Observed, Rules, Signal
 from policies.model import (

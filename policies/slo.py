@@ -20,7 +20,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.documents import Duration
+from policies.durations import Duration
 from policies.errors import BadInput
 from policies.model import Objective, Phase, Queries, Rollout, Sli
 from policies.query_templates import bucket_pair, read_pair, read_template

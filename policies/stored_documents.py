@@ -22,7 +22,8 @@ from pydantic import ValidationError
 
 from policies.document_errors import adapter
 from policies.document_reading import HEADER, read_document
-from policies.documents import API_VERSION, format_duration
+from policies.documents import API_VERSION
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import Place
 from policies.model import HistoryRecord, Record, Release

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from policies.bets import requests_to_prove
-from policies.documents import RolloutPolicy, format_duration
+from policies.documents import RolloutPolicy
+from policies.durations import format_duration
 from policies.findings import SUSPECTED, Finding
 from policies.model import Counts, Objective, Sli, VerdictKind
 from policies.stakes import FIRST

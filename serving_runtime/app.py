@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import dataclasses
+import json
 import logging
 import os
 import random
@@ -24,23 +24,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as document
+
+from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
+from policies.serving import Features
+from policies.stored_documents import plain
 from serving_runtime import model_server
 from serving_runtime.artifact_cache import ArtifactCache, registry_download
+from serving_runtime.door import Door
 from serving_runtime.host import Host
 from serving_runtime.outcomes import Served, UserOutcome
-from serving_runtime.protocol import (
-    BODY_LIMIT_BYTES,
-    DRAINING,
-    JSON,
-    Answer,
-    Call,
-    Endpoint,
-    allowed_methods,
-    below_route,
-    find_endpoint,
-    too_large,
-)
+from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
 from serving_runtime.user_config import parse_user_config
 
@@ -52,16 +48,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEPLOYMENT = "Model"  # the one deployment of every application
-VERSION_HEADER = "x-sluice-version"
 CACHE_VARIABLE = (
     "SLUICE_CACHE"  # the folder for artifacts on each node; without it, one below the system's temporary folder
 )
-METHOD_NOT_ALLOWED = 405
-REQUEST_ID_LIMIT_CHARS = 128  # it goes to logs and error bodies; every id in use is shorter
-CLIENT_GONE = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
-@dataclasses.dataclass(frozen=True)
+@document(frozen=True, config=ConfigDict(extra="forbid"))
 class AppArguments:
     """What an application is, for as long as it runs."""
 
@@ -71,28 +63,27 @@ class AppArguments:
     digest: str
     build: str
     tracking_uri: str
+    features: Features | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> AppArguments:
         """From a Serve config's `args`. Raises BadInput for a missing, unknown or ill-typed one."""
-        fields = {f.name: int if f.name == "version" else str for f in dataclasses.fields(cls)}
-        if set(raw) != set(fields):
-            raise BadInput(f"args of {__name__}:build are {sorted(fields)}, not {sorted(raw)}")
-        for name, kind in fields.items():
-            if type(raw[name]) is not kind:
-                raise BadInput(f"args.{name} of {__name__}:build must be {kind.__name__}, not {raw[name]!r:.100}")
-        return cls(**raw)
+        try:
+            arguments: AppArguments = adapter(AppArguments).validate_json(json.dumps(raw), strict=True)
+        except (TypeError, ValidationError) as error:
+            raise BadInput(f"args of {__name__}:build: {error}") from error
+        return arguments
 
 
 def build(args: dict[str, Any]) -> Application:
     """The Serve application of one version. Raises BadInput for wrong args, before anything starts."""
     from ray import serve
 
-    return serve.deployment(name=DEPLOYMENT)(Model).bind(dataclasses.asdict(AppArguments.parse(args)))
+    return serve.deployment(name=DEPLOYMENT)(Model).bind(plain(AppArguments.parse(args)))
 
 
 class Model:
-    """One replica: the door (HTTP and handle), the host and the model server of its version."""
+    """One replica: the door, the host and the model server of its version, and what a host asks by handle."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
@@ -100,7 +91,6 @@ class Model:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         about = AppArguments.parse(args)
         served = Served(about.version, about.build)
-        self._version = str(about.version)
         self._drains = False
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(partial(_fetch, about), self._telemetry.took)
@@ -112,6 +102,7 @@ class Model:
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
             clock=time.monotonic,
         )
+        self._door = Door(self._host, about.version, partial(self._telemetry.answered, UserOutcome.REFUSED))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -145,57 +136,23 @@ class Model:
 
     # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
 
-    async def answer(self, body: bytes, content_type: str | None, request_id: str) -> tuple[int, bytes, str]:
+    async def answer(
+        self,
+        body: bytes,
+        content_type: str | None,
+        request_id: str,
+        kind: str = CallKind.INVOCATIONS,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes, str]:
         """Answer for a host; `(status, body, content type)`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
-        answer = await self._server.answer(Call(body, content_type, request_id))
+        answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return (answer.status, answer.body, answer.content_type)
-
-    # --- the door: HTTP ------------------------------------------------------------------------------------------
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
-        route = self._host.config.route if self._host.config else ""
-        path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
-        endpoint = find_endpoint(request.method, path)
-        match endpoint:
-            case Answer():
-                allow = {"allow": allowed_methods(path)} if endpoint.status == METHOD_NOT_ALLOWED else {}
-                return self._refuse(endpoint, allow)
-            case Endpoint.PING | Endpoint.HEALTH:
-                return self._respond(Answer(200, b"\n"), self._version)
-            case Endpoint.VERSION:
-                from mlflow.version import VERSION
-
-                return self._respond(Answer(200, VERSION.encode()), self._version)
-            case Endpoint.INVOCATIONS:
-                return await self._invoke(request)
-
-    async def _invoke(self, request: Request) -> Response:
-        from starlette.requests import ClientDisconnect
-
-        try:
-            body = await _read(request)
-        except ClientDisconnect:
-            return self._refuse(Answer(CLIENT_GONE, b""))
-        if body is None:
-            return self._refuse(too_large())
-        # Serve has put one there where the client sent none, and echoes it on every answer.
-        request_id = request.headers.get("x-request-id", "")[:REQUEST_ID_LIMIT_CHARS]
-        reply = await self._host.answer(Call(body, request.headers.get("content-type"), request_id))
-        return self._respond(reply.answer, str(reply.version))
-
-    def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
-        self._telemetry.answered(UserOutcome.REFUSED)
-        return self._respond(answer, self._version, headers)
-
-    def _respond(self, answer: Answer, version: str, headers: Mapping[str, str] | None = None) -> Response:
-        from starlette.responses import Response
-
-        return Response(
-            answer.body, answer.status, {VERSION_HEADER: version, **(headers or {})}, media_type=answer.content_type
-        )
+        return await self._door(request)
 
 
 class ServeConnection:
@@ -207,7 +164,8 @@ class ServeConnection:
 
     async def answer(self, call: Call) -> Answer:
         """Ask. May hang or raise when the application is gone; cancelling it cancels the call over there."""
-        response = self._connect().answer.remote(call.body, call.content_type, call.request_id)
+        more = (call.kind.value, dict(call.headers)) if call.headers or call.kind is not CallKind.INVOCATIONS else ()
+        response = self._connect().answer.remote(call.body, call.content_type, call.request_id, *more)
         try:
             return Answer(*await response)
         except asyncio.CancelledError:
@@ -225,20 +183,6 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
-
-
-async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is above the limit."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        return None
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _fetch(about: AppArguments) -> Path:

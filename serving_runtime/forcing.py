@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from policies.serving import ForcedVersion
 from serving_runtime.outcomes import Fallback, Served
 from serving_runtime.protocol import Answer, Call, error_answer
-from serving_runtime.user_config import ForcedVersion
 
 FORCE_HEADER: Final = "x-sluice-force-version"
 

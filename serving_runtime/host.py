@@ -195,6 +195,8 @@ class Host:
         self._guard: Guard | None = None
         self._controls = False
         self._said_at_s: float | None = None
+        self.headers = frozenset((FORCE_HEADER,))
+        """Names of the headers that a call must carry, in lower case."""
         self._keys: RequestKeys | None = None
         self._arms: Arms | None = None
         self._waiting = _WaitingRoom()
@@ -231,6 +233,7 @@ class Host:
         """What is wanted of each request beside its answer."""
         wanted = config.sticky is not None or config.segments is not None
         self._keys = RequestKeys(config.sticky, config.segments) if wanted else None
+        self.headers = frozenset((FORCE_HEADER,)) | (self._keys.headers if self._keys else frozenset())
         if not config.feedback:
             self._arms = None
             return
@@ -239,11 +242,6 @@ class Host:
             self._arms.know(served)
             for good in (True, False):
                 self._tally.count(FeedbackEvent(served, good), 0)
-
-    @property
-    def headers(self) -> frozenset[str]:
-        """Names of the headers that a call must carry, lower-case."""
-        return frozenset((FORCE_HEADER,)) | (self._keys.headers if self._keys else frozenset())
 
     @property
     def _serving(self) -> tuple[Served, ...]:

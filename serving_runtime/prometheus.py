@@ -51,7 +51,8 @@ from policies.counting import (
     milliseconds,
     moment,
 )
-from policies.documents import PrometheusTarget, format_duration
+from policies.documents import PrometheusTarget
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.model import Application, Bin, Evidence, Objective, Queries, Sli, Source, Trip
 from policies.query_templates import Blank, Gap, Pair, read_pair

@@ -20,7 +20,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,16 @@ class Answer(NamedTuple):
     content_type: str = JSON
 
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+class CallKind(StrEnum):
+    """The protocol that a request speaks."""
+
+    INVOCATIONS = "invocations"
+    """MLflow's scoring protocol."""
+    INFER = "infer"
+    """The Open Inference Protocol, version 2."""
+
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,25 +67,9 @@ class Call:
     body: bytes
     content_type: str | None
     request_id: str
-    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: NO_HEADERS)
-    """The few that matter, by lower-case name."""
-
-
-class Endpoint(StrEnum):
-    """What a replica answers, below its route."""
-
-    INVOCATIONS = "/invocations"
-    PING = "/ping"
-    HEALTH = "/health"
-    VERSION = "/version"
-
-
-_METHODS = {
-    Endpoint.INVOCATIONS: ("POST",),
-    Endpoint.PING: ("GET", "HEAD"),
-    Endpoint.HEALTH: ("GET", "HEAD"),
-    Endpoint.VERSION: ("GET", "HEAD"),
-}
+    kind: CallKind = CallKind.INVOCATIONS
+    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_HEADERS)
+    """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
@@ -87,35 +79,9 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
-def below_route(path: str, *roots: str) -> str:
-    """The path without the first of these roots that it begins with; an empty root is none."""
-    for root in roots:
-        if root and path.startswith(f"{root}/"):
-            return path[len(root) :]
-    return path
-
-
-def find_endpoint(method: str, path: str) -> Endpoint | Answer:
-    """The endpoint at `path` (below the route), or the answer that says why there is none: 404, 405."""
-    try:
-        endpoint = Endpoint(path)
-    except ValueError:
-        known = ", ".join(Endpoint)
-        return error_answer(404, "ENDPOINT_NOT_FOUND", f"There is nothing at this path; below the route are {known}.")
-    if method not in _METHODS[endpoint]:
-        allowed = " or ".join(_METHODS[endpoint])
-        return error_answer(405, "METHOD_NOT_ALLOWED", f"{endpoint} answers {allowed}, not {method[:20]}.")
-    return endpoint
-
-
-def allowed_methods(path: str) -> str:
-    """The value of the header `Allow` that belongs to a 405."""
-    return ", ".join(_METHODS[Endpoint(path)])
-
-
-def too_large() -> Answer:
+def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
-    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
 
 
 def model_fault(request_id: str) -> Answer:

@@ -24,8 +24,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from policies.serving import RequestKey, Segments
 from serving_runtime.protocol import Call
-from serving_runtime.user_config import RequestKey, Segments
 
 BODY_READ_BYTES: Final = 64 * 1024
 """Half a millisecond of the event loop at worst; a row of a thousand numbers is a quarter of it. Larger bodies are
@@ -57,9 +57,9 @@ class RequestKeys:
 
     @property
     def headers(self) -> frozenset[str]:
-        """Names of the headers that a call must carry, lower-case."""
+        """Names of the headers that a call must carry, in lower case."""
         keys = (self.sticky, self.segments.key if self.segments else None)
-        return frozenset(key.header.lower() for key in keys if key is not None and key.header)
+        return frozenset(key.header for key in keys if key is not None and key.header)
 
     def read(self, call: Call) -> Asker:
         """Everything that is asked, of one request."""
@@ -90,7 +90,7 @@ class _Body:
 
 def _value(key: RequestKey, call: Call, body: _Body) -> str | None:
     if key.header is not None:
-        return call.headers.get(key.header.lower(), "").strip() or None
+        return call.headers.get(key.header, "").strip() or None
     if key.field is None or body.document is None:
         return None
     return _name(_field(body.document, key.field))

@@ -29,8 +29,11 @@ from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import BadInput
 from policies.model import Application, Digest, Objective, Percent, Phase, Release, Settings, Sli
 from policies.names import slug as slug_of
+from policies.serving import Access, Features
+from policies.stored_documents import plain
 from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
+from serving_runtime.user_config import UserConfig
 
 IMPORT_PATH = "serving_runtime.app:build"
 DEPLOYMENT = "Model"
@@ -62,17 +65,24 @@ class ToServe:
     objectives: tuple[Objective, ...]
 
 
-def render(models: Sequence[ToServe], *, tracking_uri: str) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What all models of one environment share."""
+
+    tracking_uri: str
+    """Where the replicas find MLflow."""
+    access: Access | None = None
+
+
+def render(models: Sequence[ToServe], around: Surroundings) -> dict[str, Any]:
     """The Serve config of one environment: plain data, ready for `text` and for `PUT`.
 
-    `tracking_uri` is where the replicas find MLflow. Raises BadInput for a model name that has no slug.
+    Raises BadInput for a model name that has no slug.
     """
     by_slug = {slug_of(each.release.model): each for each in models}
     return {
         "applications": [
-            application
-            for slug, each in sorted(by_slug.items())
-            for application in _applications(slug, each, tracking_uri)
+            application for slug, each in sorted(by_slug.items()) for application in _applications(slug, each, around)
         ]
     }
 
@@ -96,20 +106,20 @@ def parse(text: str, file: str = "serve.yaml") -> dict[str, Any]:
 # --- one release ------------------------------------------------------------------------------------------------
 
 
-def _applications(slug: str, each: ToServe, tracking_uri: str) -> Iterator[dict[str, Any]]:
+def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[dict[str, Any]]:
     release, model = each.release, each.model
     phase = phase_in_force(release)
     route = route_of(model)
     alone = release.candidate_takes_the_route and phase is Phase.SETTLING
     if release.stable is not None:
-        own = _user_config(slug, release.stable, release, model)
+        own = _user_config(slug, release.stable, each, around)
         own["split"] = None if alone else _split(slug, each)
-        yield _application(slug, release.stable, model, own, None if alone else route, tracking_uri)
+        yield _application(slug, release.stable, model, own, None if alone else route, around)
     if release.candidate is not None and phase is not Phase.STEADY:
-        own = _user_config(slug, release.candidate, release, model)
+        own = _user_config(slug, release.candidate, each, around)
         had_the_route = release.candidate_takes_the_route and release.stable is not None
         own["drain"] = phase is Phase.ROLLING_BACK and not had_the_route
-        yield _application(slug, release.candidate, model, own, route if alone else None, tracking_uri)
+        yield _application(slug, release.candidate, model, own, route if alone else None, around)
 
 
 def phase_in_force(release: Release) -> Phase:
@@ -161,9 +171,10 @@ def _weight_percent(release: Release, phase: Phase) -> int:
     return 100 if phase is Phase.SETTLING else release.weight_percent
 
 
-def _user_config(slug: str, application: Application, release: Release, model: ModelDocument) -> dict[str, Any]:
+def _user_config(slug: str, application: Application, each: ToServe, around: Surroundings) -> dict[str, Any]:
+    model = each.model
     return {
-        "revision": release.traffic_revision,
+        "revision": each.release.traffic_revision,
         "drain": False,
         "hold": False,
         "model": slug,
@@ -172,7 +183,20 @@ def _user_config(slug: str, application: Application, release: Release, model: M
         "request_timeout_s": model.request_timeout.total_seconds(),
         "route": route_of(model),
         "split": None,
+        "max_ongoing_requests": model.max_ongoing_requests,
+        "max_queued_requests": _queued(model),
+        **_written(model, "memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"),
+        **_written(around, "access"),
     }
+
+
+def _queued(model: ModelDocument) -> int:
+    return model.max_queued_requests or model.max_ongoing_requests * QUEUED_PER_ONGOING
+
+
+def _written(document: Any, *names: str) -> dict[str, Any]:
+    """Of these fields those that somebody wrote: what nobody uses stays out of the file."""
+    return {name: plain(value) for name in names if (value := getattr(document, name)) is not None}
 
 
 def _application(
@@ -181,7 +205,7 @@ def _application(
     model: ModelDocument,
     user_config: Mapping[str, Any],
     route: str | None,
-    tracking_uri: str,
+    around: Surroundings,
 ) -> dict[str, Any]:
     runtime_env = _runtime_env(application.settings)
     return {
@@ -195,7 +219,8 @@ def _application(
             "version": application.version,
             "digest": application.digest,
             "build": application.build,
-            "tracking_uri": tracking_uri,
+            "tracking_uri": around.tracking_uri,
+            **_written(application.settings, "features"),
         },
         "deployments": [_deployment(application.settings, model, user_config)],
     }
@@ -207,12 +232,13 @@ def _deployment(settings: Settings, model: ModelDocument, user_config: Mapping[s
         "user_config": dict(user_config),
         "autoscaling_config": dataclasses.asdict(model.autoscaling),
         "max_ongoing_requests": model.max_ongoing_requests,
-        "max_queued_requests": model.max_ongoing_requests * QUEUED_PER_ONGOING,
+        "max_queued_requests": _queued(model),
         "max_surge_percent": MAX_SURGE_PERCENT,
         "graceful_shutdown_timeout_s": model.graceful_shutdown.total_seconds(),
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
         "ray_actor_options": _actor_options(settings),
+        **_placement(settings),
     }
 
 
@@ -227,6 +253,14 @@ def _actor_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
+def _placement(settings: Settings) -> dict[str, Any]:
+    """Serve places the replica itself in the first bundle."""
+    if settings.placement is None:
+        return {}
+    bundles = [dict(sorted(bundle.items())) for bundle in settings.placement.bundles]
+    return {"placement_group_bundles": bundles, "placement_group_strategy": settings.placement.strategy}
+
+
 def _runtime_env(settings: Settings) -> dict[str, Any]:
     """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
     environment: dict[str, Any] = {}
@@ -238,52 +272,6 @@ def _runtime_env(settings: Settings) -> dict[str, Any]:
 
 
 # --- what may be read back --------------------------------------------------------------------------------------
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class ServeGuard:
-    """`guard` of a split."""
-
-    allowed: Annotated[float, Field(gt=0, lt=1)]
-    alpha: Annotated[float, Field(gt=0, lt=1)]
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class ServeAgreement:
-    """`agreement` of a split."""
-
-    tolerance: Annotated[float, Field(ge=0)] | None
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class ServeSplit:
-    """`split` of a user_config; its meaning is in `user_config.py`."""
-
-    application: str
-    version: int
-    build: str
-    weight_percent: Percent
-    shadow: bool
-    timeout_s: Annotated[float, Field(gt=0)]
-    max_ongoing: Annotated[int, Field(ge=1)]
-    guard: ServeGuard | None = None
-    """None in those of older Sluicegates, too; the same for `agreement`."""
-    agreement: ServeAgreement | None = None
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class ServeUserConfig:
-    """What an application is told while it runs."""
-
-    revision: Annotated[int, Field(ge=0)]
-    drain: bool
-    hold: bool
-    model: str
-    version: int
-    build: str
-    request_timeout_s: Annotated[float, Field(gt=0)]
-    route: str
-    split: ServeSplit | None
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -310,7 +298,7 @@ class ServeDeployment:
     """The one deployment of an application."""
 
     name: Literal["Model"]
-    user_config: ServeUserConfig
+    user_config: UserConfig
     autoscaling_config: ServeAutoscaling
     max_ongoing_requests: int
     max_queued_requests: int
@@ -319,6 +307,8 @@ class ServeDeployment:
     health_check_period_s: float
     health_check_timeout_s: float
     ray_actor_options: ServeActorOptions
+    placement_group_bundles: tuple[Mapping[str, float], ...] | None = None
+    placement_group_strategy: str | None = None
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -331,6 +321,7 @@ class ServeArgs:
     digest: Digest
     build: str
     tracking_uri: str
+    features: Features | None = None
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

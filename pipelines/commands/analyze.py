@@ -16,7 +16,8 @@ from datetime import datetime, timedelta
 from pipelines.commands.replay import documents, policy_of
 from pipelines.ports import EvidenceRequest, Metrics
 from policies.config_repo_documents import ConfigRepo
-from policies.documents import PrometheusTarget, RolloutPolicy, format_duration
+from policies.documents import PrometheusTarget, RolloutPolicy
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.judge import judge
 from policies.model import Application, Objective, Release, Sli, Tip, Verdict

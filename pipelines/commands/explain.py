@@ -19,7 +19,7 @@ from rich.text import Text
 
 from pipelines.commands.chart import Marks, charts
 from policies.document_reading import read_document
-from policies.documents import format_duration
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.facts import Signal
 from policies.layout import Place, locate

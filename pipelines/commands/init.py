@@ -22,7 +22,7 @@ from typing import Literal
 from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import read_repo
 from policies.consistency import check
-from policies.documents import format_duration
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import FOLDERS, SLUICE, model_path
 from policies.names import slug

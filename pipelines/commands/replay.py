@@ -19,7 +19,8 @@ from pipelines.look import Doors
 from pipelines.ports import EvidenceRequest, Repo
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.document_reading import read_document
-from policies.documents import RolloutPolicy, format_duration
+from policies.documents import RolloutPolicy
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import Place, history_path, record_path, release_path
 from policies.model import Evidence, LookRecord, Phase, PhaseRecord, Release, Tip

@@ -17,7 +17,7 @@ from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.config_repo_documents import parse_repo, with_defaults
-from policies.documents import format_duration
+from policies.durations import format_duration
 from policies.layout import Place, locate
 from policies.model import HistoryRecord, Release, Tip
 from policies.stored_documents import parse_history

@@ -19,8 +19,9 @@ import pytest
 import requests
 
 from policies.model import ApplicationStatus
-from serving_runtime.app import DEPLOYMENT, VERSION_HEADER
+from serving_runtime.app import DEPLOYMENT
 from serving_runtime.artifact_cache import digest_of, registry_download
+from serving_runtime.door import VERSION_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 from tests.conditions import wait_until
 

@@ -33,7 +33,7 @@ from policies.layout import release_path, serve_path
 from policies.model import Application, ApplicationStatus, HistoryRecord, Phase, Release, Settings
 from policies.stored_documents import release_text
 from registry_bridge.mlflow_registry import MlflowRegistry
-from serving_runtime.serve_config import ToServe, render
+from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
 from tests.conditions import wait_until
 from tests.e2e.brisk_documents import RATE
@@ -136,7 +136,9 @@ class World:
             for model, release in releases.items()
         ]
         changes = {release_path(ENVIRONMENT, model): release_text(release) for model, release in releases.items()}
-        changes[serve_path(ENVIRONMENT)] = serve_text(render(served, tracking_uri=self.stack.tracking_uri))
+        changes[serve_path(ENVIRONMENT)] = serve_text(
+            render(served, Surroundings(tracking_uri=self.stack.tracking_uri))
+        )
         self.stack.repo.commit(tip.commit, changes, "What serves already\n")
 
     # --- what people do -------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import BUILT_IN, ConfigRepo, parse_repo, read_repo, route_of, with_defaults
 from policies.consistency import check
-from policies.documents import Bake, ModelDocument, RolloutPolicy, format_duration, parse_duration
+from policies.documents import Bake, ModelDocument, RolloutPolicy
+from policies.durations import format_duration, parse_duration
 from policies.errors import BadInput
 from policies.layout import history_path, locate, model_path, release_path, serve_path
 from policies.model import (
@@ -41,6 +42,7 @@ from policies.model import (
 )
 from policies.names import ROLLOUT_ID, slug
 from policies.notes import Severity
+from policies.serving import Features, Placement
 from policies.slo import asked_of
 from policies.stored_documents import history_text, parse_history, parse_release, release_text
 from policies.strict_yaml import dump, parse
@@ -553,14 +555,26 @@ MOMENT = st.datetimes(
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64).map(lambda digits: f"sha256:{digits}")
 VERSION = st.integers(1, 10**9)
 REASONS = st.lists(TEXT, max_size=3).map(tuple)
+WHOLE = st.integers(-(10**15), 10**15)
 SETTINGS = st.builds(
     Settings,
     cpus=st.floats(0.001, 512),
     gpus=st.floats(0, 64),
     memory_mib=st.none() | st.integers(64, 10**6),
     custom=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    environment=st.sampled_from(["inherit", "pip", "uv"]),
+    image=st.none(),
     packages=REASONS,
     env=st.dictionaries(TEXT, TEXT, max_size=3),
+    placement=st.none() | st.builds(Placement, bundles=st.just(({"CPU": 1.0}, {"CPU": 2.0, "GPU": 0.5}))),
+    features=st.none()
+    | st.builds(
+        Features,
+        entry_point=st.just("shop.features:store"),
+        key=TEXT.filter(bool),
+        defaults=st.dictionaries(TEXT.filter(bool), st.none() | st.booleans() | WHOLE | TEXT, max_size=3),
+        options=st.dictionaries(TEXT, WHOLE | TEXT, max_size=3),
+    ),
 )
 APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS)
 RECORD = st.builds(
@@ -699,6 +713,7 @@ def test_a_release_as_people_read_it() -> None:
         "  settings:",
         "    cpus: 1.0",
         "    gpus: 0.0",
+        "    environment: inherit",
         "weight_percent: 0",
         "rollout:",
         "  id: r1",

@@ -13,10 +13,7 @@ from serving_runtime.protocol import (
     MESSAGE_LIMIT_CHARS,
     Answer,
     Call,
-    Endpoint,
-    below_route,
     error_answer,
-    find_endpoint,
     mark_faults,
     score,
 )
@@ -177,38 +174,3 @@ def test_data_that_breaks_a_type_hint_is_the_requests_fault() -> None:
 def test_a_long_message_is_cut() -> None:
     answer = error_answer(400, "BAD_REQUEST", "x" * 1_000_000)
     assert len(answer.body) < MESSAGE_LIMIT_CHARS + 200
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "found"),
-    [
-        ("POST", "/invocations", Endpoint.INVOCATIONS),
-        ("GET", "/ping", Endpoint.PING),
-        ("GET", "/health", Endpoint.HEALTH),
-        ("GET", "/version", Endpoint.VERSION),
-        ("GET", "/invocations", 405),
-        ("POST", "/ping", 405),
-        ("GET", "", 404),
-        ("GET", "/", 404),
-        ("POST", "ulent/invocations", 404),
-        ("POST", "/invocations/", 404),
-        ("GET", "/../invocations", 404),
-    ],
-)
-def test_endpoints(method: str, path: str, found: Endpoint | int) -> None:
-    endpoint = find_endpoint(method, path)
-    assert (endpoint.status if isinstance(endpoint, Answer) else endpoint) == found
-
-
-@pytest.mark.parametrize(
-    ("path", "roots", "below"),
-    [
-        ("/models/fraud/invocations", ("/models/fraud", "/models/fraud"), "/invocations"),
-        ("/models/fraud/invocations", ("", "/models/fraud"), "/invocations"),
-        ("/invocations", ("", "/models/fraud"), "/invocations"),
-        ("/models/fraudulent/invocations", ("", "/models/fraud"), "/models/fraudulent/invocations"),
-        ("/models/fraud/invocations", ("", ""), "/models/fraud/invocations"),
-    ],
-)
-def test_a_request_that_arrives_before_serve_told_the_route_finds_its_endpoint(path, roots, below):
-    assert below_route(path, *roots) == below

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.serving import RequestKey, Segments
 from serving_runtime.protocol import Call
 from serving_runtime.request_keys import BODY_READ_BYTES, OTHER, RequestKeys
-from serving_runtime.user_config import RequestKey, Segments
 
 USER = RequestKeys(RequestKey(field="user"), None)
-BY_HEADER = RequestKeys(RequestKey(header="X-User"), None)
+BY_HEADER = RequestKeys(RequestKey(header="x-user"), None)
 COUNTRIES = RequestKeys(None, Segments(key=RequestKey(field="country"), values=("de", "fr")))
 
 

@@ -10,14 +10,27 @@ import pytest
 
 from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Objective, Phase, Purpose, Release, Sli
+from policies.model import Objective, Phase, Purpose, Release, Settings, Sli
+from policies.serving import (
+    Access,
+    ApiKeys,
+    Batching,
+    Capture,
+    Features,
+    ForcedVersion,
+    Placement,
+    Rate,
+    RequestKey,
+    Segments,
+)
 from policies.strict_yaml import parse as parse_yaml
-from serving_runtime.serve_config import ToServe, parse, render, text
+from serving_runtime.app import AppArguments
+from serving_runtime.serve_config import Surroundings, ToServe, parse, render, text
 from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 from tests.unit.releases import application, rolling, steady
 
 MODEL = ModelDocument(name="fraud")
-URI = "http://127.0.0.1:5000"
+AROUND = Surroundings(tracking_uri="http://127.0.0.1:5000")
 STABLE, CANDIDATE = application(1).name("fraud"), application(2).name("fraud")
 
 
@@ -32,7 +45,7 @@ def to_serve(release: Release, model: ModelDocument = MODEL, *objectives: Object
 
 
 def served(release: Release, model: ModelDocument = MODEL) -> dict[str, dict[str, Any]]:
-    return {app["name"]: app for app in render([to_serve(release, model)], tracking_uri=URI)["applications"]}
+    return {app["name"]: app for app in render([to_serve(release, model)], AROUND)["applications"]}
 
 
 def told(app: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +79,42 @@ def test_shadow_sends_copies_and_no_share() -> None:
 def test_a_canary_has_the_committed_weight() -> None:
     split = split_of(rolling(Phase.CANARY, weight=25))
     assert (split["weight_percent"], split["shadow"]) == (25, False)
+
+
+def test_a_replica_is_told_how_its_model_answers() -> None:
+    model = dataclasses.replace(
+        MODEL,
+        max_queued_requests=7,
+        memory_limit_mib=512,
+        batching=Batching(max_batch_size=8),
+        sticky=RequestKey(field="user"),
+        segments=Segments(key=RequestKey(header="x-country"), values=("de", "at")),
+        forced_version=ForcedVersion(),
+        capture=Capture(share=0.1, to="s3://captured/fraud", exclude=("card",)),
+    )
+    around = dataclasses.replace(AROUND, access=Access(keys=ApiKeys(env="SLUICE_KEYS"), rate=Rate(per_s=5)))
+    (app,) = render([to_serve(steady(1), model)], around)["applications"]
+    config = parse_user_config(told(app))
+    assert app["deployments"][0]["max_queued_requests"] == config.max_queued_requests == 7
+    for name in ("memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"):
+        assert getattr(config, name) == getattr(model, name)
+    assert config.access == around.access
+
+
+def test_what_restarts_replicas_comes_with_the_application() -> None:
+    features = Features(entry_point="shop.features:store", key="user", defaults={"age": None}, options={"ttl": 3})
+    settings = Settings(placement=Placement(bundles=({"CPU": 1.0},)), features=features)
+    stable = dataclasses.replace(application(1), settings=settings)
+    (app,) = render([to_serve(dataclasses.replace(steady(1), stable=stable))], AROUND)["applications"]
+    assert AppArguments.parse(app["args"]).features == features
+    assert app["deployments"][0]["placement_group_bundles"] == [{"CPU": 1.0}]
+    assert parse(text({"applications": [app]}))["applications"] == [app]
+
+
+def test_settings_that_nobody_wrote_keep_the_build_of_an_older_sluicegate() -> None:
+    assert application(1).build == dataclasses.replace(application(1), settings=Settings(environment="inherit")).build
+    assert application(1).build != dataclasses.replace(application(1), settings=Settings(environment="uv")).build
+    assert set(application(1).settings.fields) == {"cpus", "gpus", "memory_mib", "custom", "packages", "env"}
 
 
 @pytest.mark.parametrize(("paused_from", "weight", "shadow"), [(Phase.CANARY, 25, False), (Phase.SHADOW, 0, True)])
@@ -118,7 +167,7 @@ def test_an_emergency_that_fails_gives_the_route_back_and_answers_until_stable_h
 
 
 def test_a_release_without_versions_serves_nothing() -> None:
-    assert render([to_serve(steady(None))], tracking_uri=URI) == {"applications": []}
+    assert render([to_serve(steady(None))], AROUND) == {"applications": []}
 
 
 def test_every_application_carries_the_revision_that_last_changed_what_serves() -> None:
@@ -135,7 +184,7 @@ def test_a_candidate_has_half_of_the_requests_time_unless_the_document_says_othe
 
 def split_with(*objectives: Objective, **policy: Any) -> Any:
     asked = to_serve(rolling(Phase.CANARY, weight=5), MODEL, *objectives, **policy)
-    return told(render([asked], tracking_uri=URI)["applications"][0])["split"]
+    return told(render([asked], AROUND)["applications"][0])["split"]
 
 
 def test_the_guard_knows_what_the_strictest_slo_of_errors_allows() -> None:
@@ -157,7 +206,7 @@ def test_predictions_are_compared_where_an_slo_asks_for_it() -> None:
 
 def test_what_is_told_about_guard_and_agreement_is_what_a_host_understands() -> None:
     asked = to_serve(rolling(Phase.SHADOW), MODEL, ERRORS, AGREEMENT, agreement=Agreement(tolerance=0.01))
-    config = render([asked], tracking_uri=URI)
+    config = render([asked], AROUND)
     assert parse(text(config)) == config
     split = parse_user_config(told(config["applications"][0])).split
     assert split is not None
@@ -166,7 +215,7 @@ def test_what_is_told_about_guard_and_agreement_is_what_a_host_understands() -> 
 
 
 def test_a_config_of_an_older_sluicegate_is_still_read() -> None:
-    config = render([to_serve(rolling(Phase.CANARY, weight=5))], tracking_uri=URI)
+    config = render([to_serve(rolling(Phase.CANARY, weight=5))], AROUND)
     split = told(config["applications"][0])["split"]
     del split["guard"], split["agreement"]
     assert parse(text(config)) == config
@@ -193,7 +242,7 @@ def test_packages_and_variables_are_the_runtime_environment() -> None:
 def test_the_order_of_models_does_not_matter() -> None:
     other = dataclasses.replace(steady(1), model="churn")
     pair, twin = to_serve(steady(1)), to_serve(other, ModelDocument(name="churn"))
-    assert text(render([pair, twin], tracking_uri=URI)) == text(render([twin, pair], tracking_uri=URI))
+    assert text(render([pair, twin], AROUND)) == text(render([twin, pair], AROUND))
 
 
 EVERY_RELEASE = [
@@ -207,7 +256,7 @@ WIDE = ModelDocument(name="fraud", route="/fraud/v1", autoscaling=Autoscaling(mi
 
 @pytest.mark.parametrize("release", EVERY_RELEASE)
 def test_what_is_written_is_read_back_the_same(release: Release) -> None:
-    config = render([to_serve(release, WIDE)], tracking_uri=URI)
+    config = render([to_serve(release, WIDE)], AROUND)
     assert parse(text(config)) == config
     assert text(parse(text(config))) == text(config)
 
@@ -216,7 +265,7 @@ def test_what_is_written_is_read_back_the_same(release: Release) -> None:
 def test_serve_accepts_it_and_knows_every_key(release: Release) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    config = render([to_serve(release, WIDE)], tracking_uri=URI)
+    config = render([to_serve(release, WIDE)], AROUND)
     for app in ServeDeploySchema.model_validate(config).applications:
         known = app.model_dump(exclude_unset=True)
         (given,) = (a for a in config["applications"] if a["name"] == app.name)
@@ -243,7 +292,7 @@ def test_replicas_understand_their_user_config(release: Release) -> None:
 def test_yaml_readers_of_others_read_the_same() -> None:
     import yaml
 
-    written = text(render([to_serve(EVERY_RELEASE[3], WIDE)], tracking_uri=URI))
+    written = text(render([to_serve(EVERY_RELEASE[3], WIDE)], AROUND))
     assert yaml.safe_load(written) == parse_yaml(written, "serve.yaml").data
 
 
@@ -257,7 +306,7 @@ def test_yaml_readers_of_others_read_the_same() -> None:
     ],
 )
 def test_what_nobody_wrote_is_refused_with_its_line(old: str, new: str, word: str) -> None:
-    written = text(render([to_serve(steady(1))], tracking_uri=URI)).replace(old, new, 1)
+    written = text(render([to_serve(steady(1))], AROUND)).replace(old, new, 1)
     with pytest.raises(BadInput, match=rf"environments/e/serve.yaml:\d+.*{word}"):
         parse(written, "environments/e/serve.yaml")
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from policies.errors import BadInput
+from policies.serving import Batching
 from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 
 SPLIT = {
@@ -54,7 +55,9 @@ def test_guard_and_agreement_are_read() -> None:
 
 
 def test_a_key_of_a_later_release_is_ignored() -> None:
-    assert parse_user_config({**CONFIG, "sticky_by": "user"}).revision == 3
+    assert parse_user_config({**CONFIG, "mirrored_to": "user"}).revision == 3
+    batching = parse_user_config({**CONFIG, "batching": {"max_batch_size": 8, "by_size": True}}).batching
+    assert batching == Batching(max_batch_size=8)
 
 
 @pytest.mark.parametrize(

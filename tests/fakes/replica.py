@@ -1,0 +1,79 @@
+"""A replica without Ray: door, host and model server as `app.py` puts them together, to be asked in process."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from serving_runtime.challenger import Connection
+from serving_runtime.door import REQUEST_ID_HEADER, Door
+from serving_runtime.host import Event, Host, OwnServer
+from serving_runtime.outcomes import Served, UserOutcome
+
+VERSION = 7
+MADE_ID = "made-by-serve"
+
+
+class Counts:
+    """A `Tally` that remembers."""
+
+    def __init__(self) -> None:
+        self.events: collections.Counter[Event] = collections.Counter()
+        self.answers: collections.Counter[UserOutcome] = collections.Counter()
+        self.segments: list[tuple[int, str, float]] = []
+
+    def count(self, event: Event, number: int) -> None:
+        self.events[event] += number
+
+    def answered(self, outcome: UserOutcome) -> None:
+        self.answers[outcome] += 1
+
+    def announce(self, served: Served, *, candidate: bool) -> None:
+        """Nothing starts at 0 here."""
+
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        self.segments.append((version, segment, elapsed_ms))
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """Its parts, and itself as an ASGI application."""
+
+    door: Door
+    host: Host
+    counts: Counts
+
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        """One ASGI request, with the request id that Serve's proxy gives those that have none."""
+        from starlette.requests import Request
+
+        if scope["type"] != "http":
+            return
+        if all(name != REQUEST_ID_HEADER.encode() for name, _ in scope["headers"]):
+            scope = {**scope, "headers": [*scope["headers"], (REQUEST_ID_HEADER.encode(), MADE_ID.encode())]}
+        response = await self.door(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def _nobody(application: str) -> Connection:
+    raise LookupError(f"there is no {application} here")
+
+
+def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody) -> Replica:
+    """One that answers with `own`; `connect` gives the way to a challenger where a split names one."""
+    counts = Counts()
+    host = Host(
+        Served(VERSION, "0" * 8),
+        own,
+        connect=connect,
+        tally=counts,
+        draw=random.Random(7).random,
+        clock=time.monotonic,
+    )
+    return Replica(Door(host, VERSION, lambda: counts.answered(UserOutcome.REFUSED)), host, counts)

@@ -1,0 +1,43 @@
+"""What there is below a model's route."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving_runtime.endpoints import Endpoint, below_route, find_endpoint
+from serving_runtime.protocol import Answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("POST", "/invocations", Endpoint.INVOCATIONS),
+        ("GET", "/ping", Endpoint.PING),
+        ("GET", "/health", Endpoint.HEALTH),
+        ("GET", "/version", Endpoint.VERSION),
+        ("GET", "/invocations", 405),
+        ("POST", "/ping", 405),
+        ("GET", "", 404),
+        ("GET", "/", 404),
+        ("POST", "ulent/invocations", 404),
+        ("POST", "/invocations/", 404),
+        ("GET", "/../invocations", 404),
+    ],
+)
+def test_endpoints(method: str, path: str, found: Endpoint | int) -> None:
+    endpoint = find_endpoint(method, path)
+    assert (endpoint.status if isinstance(endpoint, Answer) else endpoint) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "roots", "below"),
+    [
+        ("/models/fraud/invocations", ("/models/fraud", "/models/fraud"), "/invocations"),
+        ("/models/fraud/invocations", ("", "/models/fraud"), "/invocations"),
+        ("/invocations", ("", "/models/fraud"), "/invocations"),
+        ("/models/fraudulent/invocations", ("", "/models/fraud"), "/models/fraudulent/invocations"),
+        ("/models/fraud/invocations", ("", ""), "/models/fraud/invocations"),
+    ],
+)
+def test_a_request_that_arrives_before_serve_told_the_route_finds_its_endpoint(path, roots, below):
+    assert below_route(path, *roots) == below
