@@ -237,7 +237,7 @@ class Host:
         if not config.feedback:
             self._arms = None
             return
-        self._arms = self._arms or Arms(self._clock)
+        self._arms = Arms(self._clock) if self._arms is None else self._arms
         for served in self._serving:
             self._arms.know(served)
             for good in (True, False):
@@ -251,7 +251,8 @@ class Host:
     @property
     def breaker(self) -> tuple[Served, bool] | None:
         """The challenger, and whether its breaker is open."""
-        return self._challenger and (_candidate(self._challenger), self._challenger.breaker_is_open)
+        challenger = self._challenger
+        return None if challenger is None else (_candidate(challenger), challenger.breaker_is_open)
 
     def _guard_of(self, split: Split | None) -> Guard | None:
         """The guard there is while application and terms stay the same (a trip outlives new terms), or a new one."""
@@ -325,8 +326,8 @@ class Host:
     async def _answer_forced(self, call: Call, *, may_force: bool) -> Reply:
         """A request that names its version: by that one, or not at all (`forcing.py`)."""
         challenger = self._challenger
-        which = refused(self._config.forced_version if self._config else None, may_force=may_force)
-        which = which or named(call, self._serving)
+        refusal = refused(self._config.forced_version if self._config else None, may_force=may_force)
+        which = refusal or named(call, self._serving)
         if isinstance(which, Answer):
             self._tally.answered(UserOutcome.REFUSED)
             return Reply(which, self._served.version)

@@ -67,14 +67,13 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 class RayTelemetry:
     """The `Tally` of a host, and the latency of its own server. Owned by one event loop."""
 
-    def __init__(self, model: str, served: Served, metrics: Any = None) -> None:
+    def __init__(self, model: str, served: Served, made_by: Any = None) -> None:
         """`model` is the slug, `served` the version of this replica.
 
-        `metrics` makes counters, gauges and histograms; none: Ray Serve's, which must be made inside a replica, where
-        Ray adds its labels.
+        Counters, gauges and histograms are made by `made_by`; none: Ray Serve's, which must be made inside a replica,
+        where Ray adds its labels.
         """
-        if metrics is None:
-            from ray.serve import metrics
+        metrics = made_by or _ray_metrics()
 
         self._model = model
         self._own = self._labels(served)
@@ -224,3 +223,9 @@ class RayTelemetry:
 
     def _labels(self, served: Served) -> dict[str, str]:
         return {"model": self._model, "version": str(served.version), "build": served.build}
+
+
+def _ray_metrics() -> Any:
+    from ray.serve import metrics
+
+    return metrics
