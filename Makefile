@@ -1,18 +1,20 @@
 # Sluicegate: what can be run here. `make` lists it.
-# Everything installs into .venv by constraints.txt; nothing outside this folder is touched but Prometheus (apt).
+# Everything installs into .venv by constraints.txt; nothing outside this folder is touched but Prometheus and Redis (apt).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sluicegate
+# What the local stack and the tests run of the distribution's: program:package.
+PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus check test test-unit test-simulation demo bench-host bench-carry bench-decisions lock clean
+.PHONY: help setup programs check test test-unit test-simulation demo bench-host bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
-setup: $(STAMP) prometheus ## install everything that the rest needs (2-5 minutes the first time)
+setup: $(STAMP) programs ## install everything that the rest needs (2-5 minutes the first time)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sluicegate needs Python 3.11 or newer; say which with PYTHON=python3.12")'
@@ -20,14 +22,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-prometheus: # the distribution's binary; apt needs root, so anybody else is told what to do
-	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null; \
-	  else \
-	    echo "Prometheus is missing. Install it and run this again: sudo apt-get install --no-install-recommends prometheus" >&2; \
-	    echo "(or put the binaries prometheus and promtool of another build on PATH)" >&2; exit 1; \
-	  fi; }
+programs: # apt needs root, so anybody else is told what to do
+	@missing=; for each in $(PROGRAMS); do command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; done; \
+	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else \
+	  echo "Missing:$$missing. Install it and run this again: sudo apt-get install --no-install-recommends$$missing" >&2; \
+	  echo "(or put the programs of another build on PATH)" >&2; exit 1; \
+	fi
 
 check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/ruff format --check .

@@ -31,6 +31,7 @@ from policies.holding import held, known_revision
 from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
 from policies.model import (
     Application,
+    Artifact,
     Evidence,
     Objective,
     Phase,
@@ -278,14 +279,14 @@ class Looker:
     ) -> ModelLook:
         rules = _rules(place, slug)
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
-        digests, digest_reason = _digests(registry, release, rules, place)
+        artifacts, artifact_reason = _artifacts(registry, release, rules, place)
         older = before is not None and before.revision >= release.revision and before != release
         changed = older and before is not None and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
-            digests=digests,
-            digest_reason=digest_reason,
+            artifacts=artifacts,
+            artifact_reason=artifact_reason,
             runtime_reason="" if runtime.available else runtime.reason,
             known_revision=known_revision(slug, runtime),
             held=held(release, slug, runtime),
@@ -459,18 +460,18 @@ def _request(
 # --- what the registry and Ray are asked ------------------------------------------------------------------------
 
 
-def _digests(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, str], str]:
-    """The digest of the version that could start next, if one could: reading it may download the artifact."""
+def _artifacts(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, Artifact], str]:
+    """The artifact of the version that could start next, if one could: reading it may download the artifact."""
     versions = place.snapshot.models.get(release.model, {})
     if rules.settings is None or not place.snapshot.available:
         return {}, ""
     version = _could_start(carried_out(release, versions)[0], rules, at_trigger(rules.trigger, versions))
     if version is None or version not in versions:
         return {}, ""
-    if release.stable and release.stable.version == version:
-        return {version: release.stable.digest}, ""
+    if release.stable and release.stable.version == version and not rules.settings.installs_requirements:
+        return {version: Artifact(digest=release.stable.digest)}, ""
     try:
-        return {version: registry.digest(release.model, version)}, ""
+        return {version: registry.artifact(release.model, version)}, ""
     except SluiceError as error:
         return {}, str(error)
 

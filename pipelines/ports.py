@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.documents import Trigger
-from policies.model import Application, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip, Trip
+from policies.model import Application, Artifact, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip, Trip
 from registry_bridge.config_repo import CommitEntry
 
 
@@ -56,8 +56,8 @@ class Registry(Protocol):
     def snapshot(self, models: Collection[str]) -> RegistrySnapshot:
         """Every version of these models with stage, aliases and tags, in a few calls."""
 
-    def digest(self, model: str, version: int) -> str:
-        """`sha256:...` over the version's payload files (downloads them once). Raises Retry, Stalled."""
+    def artifact(self, model: str, version: int) -> Artifact:
+        """What the version's files are and ask for (downloads them once). Raises Retry, Stalled."""
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags on the version. Raises Retry, Stalled."""

@@ -17,6 +17,7 @@ from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
 from policies.model import (
     Application,
+    Artifact,
     Cause,
     CauseKind,
     Evidence,
@@ -76,9 +77,9 @@ class Observed:
     """The model's versions in the registry; none when the registry did not answer."""
     registry_reason: str = ""
     """Why not."""
-    digests: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """Digests of the versions that could be wanted."""
-    digest_reason: str = ""
+    artifacts: Mapping[int, Artifact] = dataclasses.field(default_factory=dict)
+    """Those of the versions that could be wanted."""
+    artifact_reason: str = ""
     """Why one is missing."""
     runtime_reason: str = ""
     """Why Ray could not be looked at; empty when it could."""

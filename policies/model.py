@@ -110,9 +110,16 @@ class Settings:
     """Values that are looked up for each row; none: the request has all."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the image is missing, or nobody would use it."""
+        """Raises ValueError where the image is missing, or nobody would use it, or packages would come from two."""
         if (self.environment == "image") != (self.image is not None):
             raise ValueError("image is written exactly where environment is image")
+        if self.image and self.packages:
+            raise ValueError("with environment: image the packages are part of the image; leave packages out")
+
+    @property
+    def installs_requirements(self) -> bool:
+        """Does Ray install what the version's own requirements ask for?"""
+        return self.environment in ("pip", "uv")
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -133,10 +140,15 @@ class Application:
     digest: Digest
     """Digest of the artifact's payload files (`artifact_digest.py`)."""
     settings: Settings = dataclasses.field(default_factory=Settings)
+    requirements: tuple[Words, ...] = ()
+    """What the version's own requirements.txt asks for, where `settings.environment` installs it."""
 
     @functools.cached_property
     def build(self) -> str:
-        """Eight hex digits over every field of this application: two that differ never share a name."""
+        """Eight hex digits over every field of this application: two that differ never share a name.
+
+        The requirements are among the files that the digest is over.
+        """
         fields = {"version": self.version, "digest": self.digest, "settings": self.settings.fields}
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
@@ -723,6 +735,16 @@ class RegisteredVersion:
     ready: bool = True
     """False while MLflow still registers it, or when that failed."""
     source: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What is known of a version's files: enough to admit it."""
+
+    digest: str
+    """`sha256:...` over the payload files."""
+    requirements: tuple[str, ...] = ()
+    """What its requirements.txt asks for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

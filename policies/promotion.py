@@ -7,7 +7,7 @@ Rules:
 - While a rollout runs, the version that entered last is queued; it is tried when the rollout has ended, if it is still
   there. The candidate itself is not queued, but when it is entered again after it was stopped.
 - A quarantined version is tried again only after it left the trigger and entered again; its digest under another
-  number is refused.
+  number is refused, and so is one whose packages replicas could not run with.
 - A change of a model document's settings is a rollout of the stable version with the new settings. Settings that were
   stopped are tried again only after the document asked for others.
 
@@ -20,13 +20,16 @@ import dataclasses
 from collections.abc import Mapping
 
 from policies.documents import Trigger
-from policies.model import Application, Phase, Quarantined, Refused, RegisteredVersion, Release, Settings
+from policies.model import Application, Artifact, Phase, Quarantined, Refused, RegisteredVersion, Release, Settings
+from policies.packages import conflicts
 
 TAG_PREFIX = "sluice."
 # MLflow's stages in which a version serves nobody.
 _NOWHERE = ("None", "Archived")
 # MLflow keeps 5,000 characters of a tag's value; a sentence that long helps nobody.
 _TAG_VALUE_LIMIT = 500
+# The first ones show what is wrong; a version may have a thousand.
+_CONFLICTS_SAID = 5
 
 
 def at_trigger(trigger: Trigger, versions: Mapping[int, RegisteredVersion]) -> frozenset[int]:
@@ -150,11 +153,20 @@ def _steady_in_words(release: Release, trigger: Trigger, settings: Settings) -> 
 # --- admission ------------------------------------------------------------------------------------------------
 
 
+def application_of(version: int, artifact: Artifact, settings: Settings) -> Application:
+    """The version as it would serve with these settings."""
+    requirements = artifact.requirements if settings.installs_requirements else ()
+    return Application(version=version, digest=artifact.digest, settings=settings, requirements=requirements)
+
+
 def admit(release: Release, candidate: Application) -> Refused | None:
-    """Refuse a candidate whose digest is quarantined under another number; none means it may start.
+    """Refuse a candidate that was rolled back under another number, or cannot run; none means it may start.
 
     A version that was quarantined itself may: it can only be wanted because a person entered it again.
     """
+    if wrong := conflicts((*candidate.requirements, *candidate.settings.packages)):
+        reason = f"v{candidate.version} cannot run with its packages: {'; '.join(wrong[:_CONFLICTS_SAID])}"
+        return Refused(version=candidate.version, reason=reason)
     same_artifact = release.stable is not None and release.stable.digest == candidate.digest
     for q in release.quarantine:
         if q.digest == candidate.digest and q.version != candidate.version and not same_artifact:

@@ -32,6 +32,7 @@ from policies.errors import BadInput
 from policies.facts import Observed, Rules, Signal
 from policies.model import (
     Application,
+    Artifact,
     Ask,
     Bin,
     Cause,
@@ -308,7 +309,7 @@ class _Replaying:
             versions={
                 n: RegisteredVersion(number=n, stage="Production" if n in present else "Archived") for n in known
             },
-            digests={self._newer: _NO_DIGEST},
+            artifacts={self._newer: Artifact(digest=_NO_DIGEST)},
             trip=self._trip(now),
             out_of_place=self._out_of_place(now),
             candidate=self._readiness(now),

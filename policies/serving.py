@@ -140,10 +140,19 @@ class Features:
     cache_entries: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Keys that each replica remembers at most."""
     defaults: Mapping[_FieldName, Scalar | None] = dataclasses.field(default_factory=dict)
-    """By feature, for a key that is unknown and while the source is away. A feature without one is required: a request
-    that cannot have it fails."""
+    """By feature, for a key that is unknown and while the source is away: these never fail a request."""
+    required: tuple[_FieldName, ...] = ()
+    """Features without a default: a request that cannot have one of them fails."""
     options: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     """What the entry point gets. Never secrets: this lies in Git."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where nothing is looked up, or the same feature twice, or the key itself."""
+        names = (*self.required, *self.defaults)
+        if not names:
+            raise ValueError("defaults and required are both empty: no feature is looked up")
+        if len(set(names)) != len(names) or self.key in names:
+            raise ValueError("a feature is in defaults or in required, once, and the key is none")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

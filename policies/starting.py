@@ -24,7 +24,7 @@ from policies.budget import allowances, burning
 from policies.dispersion import dispersions
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start
 from policies.model import Application, Ask, Purpose, Quarantined, Refused, RegisteredVersion, Release, Wish
-from policies.promotion import Nothing, admit, at_trigger, wanted
+from policies.promotion import Nothing, admit, application_of, at_trigger, wanted
 from policies.wishes import undone_to
 
 EMERGENCY_TAG = "sluice.emergency"
@@ -91,15 +91,16 @@ def _admitted(
         return Idle(reason=why, ends="the document asks for the settings that serve, or another version enters")
     if not registered.ready:
         return Idle(reason=f"v{version} is wanted, but the registry has not finished registering it", ends=_ANSWERS)
-    if version not in observed.digests:
-        why = f"v{version} is wanted, but its artifact cannot be read: {observed.digest_reason}"
+    artifact = observed.artifacts.get(version)
+    if artifact is None:
+        why = f"v{version} is wanted, but its artifact cannot be read: {observed.artifact_reason}"
         return Idle(reason=why, ends="the artifact store answers")
     if before is not None:
         reasons = (*reasons, f"v{version} served before v{release.stable.version if release.stable else 0}: an undo")
         return Start(candidate=before, reasons=reasons, purpose=Purpose.UNDO, asked_by=asked_by)
     if rules.settings is None:
         raise ValueError(f"{release.model} has no document: it is removed, not looked after")
-    candidate = Application(version=version, digest=observed.digests[version], settings=rules.settings)
+    candidate = application_of(version, artifact, rules.settings)
     return admit(release, candidate) or Start(candidate=candidate, reasons=reasons, asked_by=asked_by)
 
 
@@ -109,13 +110,15 @@ def _served_before(release: Release, version: int, observed: Observed) -> Applic
         return None
     if any(q.version == version for q in release.quarantine):
         return None
-    digest = observed.digests.get(version)
-    return next((a for a in reversed(release.served) if (a.version, a.digest) == (version, digest)), None)
+    artifact = observed.artifacts.get(version)
+    same = (a for a in reversed(release.served) if artifact and (a.version, a.digest) == (version, artifact.digest))
+    return next(same, None)
 
 
 def _without(quarantine: tuple[Quarantined, ...], version: int, observed: Observed) -> tuple[Quarantined, ...]:
     """The quarantine without what a person wants to try again, under whatever number its artifact was stopped."""
-    digest = observed.digests.get(version)
+    artifact = observed.artifacts.get(version)
+    digest = artifact.digest if artifact else None
     return tuple(q for q in quarantine if q.version != version and q.digest != digest)
 
 

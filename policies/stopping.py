@@ -25,8 +25,8 @@ from policies.budget import spent
 from policies.convergence import Failed
 from policies.facts import Noticed, Observed, Rules, Signal, candidate_of, halt, paused_from, rollout_of, stop
 from policies.judged import stale_since
-from policies.model import Application, Cause, CauseKind, Phase, Purpose, Release, Verdict, VerdictKind, Wish
-from policies.promotion import admit, at_trigger
+from policies.model import Cause, CauseKind, Phase, Purpose, Release, Verdict, VerdictKind, Wish
+from policies.promotion import admit, application_of, at_trigger
 
 
 def notice_stop(
@@ -122,10 +122,10 @@ def _notice_superseded(release: Release, observed: Observed, rules: Rules) -> No
 
 
 def _could_start(version: int, release: Release, observed: Observed, rules: Rules) -> bool:
-    registered, digest = (observed.versions or {}).get(version), observed.digests.get(version)
-    if registered is None or not registered.ready or digest is None or rules.settings is None:
+    registered, artifact = (observed.versions or {}).get(version), observed.artifacts.get(version)
+    if registered is None or not registered.ready or artifact is None or rules.settings is None:
         return False
-    return admit(release, Application(version=version, digest=digest, settings=rules.settings)) is None
+    return admit(release, application_of(version, artifact, rules.settings)) is None
 
 
 # --- harm ---------------------------------------------------------------------------------------------------------

@@ -25,9 +25,9 @@ from typing import Any
 
 from policies.documents import Trigger
 from policies.errors import Retry, SluiceError, Stalled
-from policies.model import RegisteredVersion, RegistrySnapshot
+from policies.model import Artifact, RegisteredVersion, RegistrySnapshot
 from registry_bridge.mlflow_words import in_our_words, name_filters, set_patience
-from registry_bridge.version_digests import VersionDigests
+from registry_bridge.version_artifacts import VersionArtifacts
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class MlflowRegistry:
         set_patience()
         self._tracking_uri = tracking_uri
         self._lazy_client: Any = None
-        self._digests = VersionDigests(tracking_uri, scratch)
+        self._artifacts = VersionArtifacts(tracking_uri, scratch)
 
     def snapshot(self, models: Collection[str]) -> RegistrySnapshot:
         """Every version of these models with stage, aliases and tags. Never raises: it is unavailable then."""
@@ -65,8 +65,8 @@ class MlflowRegistry:
             return RegistrySnapshot(available=False, reason=str(error))
         return RegistrySnapshot(available=True, models={name: found[name] for name in found if name in models})
 
-    def digest(self, model: str, version: int) -> str:
-        """`sha256:...` over the version's payload files; read once, then remembered.
+    def artifact(self, model: str, version: int) -> Artifact:
+        """What the version's files are and ask for; read once, then remembered.
 
         Raises Retry while it is registered or read for longer than the loop can wait, and when MLflow is away; Stalled
         when the version or its artifact is not there or is no artifact.
@@ -79,7 +79,7 @@ class MlflowRegistry:
         with in_our_words(f"asking MLflow where version {version} of {model} lies"):
             uri = str(self._client.get_model_version_download_uri(model, str(version)))
         key = (model, version, str(registered.source), int(registered.creation_timestamp or 0))
-        return self._digests.of(key, uri)
+        return self._artifacts.of(key, uri)
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags on the version; those it has already cost nothing. Raises Retry, Stalled."""

@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import random
-import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -32,9 +31,10 @@ from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import model_server
-from serving_runtime.artifact_cache import ArtifactCache, registry_download
+from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.door import Door
 from serving_runtime.host import Host
+from serving_runtime.memory import MemoryWatch, resident_bytes
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEPLOYMENT = "Model"  # the one deployment of every application
-CACHE_VARIABLE = (
-    "SLUICE_CACHE"  # the folder for artifacts on each node; without it, one below the system's temporary folder
-)
 
 
 @document(frozen=True, config=ConfigDict(extra="forbid"))
@@ -92,8 +89,11 @@ class Model:
         about = AppArguments.parse(args)
         served = Served(about.version, about.build)
         self._drains = False
+        self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
-        self._server = await model_server.start(partial(_fetch, about), self._telemetry.took)
+        self._server = await model_server.start(
+            partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
+        )
         self._host = Host(
             served,
             self._server,
@@ -103,6 +103,7 @@ class Model:
             clock=time.monotonic,
         )
         self._door = Door(self._host, about.version, partial(self._telemetry.answered, UserOutcome.REFUSED))
+        self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -119,7 +120,14 @@ class Model:
             _log.warning("ignored revision %d: this replica has %s already", config.revision, before)
             return
         self._drains = config.drain
+        self._memory.configure(config.memory_limit_mib)
+        self._server.configure(config.batching)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
+
+    async def check_health(self) -> None:
+        """Asked by Serve every few seconds; after three times it replaces the replica. Raises Stalled."""
+        if self._memory.trouble:
+            raise Stalled(self._memory.trouble)
 
     @property
     def _revision(self) -> int | None:
@@ -128,7 +136,8 @@ class Model:
     async def _flush_for_ever(self) -> None:
         while True:
             try:
-                self._telemetry.flush(self._revision or 0, self._host.tripped, self._host.breaker)
+                breaker, memory = self._host.breaker, resident_bytes()
+                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
@@ -185,21 +194,8 @@ class ServeConnection:
         return self._handle
 
 
-def _fetch(about: AppArguments) -> Path:
-    cache = ArtifactCache(_cache_folder() / "artifacts")
+def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:
     return cache.fetch(about.digest, registry_download(about.model, about.version, about.tracking_uri))
-
-
-def _cache_folder() -> Path:
-    """Where artifacts lie. Raises Stalled where it is somebody else's: what lies there is run as code."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    folder = Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
-        raise Stalled(f"{folder} belongs to somebody else; set {CACHE_VARIABLE} to a folder of your own")
-    return folder
 
 
 def _log_with_serve() -> None:

@@ -6,7 +6,9 @@ Rules:
 - Replicas that start at the same moment share one download: a lock on a file, which the system gives back when its
   holder dies.
 - What was downloaded is served only if its digest is the one that was admitted; anything else is refused in words.
-- The folders used last are kept, older ones are removed after a download.
+- The folders used last are kept, up to a number and a size; others are removed after a download. One that a replica
+  uses is not removed: the replica holds a lock on it for as long as it lives, because models read files when they need
+  them.
 
 It must not load a model: files only.
 """
@@ -19,10 +21,11 @@ import logging
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from policies.artifact_digest import artifact_digest
 from policies.errors import BadInput, Stalled
@@ -32,15 +35,20 @@ _log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 CHUNK_BYTES = 1024 * 1024  # large enough that hashing, not reading, sets the pace
-KEPT_ARTIFACTS = 10  # stable, candidate and a few to go back to, for some models; a node's disk is the limit
-KEPT_FOR_S = 24 * 3600.0  # a younger one may still be read by a replica that loads its files when it needs them
+KEPT_ARTIFACTS = 10  # stable, candidate and a few to go back to, for some models
+KEPT_BYTES = 50 * 1024**3  # half of a small node's disk
+CACHE_VARIABLE = "SLUICE_CACHE"  # the folder on each node; without it, one below the system's temporary folder
+LIMIT_VARIABLE = "SLUICE_CACHE_LIMIT_GIB"  # instead of KEPT_BYTES
 
 
 class ArtifactCache:
     """A folder of verified artifacts. `download(folder)` puts one model's files below the folder and returns where."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limit_bytes: int = KEPT_BYTES) -> None:
+        """What it has fetched counts as used for as long as this object lives."""
         self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._used: list[TextIO] = []
 
     def fetch(self, digest: str, download: Callable[[Path], Path]) -> Path:
         """The folder with the artifact of that digest; blocks while it is downloaded, here or by a neighbour.
@@ -57,6 +65,7 @@ class ArtifactCache:
                 self._download(target, digest, download)
                 self._remove_old(target)
             os.utime(target)
+            self._used.append(_use(target))
         return target
 
     def _download(self, target: Path, digest: str, download: Callable[[Path], Path]) -> None:
@@ -75,14 +84,34 @@ class ArtifactCache:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _remove_old(self, used: Path) -> None:
-        folders = sorted(
-            (f for f in self._folder.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime, reverse=True
-        )
-        for old in folders[KEPT_ARTIFACTS:]:
-            if old != used and old.suffix != ".part" and time.time() - old.stat().st_mtime > KEPT_FOR_S:
-                _log.info("removing the artifact %s from the cache: not used for a day", old.name)
-                shutil.rmtree(old, ignore_errors=True)
+    def _remove_old(self, fetched: Path) -> None:
+        others = [f for f in self._folder.iterdir() if f.is_dir() and f.suffix != ".part" and f != fetched]
+        kept_bytes = _size(fetched)
+        for kept, other in enumerate(sorted(others, key=lambda f: f.stat().st_mtime, reverse=True), start=1):
+            size = _size(other)
+            kept_bytes += size
+            if (kept >= KEPT_ARTIFACTS or kept_bytes > self._limit_bytes) and _removed(other):
+                kept_bytes -= size
+                _log.info("removed the artifact %s, %d bytes, from the cache: others were used later", other.name, size)
+
+
+def node_cache(environment: Mapping[str, str]) -> ArtifactCache:
+    """This node's cache. Raises BadInput for a limit that is none, Stalled where the folder is somebody else's."""
+    given = environment.get(LIMIT_VARIABLE, "")
+    if given and not (given.isdecimal() and int(given)):
+        raise BadInput(f"{LIMIT_VARIABLE} is {given[:20]!r}; write whole GiB, as in 50")
+    return ArtifactCache(_node_folder(environment) / "artifacts", int(given) * 1024**3 if given else KEPT_BYTES)
+
+
+def _node_folder(environment: Mapping[str, str]) -> Path:
+    """Where artifacts lie. Raises Stalled where it is somebody else's: what lies there is run as code."""
+    if given := environment.get(CACHE_VARIABLE):
+        return Path(given)
+    folder = Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
+        raise Stalled(f"{folder} belongs to somebody else; set {CACHE_VARIABLE} to a folder of your own")
+    return folder
 
 
 def digest_of(folder: Path) -> str:
@@ -114,8 +143,35 @@ def _chunks(path: Path) -> Iterable[bytes]:
             yield chunk
 
 
+def _size(folder: Path) -> int:
+    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _use(folder: Path) -> TextIO:
+    """A lock that says that the folder is used; the system gives it back when its holder dies."""
+    used = folder.with_suffix(".used").open("a")
+    fcntl.flock(used, fcntl.LOCK_SH)
+    return used
+
+
+def _removed(folder: Path) -> bool:
+    """Remove it, unless a replica uses it or is about to."""
+    try:
+        with (
+            _locked(folder.with_suffix(".lock"), fcntl.LOCK_EX | fcntl.LOCK_NB),
+            _locked(folder.with_suffix(".used"), fcntl.LOCK_EX | fcntl.LOCK_NB),
+        ):
+            shutil.rmtree(folder)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        _log.warning("the artifact %s cannot be removed from the cache: %s", folder.name, error)
+        return False
+    return True
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, how)
         yield

@@ -25,6 +25,7 @@ from contextvars import Context
 from enum import StrEnum
 from typing import Protocol
 
+from serving_runtime.breaker import Breaker
 from serving_runtime.forcing import FORCED_AT_ONCE
 from serving_runtime.guard import Guard
 from serving_runtime.outcomes import Fallback, Outcome, outcome_of
@@ -32,15 +33,6 @@ from serving_runtime.protocol import DRAINING, Answer, Call
 from serving_runtime.user_config import Split
 
 _log = logging.getLogger(__name__)
-
-# In a row. One or two happen to a healthy candidate (a replica that is replaced loses what is in flight on it); five
-# of them with no answer in between are one chance in 10,000 even for a candidate that loses 15 % of its requests.
-FAILURES_TO_OPEN = 5
-
-# The first pause is short, so that a candidate replica that restarts is back soon; doubling stops at half a minute, so
-# that one that hangs holds at most one request for its timeout in that time.
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
 
 # Calls that get no answer within this time of each other, with none in between, are one accident: a replica that died
 # takes along what it had, and calls hang until its successor has loaded. That takes some ten seconds as a rule; a
@@ -51,52 +43,6 @@ ACCIDENT_S = 15.0
 # since. With the 3 to 6 bad answers that trip the guard, a version that fails every request sees at most 10 of them
 # (SLO 99 %), however many users wait.
 FEW_AT_ONCE = 4
-
-
-class Breaker:
-    """Opens after failures in a row; after a pause lets one probe through, and closes when an answer comes.
-
-    Pure: `now` is a monotonic time in seconds.
-    """
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._pause_s = FIRST_PAUSE_S
-        self._open_until: float | None = None
-        self._probing = False
-
-    @property
-    def is_open(self) -> bool:
-        """True from the failure that opened it to the next answer."""
-        return self._open_until is not None
-
-    def allows(self, now: float) -> bool:
-        """May a question be asked now? The asker must report how it ended.
-
-        While open: one at a time, after the pause.
-        """
-        if self._open_until is None:
-            return True
-        if self._probing or now < self._open_until:
-            return False
-        self._probing = True
-        return True
-
-    def answered(self) -> None:
-        """A question was answered."""
-        self.__init__()  # type: ignore[misc]
-
-    def failed(self, now: float) -> None:
-        """A question was not answered."""
-        self._failures += 1
-        if self._open_until is not None:
-            if not self._probing:
-                return  # one that was asked before it opened
-            self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
-        elif self._failures < FAILURES_TO_OPEN:
-            return
-        self._probing = False
-        self._open_until = now + self._pause_s
 
 
 class Connection(Protocol):

@@ -90,6 +90,12 @@ def model_fault(request_id: str) -> Answer:
     return error_answer(500, "INTERNAL_ERROR", message, request_id=request_id)
 
 
+def overloaded(request_id: str) -> Answer:
+    """The answer when there is no room for one more request to wait."""
+    message = f"This replica has too many requests waiting. Try again later. Request id {request_id}."
+    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+
+
 def timed_out(request_id: str, seconds: float) -> Answer:
     """The answer when no version answered in time."""
     message = f"No answer within {seconds:g} s. Request id {request_id}."

@@ -208,7 +208,7 @@ def _application(
     route: str | None,
     around: Surroundings,
 ) -> dict[str, Any]:
-    runtime_env = _runtime_env(application.settings)
+    runtime_env = _runtime_env(application)
     return {
         "name": application.name(slug),
         "route_prefix": route,
@@ -262,11 +262,14 @@ def _placement(settings: Settings) -> dict[str, Any]:
     return {"placement_group_bundles": bundles, "placement_group_strategy": settings.placement.strategy}
 
 
-def _runtime_env(settings: Settings) -> dict[str, Any]:
+def _runtime_env(application: Application) -> dict[str, Any]:
     """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
+    settings = application.settings
     environment: dict[str, Any] = {}
-    if settings.packages:
-        environment["pip"] = list(settings.packages)
+    if packages := list(dict.fromkeys((*application.requirements, *settings.packages))):
+        environment["uv" if settings.environment == "uv" else "pip"] = packages
+    if settings.image:
+        environment["image_uri"] = settings.image
     if settings.env:
         environment["env_vars"] = dict(sorted(settings.env.items()))
     return environment
@@ -330,6 +333,8 @@ class ServeRuntimeEnv:
     """What Ray prepares for the replicas."""
 
     pip: tuple[str, ...] | None = None
+    uv: tuple[str, ...] | None = None
+    image_uri: str | None = None
     env_vars: Mapping[str, str] | None = None
 
 

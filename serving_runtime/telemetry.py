@@ -13,6 +13,8 @@
 | sluice_segment_latency_ms | histogram | model, version, segment | how long users of a segment waited |
 | sluice_host_revision | gauge | model, version, build | the revision of the configuration a replica has |
 | sluice_breaker_open | gauge | model, version, build | 1 while the transport to the candidate fails |
+| sluice_replica_memory_bytes | gauge | model, version, build | memory of a replica that is in RAM |
+| sluice_load_seconds | gauge | model, version, build, stage | how long a replica's start took: fetch, load, warm_up |
 | sluice_guard_requests | gauge | model, version, build | the candidate's requests up to the guard's trip |
 | sluice_guard_bad | gauge | model, version, build | bad answers among them that stable gave well |
 
@@ -44,6 +46,7 @@ from serving_runtime.host import (
     ShadowEvent,
     VersionEvent,
 )
+from serving_runtime.model_server import Stage
 from serving_runtime.outcomes import Fallback, Joint, Outcome, Served, UserOutcome
 
 _log = logging.getLogger(__name__)
@@ -54,9 +57,9 @@ FLUSH_EVERY_S = 0.25  # a quarter of the shortest export interval in use (1 s): 
 _LEAST_MS = 1e-6  # Ray wants values above 0; a clock that did not move in between gives 0
 
 MOST_SEGMENTS = 21  # the most that a model document can list, and `other`
-SERIES_ALONE = 5 + 3 + 2 + len(Refusal) + 2 + MOST_SEGMENTS
+SERIES_ALONE = 5 + 3 + 2 + len(Refusal) + 4 + len(Stage) + MOST_SEGMENTS
 """Of a replica without challenger, a histogram counted as one: users' and its own outcomes, feedback good and bad,
-reports refused, latency and revision, segments."""
+reports refused, latency, batches, revision and memory, stages of its start, segments."""
 SERIES_PER_CANDIDATE = 4 + 5 + 2 + len(Fallback) + 2 + 3 + MOST_SEGMENTS
 """One more challenger's: outcomes, pairs, agreement, fallbacks, feedback, three gauges, segments."""
 
@@ -74,7 +77,6 @@ class RayTelemetry:
         where Ray adds its labels.
         """
         metrics = made_by or _ray_metrics()
-
         self._model = model
         self._own = self._labels(served)
         self._counters = {
@@ -130,6 +132,17 @@ class RayTelemetry:
         self._revision = metrics.Gauge(
             "sluice_host_revision", description="Revision of the configuration a replica has.", tag_keys=_VERSION_TAGS
         )
+        self._memory = metrics.Gauge(
+            "sluice_replica_memory_bytes",
+            description="Memory of a replica that is in RAM (RSS), in bytes.",
+            tag_keys=_VERSION_TAGS,
+        )
+        self._load_seconds = metrics.Gauge(
+            "sluice_load_seconds",
+            description="How long the start of a replica took, in seconds.",
+            tag_keys=(*_VERSION_TAGS, "stage"),
+        )
+        self._loads: dict[Stage, float] = {}
         self._guard_requests = metrics.Gauge(
             "sluice_guard_requests",
             description="Requests of the candidate that the guard has stopped, up to then.",
@@ -191,13 +204,23 @@ class RayTelemetry:
         """This version's own server was busy with one request for that long."""
         self._latency.observe(max(elapsed_ms, _LEAST_MS), tags=dict(self._own))
 
+    def loaded(self, stage: Stage, seconds: float) -> None:
+        """A stage of this replica's start is over."""
+        _log.info("%s took %.1f s", stage, seconds)
+        self._loads[stage] = seconds
+
     def flush(
-        self, revision: int, tripped: tuple[Served, Tripped] | None, breaker: tuple[Served, bool] | None = None
+        self,
+        revision: int,
+        tripped: tuple[Served, Tripped] | None,
+        memory_bytes: int | None,
+        breaker: tuple[Served, bool] | None = None,
     ) -> None:
         """Hand everything counted so far to Ray, and refresh the gauges, which disappear otherwise.
 
-        `tripped` is the candidate that the guard has stopped here, for as long as it holds; `breaker` is the candidate,
-        while there is one, and whether its breaker is open.
+        `tripped` is the candidate that the guard has stopped here, for as long as it holds; `memory_bytes` is this
+        replica's, none where it is unknown; `breaker` is the candidate, while there is one, and whether its breaker is
+        open.
         """
         pending, self._pending = self._pending, collections.Counter()
         for (name, labels), number in pending.items():
@@ -206,6 +229,10 @@ class RayTelemetry:
         if breaker is not None:
             candidate, is_open = breaker
             self._breaker.set(float(is_open), tags=self._labels(candidate))
+        for stage, seconds in self._loads.items():
+            self._load_seconds.set(seconds, tags={**self._own, "stage": stage})
+        if memory_bytes is not None:
+            self._memory.set(memory_bytes, tags=dict(self._own))
         if tripped is not None:
             served, trip = tripped
             self._guard_requests.set(trip.requests, tags=self._labels(served))

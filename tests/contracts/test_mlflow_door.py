@@ -22,7 +22,7 @@ from pipelines.processes import LOOPBACK, free_port
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
 from registry_bridge.mlflow_registry import MlflowRegistry
-from registry_bridge.version_digests import VersionDigests
+from registry_bridge.version_artifacts import VersionArtifacts
 from tests.conditions import wait_until
 from tests.contracts.mlflow_server import RealRegistry
 
@@ -166,7 +166,7 @@ def test_a_source_on_another_server_gets_nothing_from_us(stranger: Stranger, sch
         version = {"name": "fraud", "version": "1", "status": "READY", "source": elsewhere}
         stranger.body = json.dumps({"model_version": version, "artifact_uri": elsewhere}).encode()
         with pytest.raises(Stalled, match="lies on another server than the registry"):
-            MlflowRegistry(stranger.address).digest("fraud", 1)
+            MlflowRegistry(stranger.address).artifact("fraud", 1)
         assert evil.headers_seen == []
     assert len(stranger.headers_seen) >= 2
 
@@ -177,7 +177,7 @@ def test_a_source_on_another_server_gets_nothing_from_us(stranger: Stranger, sch
 def test_a_model_that_is_logged_again_has_the_same_digest(real: RealRegistry) -> None:
     for logged in (real.log("same"), real.log("same"), real.log("other")):
         real.register_source("again", logged.model_uri, logged.model_id)
-    one, again, other = (real.port.digest("again", version) for version in (1, 2, 3))
+    one, again, other = (real.port.artifact("again", version).digest for version in (1, 2, 3))
     assert one == again != other
 
 
@@ -197,22 +197,22 @@ def test_the_digest_is_that_of_a_download(real: RealRegistry, tmp_path: Path) ->
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     assert "registered_model_meta" in files
     digest = artifact_digest({name: functools.partial(lines_of, path) for name, path in files.items()})
-    assert digest == real.port.digest("download", 1)
+    assert digest == real.port.artifact("download", 1).digest
 
 
 def test_nothing_stays_in_the_scratch_folder_and_nothing_is_read_twice(real: RealRegistry, tmp_path: Path) -> None:
     real.register("scratch", "x")
     door = MlflowRegistry(real.server.address, tmp_path)
-    digest = door.digest("scratch", 1)
+    digest = door.artifact("scratch", 1).digest
     assert list(tmp_path.iterdir()) == []
     tmp_path.rmdir()  # whoever downloads again fails now
-    assert door.digest("scratch", 1) == digest
+    assert door.artifact("scratch", 1).digest == digest
 
 
 def test_a_scratch_folder_that_is_gone_is_a_reason(real: RealRegistry, tmp_path: Path) -> None:
     real.register("no-scratch", "x")
     with pytest.raises(Retry, match=r"reading the artifact of version 1 of no-scratch failed: .*absent"):
-        MlflowRegistry(real.server.address, tmp_path / "absent").digest("no-scratch", 1)
+        MlflowRegistry(real.server.address, tmp_path / "absent").artifact("no-scratch", 1)
 
 
 def test_an_artifact_that_is_gone_is_a_reason(real: RealRegistry) -> None:
@@ -221,13 +221,13 @@ def test_an_artifact_that_is_gone_is_a_reason(real: RealRegistry) -> None:
     for path in sorted((real.server.folder / "artifacts").rglob(f"*{logged.model_id}/artifacts/*"), reverse=True):
         path.unlink()
     with pytest.raises(Stalled, match="the artifact of version 1 of gone: the artifact has no files"):
-        real.port.digest("gone", 1)
+        real.port.artifact("gone", 1)
 
 
 def test_a_digest_that_takes_long_does_not_hold_up_the_loop(real: RealRegistry) -> None:
     real.register("long", "x")
     uri = real.client.get_model_version_download_uri("long", "1")
-    impatient = VersionDigests(real.server.address, wait_s=0.0)
+    impatient = VersionArtifacts(real.server.address, wait_s=0.0)
     with pytest.raises(Retry, match="the artifact of version 1 of long is still being read"):
         impatient.of(("long", 1, uri, 0), uri)
 
@@ -238,7 +238,7 @@ def test_a_digest_that_takes_long_does_not_hold_up_the_loop(real: RealRegistry) 
             return None
 
     wait_until(ready, SOON_S, "the digest is there")
-    assert ready() == real.port.digest("long", 1)
+    assert ready() == real.port.artifact("long", 1)
 
 
 # --- words --------------------------------------------------------------------------------------------------------

@@ -107,10 +107,10 @@ def test_a_version_that_is_still_being_registered_is_not_ready(world: World) -> 
     world.person.set_ready(world.model, version, ready=False)
     assert not world.look()[version].ready
     with pytest.raises(Retry, match="still being registered"):
-        world.port.digest(world.model, version)
+        world.port.artifact(world.model, version)
     world.person.set_ready(world.model, version, ready=True)
     assert world.look()[version].ready
-    assert world.port.digest(world.model, version)
+    assert world.port.artifact(world.model, version).digest
 
 
 def test_a_deleted_version_and_its_alias_are_gone_and_its_number_is_not_used_again(world: World) -> None:
@@ -141,7 +141,7 @@ def test_a_name_is_only_a_name(world: World, odd: str) -> None:
     snapshot = world.port.snapshot([name])
     assert snapshot.available, snapshot.reason
     assert set(snapshot.models) == {name}
-    assert world.port.digest(name, 1) == world.port.digest(name, 1)
+    assert world.port.artifact(name, 1).digest == world.port.artifact(name, 1).digest
     world.port.annotate(name, 1, {"sluice.prod.phase": "CANARY"})
     assert world.port.restore(name, PRODUCTION, 1, None)
     assert world.port.restore(name, CHAMPION, 1, None)
@@ -173,27 +173,34 @@ def test_names_that_differ_in_case_or_in_wildcards_are_different_models(world: W
 def test_one_artifact_has_one_digest_under_any_number_and_name(world: World) -> None:
     other = world.model + "-other"
     versions = [world.person.register(name, "the same") for name in (world.model, world.model, other)]
-    digests = [world.port.digest(n, v) for n, v in zip([world.model, world.model, other], versions, strict=True)]
+    digests = [
+        world.port.artifact(n, v).digest for n, v in zip([world.model, world.model, other], versions, strict=True)
+    ]
     assert len(set(digests)) == 1
     assert digests[0].startswith("sha256:")
 
 
 def test_another_payload_has_another_digest(world: World) -> None:
     one, other = world.person.register(world.model, "one"), world.person.register(world.model, "other")
-    assert world.port.digest(world.model, one) != world.port.digest(world.model, other)
+    assert world.port.artifact(world.model, one).digest != world.port.artifact(world.model, other).digest
 
 
 def test_a_digest_belongs_to_what_is_registered_now(world: World) -> None:
     world.person.register(world.model, "one")
-    before = world.port.digest(world.model, 1)
+    before = world.port.artifact(world.model, 1).digest
     world.person.delete_model(world.model)
     world.person.register(world.model, "other")
-    assert world.port.digest(world.model, 1) != before
+    assert world.port.artifact(world.model, 1).digest != before
+
+
+def test_what_a_version_asks_for_is_known_with_its_digest(world: World) -> None:
+    version = world.person.register(world.model, "one")
+    assert "numpy" in world.port.artifact(world.model, version).requirements
 
 
 def test_the_digest_of_what_does_not_exist_is_refused(world: World) -> None:
     with pytest.raises(Stalled, match=f"version 7 of {world.model}"):
-        world.port.digest(world.model, 7)
+        world.port.artifact(world.model, 7)
 
 
 # --- annotations -----------------------------------------------------------------------------------------------
@@ -355,11 +362,11 @@ def test_an_outage_is_said_and_ends(world: World) -> None:
         assert snapshot.reason
         assert snapshot.models == {}
         with pytest.raises(Retry):
-            world.port.digest(world.model, 1)
+            world.port.artifact(world.model, 1)
         with pytest.raises(Retry):
             world.port.annotate(world.model, 1, {"sluice.prod.phase": "CANARY"})
         with pytest.raises(Retry):
             world.port.restore(world.model, PRODUCTION, 2, 1)
     assert world.stages() == {1: "None", 2: "Production"}
     assert world.port.restore(world.model, PRODUCTION, 2, 1)
-    assert world.port.digest(world.model, 1)
+    assert world.port.artifact(world.model, 1).digest

@@ -86,7 +86,7 @@ class World:
                 model_id = logged[json.dumps(config)]
                 self._client.create_model_version(begun.model, source=f"models:/{model_id}", model_id=model_id)
             self.promote(begun.model, begun.stable)
-            digest = registry.digest(begun.model, begun.stable)
+            digest = registry.artifact(begun.model, begun.stable).digest
             stable = Application(version=begun.stable, digest=digest, settings=Settings(cpus=begun.cpus))
             releases[begun.model] = Release(
                 model=begun.model,

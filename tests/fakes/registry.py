@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from policies.artifact_digest import artifact_digest
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
-from policies.model import RegisteredVersion, RegistrySnapshot
+from policies.model import Artifact, RegisteredVersion, RegistrySnapshot
 from policies.promotion import at_trigger
 
 ARCHIVED = "Archived"
@@ -24,6 +24,7 @@ STAGES = ("None", "Staging", "Production", ARCHIVED)
 class _Version:
     shown: RegisteredVersion
     digest: str
+    requirements: tuple[str, ...] = ()
 
 
 class FakeRegistry:
@@ -47,12 +48,12 @@ class FakeRegistry:
             models={model: {number: v.shown for number, v in versions.items()} for model, versions in known.items()},
         )
 
-    def digest(self, model: str, version: int) -> str:
-        """Over what it was registered with."""
+    def artifact(self, model: str, version: int) -> Artifact:
+        """Of what it was registered with."""
         found = self._asked(model, version)
         if not found.shown.ready:
             raise Retry(f"version {version} of {model} is still being registered")
-        return found.digest
+        return Artifact(digest=found.digest, requirements=found.requirements)
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags."""
@@ -82,14 +83,14 @@ class FakeRegistry:
 
     # --- what people do ---------------------------------------------------------------------------------------
 
-    def register(self, model: str, payload: str | None = None) -> int:
+    def register(self, model: str, payload: str | None = None, requirements: tuple[str, ...] = ("numpy",)) -> int:
         """A new version of the model; with none, its payload is unlike every other's. Returns its number."""
         number = self._numbers.get(model, 0) + 1
         self._numbers[model] = number
         content = (payload if payload is not None else f"{model} version {number}").encode()
         shown = RegisteredVersion(number=number, stage="None", source=f"memory:{model}/{number}")
         digest = artifact_digest({"model.bin": lambda: [content]})
-        self._models.setdefault(model, {})[number] = _Version(shown, digest)
+        self._models.setdefault(model, {})[number] = _Version(shown, digest, requirements)
         return number
 
     def transition(self, model: str, version: int, stage: str, *, archive_existing: bool = False) -> None:
@@ -143,4 +144,4 @@ class FakeRegistry:
     def _show(self, model: str, version: int, **changes: object) -> None:
         before = self._models[model][version]
         shown = dataclasses.replace(before.shown, **changes)  # type: ignore[arg-type]
-        self._models[model][version] = _Version(shown, before.digest)
+        self._models[model][version] = _Version(shown, before.digest, before.requirements)

@@ -163,7 +163,7 @@ def test_a_version_that_was_rolled_back_for_what_is_mended_is_tried_again_and_pr
     version = world.register(BAD)
     world.promote(version)
     world.run_until(lambda: len(world.history()) == 2 and serving(world, 1))
-    world.truths[world.registry.digest(MODEL, version)] = HEALTHY
+    world.truths[world.registry.artifact(MODEL, version).digest] = HEALTHY
     world.ask(wish, version)
     if wish is Wish.LIFT:
         world.pass_time(60)

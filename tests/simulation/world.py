@@ -393,7 +393,7 @@ class World:
     def register(self, truth: Truth = HEALTHY, model: str = MODEL) -> int:
         number = self.registry.register(model, payload=f"artifact-{len(self.truths)}")
         with self.answering():
-            self.truths[self.registry.digest(model, number)] = truth
+            self.truths[self.registry.artifact(model, number).digest] = truth
         return number
 
     def change_settings(self, cpus: int, model: str = MODEL) -> None:

@@ -13,6 +13,7 @@ from policies.documents import Bake, RolloutPolicy, Trigger
 from policies.facts import Observed, Rules
 from policies.model import (
     Application,
+    Artifact,
     Bin,
     Cause,
     CauseKind,
@@ -116,10 +117,10 @@ AWAY = (evidence(total=0, reason="Prometheus did not answer within 30 s"), evide
 
 
 def observed(registry: dict[int, RegisteredVersion] | None = None, **fields: Any) -> Observed:
-    """Everything in place: v1 and v2 in Production, the candidate warm, their digests known."""
+    """Everything in place: v1 and v2 in Production, the candidate warm, their artifacts known."""
     if registry is None:
         registry = versions(v1="Production", v2="Production")
-    known = {"versions": registry, "digests": {n: digest(n) for n in registry}, "candidate": Ready()}
+    known = {"versions": registry, "artifacts": {n: Artifact(digest=digest(n)) for n in registry}, "candidate": Ready()}
     return Observed(**{**known, **fields})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policies.errors import BadInput, Stalled
-from serving_runtime.artifact_cache import KEPT_ARTIFACTS, KEPT_FOR_S, ArtifactCache, digest_of
+from serving_runtime.artifact_cache import KEPT_ARTIFACTS, ArtifactCache, digest_of, node_cache
 
 
 class Source:
@@ -31,7 +31,7 @@ class Source:
         return files
 
     def digest(self, tmp_path: Path) -> str:
-        digest = digest_of(self(tmp_path / f"digest-{self.weights.hex()}"))
+        digest = digest_of(self(tmp_path / f"digest-{hash(self.weights)}"))
         self.downloads = 0
         return digest
 
@@ -87,13 +87,42 @@ def test_what_is_no_digest_never_becomes_a_path(tmp_path: Path, digest: str) -> 
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_limit_that_is_none_is_refused_in_words(tmp_path: Path) -> None:
+    for wrong in ("0", "-1", "ten", "1.5"):
+        with pytest.raises(BadInput, match=r"SLUICE_CACHE_LIMIT_GIB is .*; write whole GiB"):
+            node_cache({"SLUICE_CACHE": str(tmp_path), "SLUICE_CACHE_LIMIT_GIB": wrong})
+
+
+def test_a_node_keeps_its_artifacts_where_it_is_told(tmp_path: Path) -> None:
+    source = Source()
+    cache = node_cache({"SLUICE_CACHE": str(tmp_path / "here"), "SLUICE_CACHE_LIMIT_GIB": "1"})
+    assert cache.fetch(source.digest(tmp_path), source).parent == tmp_path / "here" / "artifacts"
+
+
+def fetched(tmp_path: Path, sizes: list[int], *, in_use: int | None = None, limit_bytes: int = 10**9) -> list[bool]:
+    """Fetch artifacts of these sizes, each by a replica that ends, but for the one in use; which of them are kept?"""
+    folders, replicas = [], []
+    for age, size in enumerate(sizes):
+        source = Source(bytes([age]) * size)
+        replica = ArtifactCache(tmp_path / "cache", limit_bytes)
+        folders.append(replica.fetch(source.digest(tmp_path), source))
+        os.utime(folders[-1], (age, age))
+        if age == in_use:
+            replicas.append(replica)
+    return [folder.is_dir() for folder in folders]
+
+
 def test_only_the_artifacts_used_last_are_kept(tmp_path: Path) -> None:
-    cache = ArtifactCache(tmp_path / "cache")
-    sources = [Source(bytes([n])) for n in range(KEPT_ARTIFACTS + 3)]
-    folders = []
-    for age, source in enumerate(sources):
-        folders.append(cache.fetch(source.digest(tmp_path), source))
-        long_ago = folders[-1].stat().st_mtime - 10 * KEPT_FOR_S + age
-        os.utime(folders[-1], (long_ago, long_ago))
-    kept = [folder.is_dir() for folder in folders]
-    assert kept == [False] * 3 + [True] * KEPT_ARTIFACTS
+    assert fetched(tmp_path, [1] * (KEPT_ARTIFACTS + 3)) == [False] * 3 + [True] * KEPT_ARTIFACTS
+
+
+def test_only_as_many_are_kept_as_have_room(tmp_path: Path) -> None:
+    assert fetched(tmp_path, [400, 400, 400, 400], limit_bytes=1000) == [False, False, True, True]
+
+
+def test_what_a_replica_uses_is_kept_however_old_and_large(tmp_path: Path) -> None:
+    assert fetched(tmp_path, [900, 400, 400, 400], in_use=0, limit_bytes=1000) == [True, False, True, True]
+
+
+def test_what_is_larger_than_the_whole_limit_is_served_all_the_same(tmp_path: Path) -> None:
+    assert fetched(tmp_path, [5000], limit_bytes=1000) == [True]

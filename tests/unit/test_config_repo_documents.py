@@ -145,6 +145,14 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         ("settings: {cpus: yes}\n", 'settings.cpus: should be a valid number, not "yes"'),
         ("settings: {cpus: true}\n", "settings.cpus: should be a valid number, not true"),
         ("settings: {cpus: 0}\n", "settings.cpus: should be greater than 0, not 0"),
+        (
+            "settings: {features: {entry_point: 'a:b', key: user}}\n",
+            "settings.features: defaults and required are both empty: no feature is looked up",
+        ),
+        (
+            "settings: {features: {entry_point: 'a:b', key: user, defaults: {age: 1}, required: [age]}}\n",
+            "settings.features: a feature is in defaults or in required, once, and the key is none",
+        ),
         ("settings: 5\n", "settings: should be a mapping, not 5"),
         ("settings:\n", "settings: should be a mapping, not null"),
         ("settings: {env: {KEY: 5}}\n", "settings.env.KEY: should be a valid string"),
@@ -378,7 +386,7 @@ def test_the_buckets_of_a_histogram_are_an_objective() -> None:
         (OWN, "'" + TOTAL + "'", "orders", "ratioMetric.total.metricSource.spec.query: does not say whose"),
         (OWN, "spec: {query: '" + TOTAL + "'}", "spec: {sli: errors}", "has spec: {query: ...}"),
         (ERRORS, "sli: errors\n        total", "sli: agreement\n        total", "total is errors, good is agreement"),
-        (OWN, "type: Prometheus", "type: sluicegate", "type: sluicegate has spec: {sli: errors, sli: agreement or sli: feedback}"),
+        (OWN, "type: Prometheus", "type: sluicegate", "spec: {sli: errors, sli: agreement or sli: feedback}"),
         (HISTOGRAM, "wait_bucket{", "wait_seconds{", "thresholdMetric.metricSource.spec.query: a value over time"),
         (HISTOGRAM, "op: gt", "op: lt", "objectives[0].op: should be 'lte' or 'gt', not \"lt\""),
         (HISTOGRAM, ", value: 0.5", "", "a thresholdMetric needs op"),
@@ -571,12 +579,16 @@ SETTINGS = st.builds(
     | st.builds(
         Features,
         entry_point=st.just("shop.features:store"),
-        key=TEXT.filter(bool),
-        defaults=st.dictionaries(TEXT.filter(bool), st.none() | st.booleans() | WHOLE | TEXT, max_size=3),
+        key=TEXT.map(lambda name: f"key {name}"),
+        defaults=st.dictionaries(
+            TEXT.map(lambda name: f"a {name}"), st.none() | st.booleans() | WHOLE | TEXT, max_size=3
+        ),
+        required=st.lists(TEXT.map(lambda name: f"b {name}"), min_size=1, max_size=3, unique=True).map(tuple),
         options=st.dictionaries(TEXT, WHOLE | TEXT, max_size=3),
     ),
 )
-APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS)
+REQUIREMENTS = st.lists(st.sampled_from(["mlflow==3.17.2", "own @ file:///own.whl"]), unique=True).map(tuple)
+APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS, requirements=REQUIREMENTS)
 RECORD = st.builds(
     PhaseRecord,
     phase=st.sampled_from(Phase),

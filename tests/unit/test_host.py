@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 
 from serving_runtime import host as host_module
-from serving_runtime.challenger import (
-    ACCIDENT_S,
-    FAILURES_TO_OPEN,
-    FEW_AT_ONCE,
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    Breaker,
-    Connection,
-)
+from serving_runtime.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
+from serving_runtime.challenger import ACCIDENT_S, FEW_AT_ONCE, Connection
 from serving_runtime.host import AgreementEvent, Event, Host, Reply, ShadowEvent, VersionEvent
 from serving_runtime.outcomes import Joint, Outcome, Served, UserOutcome
 from serving_runtime.protocol import DRAINING, Answer, Call

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policies.serving import ForcedVersion, RequestKey, Segments
-from serving_runtime.challenger import FAILURES_TO_OPEN
+from serving_runtime.breaker import FAILURES_TO_OPEN
 from serving_runtime.feedback import FORCED_RECEIPT, Refusal
 from serving_runtime.forcing import FORCE_HEADER, FORCED_AT_ONCE, named
 from serving_runtime.host import FallbackEvent, FeedbackEvent, RefusedFeedbackEvent, Reply

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from policies.errors import Stalled
-from serving_runtime.model_server import EXAMPLE_FILE, PREDICT_THREADS, ModelServer
+from serving_runtime.batching import Limits
+from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
 from serving_runtime.protocol import Call
 from tests.fakes.bare_model import BareModel
 
 CALL = Call(b'{"inputs": [1.0]}', "application/json", "r-1")
+THREADS = Limits().threads
 WAIT_S = 20.0  # never reached when all is well
 
 
@@ -93,13 +95,13 @@ def test_the_loop_runs_on_while_models_think_and_threads_are_bounded() -> None:
             return data
 
         own, _ = server(thinks)
-        answers = [asyncio.create_task(own.answer(CALL)) for _ in range(PREDICT_THREADS + 3)]
+        answers = [asyncio.create_task(own.answer(CALL)) for _ in range(THREADS + 3)]
         loop = asyncio.get_running_loop()
-        full = loop.run_in_executor(None, _wait_for, lambda: len(together) == PREDICT_THREADS)
+        full = loop.run_in_executor(None, _wait_for, lambda: len(together) == THREADS)
         await asyncio.wait_for(full, WAIT_S)
         gate.set()
         assert {a.status for a in await asyncio.gather(*answers)} == {200}
-        assert len(set(together)) <= PREDICT_THREADS
+        assert len(set(together)) <= THREADS
 
     asyncio.run(story())
 
@@ -119,7 +121,7 @@ def test_warm_up_answers_the_models_own_example_and_is_not_measured(tmp_path: Pa
 
     async def story() -> None:
         own, took = server(predict)
-        await own.warm_up(example(tmp_path, {"inputs": [7.0]}))
+        assert await own.warm_up(example(tmp_path, {"inputs": [7.0]})) is True
         assert seen == [[7.0]]
         assert took.ms == []
 
@@ -146,6 +148,6 @@ def test_a_model_without_an_example_is_not_warmed_up_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     own, took = server(lambda data: data)
-    asyncio.run(own.warm_up(tmp_path))
+    assert asyncio.run(own.warm_up(tmp_path)) is False
     assert "it is not warmed up" in caplog.text
     assert took.ms == []

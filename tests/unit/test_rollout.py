@@ -11,6 +11,7 @@ from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
 from policies.facts import Signal
 from policies.model import (
+    Artifact,
     Ask,
     Cause,
     CauseKind,
@@ -544,6 +545,29 @@ def test_a_quarantined_version_that_left_and_entered_again_is_tried_again():
     entry = Quarantined(version=2, digest=digest(2), build="b", rollout="r1", since=NOW, reasons=("bad",))
     release = written(decide(steady(1, quarantine=(entry,)), observed(), RULES, NOW))
     assert (release.phase, release.quarantine) == (Phase.WARMING, ())
+
+
+def test_packages_that_replicas_could_not_run_with_are_refused_before_anything_is_deployed():
+    wants = Artifact(digest=digest(2), requirements=("pydantic==1.10.2", "numpy"))
+    seen = observed(artifacts={2: wants})
+    installs = dataclasses.replace(RULES, settings=Settings(environment="pip"))
+    refused = written(decide(steady(1), seen, installs, NOW))
+    assert (refused.phase, refused.candidate, refused.refused[0].version) == (Phase.STEADY, None, 2)
+    assert "pydantic==1.10.2, and replicas need pydantic" in refused.refused[0].reason
+
+
+def test_a_version_that_serves_with_the_clusters_packages_is_not_asked_what_it_needs():
+    wants = Artifact(digest=digest(2), requirements=("pydantic==1.10.2",))
+    started = written(decide(steady(1), observed(artifacts={2: wants}), RULES, NOW))
+    assert started.candidate == application(2)
+
+
+def test_what_a_version_asks_for_is_frozen_when_it_starts():
+    wants = Artifact(digest=digest(2), requirements=("own==1",))
+    installs = dataclasses.replace(RULES, settings=Settings(environment="uv"))
+    started = written(decide(steady(1), observed(artifacts={2: wants}), installs, NOW))
+    assert started.candidate is not None
+    assert started.candidate.requirements == ("own==1",)
 
 
 def test_two_versions_that_enter_at_once_are_refused_in_words():

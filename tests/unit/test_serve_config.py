@@ -10,7 +10,8 @@ import pytest
 
 from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Objective, Phase, Purpose, Release, Settings, Sli
+from policies.model import Artifact, Objective, Phase, Purpose, Release, Settings, Sli
+from policies.promotion import application_of
 from policies.serving import (
     Access,
     ApiKeys,
@@ -108,6 +109,24 @@ def test_what_restarts_replicas_comes_with_the_application() -> None:
     (app,) = render([to_serve(dataclasses.replace(steady(1), stable=stable))], AROUND)["applications"]
     assert AppArguments.parse(app["args"]).features == features
     assert app["deployments"][0]["placement_group_bundles"] == [{"CPU": 1.0}]
+    assert parse(text({"applications": [app]}))["applications"] == [app]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(), None),
+        (Settings(packages=("own==1",)), {"pip": ["own==1"]}),
+        (Settings(environment="pip"), {"pip": ["scikit-learn==1.7.2"]}),
+        (Settings(environment="uv", packages=("own==1",)), {"uv": ["scikit-learn==1.7.2", "own==1"]}),
+        (Settings(environment="image", image="models/fraud:3"), {"image_uri": "models/fraud:3"}),
+    ],
+)
+def test_packages_come_from_where_the_document_says(settings: Settings, expected: dict[str, Any] | None) -> None:
+    asked = Artifact(digest=application(1).digest, requirements=("scikit-learn==1.7.2",))
+    stable = application_of(1, asked, settings)
+    (app,) = render([to_serve(dataclasses.replace(steady(1), stable=stable))], AROUND)["applications"]
+    assert app.get("runtime_env") == expected
     assert parse(text({"applications": [app]}))["applications"] == [app]
 
 

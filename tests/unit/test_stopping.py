@@ -119,7 +119,7 @@ def test_rule_17_no_rollout_ends_for_a_version_that_could_not_start():
     entry = Quarantined(version=9, digest=digest(3), build="b", rollout="r0", since=NOW, reasons=("bad",))
     canary = in_phase(Phase.CANARY, quarantine=(entry,))
     assert written(decide(canary, observed(NEWER, evidence=THIN), SUPERSEDE, NOW)).phase is Phase.CANARY
-    unread = observed(NEWER, evidence=THIN, digests={})
+    unread = observed(NEWER, evidence=THIN, artifacts={})
     assert written(decide(in_phase(Phase.CANARY), unread, SUPERSEDE, NOW)).phase is Phase.CANARY
 
 

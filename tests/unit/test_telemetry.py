@@ -103,10 +103,10 @@ def test_the_series_of_a_model_grow_with_the_versions_it_was_given_and_with_noth
                     reply = await host.answer(ask_of(chance, asked))
                     host.report(b'{"request_id": "id-%d", "good": true}' % chance.randint(0, 2 * STRANGERS))
                     telemetry.took(reply.answer.status)
-                telemetry.flush(number, host.tripped, host.breaker)
+                telemetry.flush(number, host.tripped, 1, host.breaker)
         under_way = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*under_way)
-        telemetry.flush(candidates, host.tripped, host.breaker)
+        telemetry.flush(candidates, host.tripped, 1, host.breaker)
         assert SERIES_ALONE < len(metrics.values) <= SERIES_ALONE + candidates * SERIES_PER_CANDIDATE
         told = {value for _, tags in metrics.values for name, value in tags if name not in ("version", "build")}
         assert not any(value.startswith(("made-up", "user-", "id-")) for value in told)
@@ -125,7 +125,7 @@ def test_what_happened_reaches_the_metric_that_says_so() -> None:
     for event in events:
         telemetry.count(event, 2)
     telemetry.segment_took(2, "de", 3.0)
-    telemetry.flush(1, (candidate, Tripped(3, 3, 7.0)), (candidate, True))
+    telemetry.flush(1, (candidate, Tripped(3, 3, 7.0)), None, (candidate, True))
     assert labels(metrics, "sluice_fallbacks") == {("22222222", "m", "timeout", "2"): 2}
     assert labels(metrics, "sluice_feedback") == {("22222222", "m", "good", "2"): 2}
     assert labels(metrics, "sluice_feedback_refused") == {("m", "unknown"): 2}
@@ -137,9 +137,9 @@ def test_what_happened_reaches_the_metric_that_says_so() -> None:
 def test_the_breaker_is_shown_closed_too_and_only_while_there_is_a_candidate() -> None:
     metrics = RayMetrics()
     telemetry = RayTelemetry("m", OWN, metrics)
-    telemetry.flush(1, None, None)
+    telemetry.flush(1, None, None, None)
     assert not labels(metrics, "sluice_breaker_open")
-    telemetry.flush(1, None, (Served(2, "22222222"), False))
+    telemetry.flush(1, None, None, (Served(2, "22222222"), False))
     assert labels(metrics, "sluice_breaker_open") == {("22222222", "m", "2"): 0.0}
 
 
@@ -147,6 +147,6 @@ def test_a_candidates_series_start_at_0() -> None:
     metrics = RayMetrics()
     telemetry = RayTelemetry("m", OWN, metrics)
     telemetry.announce(Served(2, "22222222"), candidate=True)
-    telemetry.flush(1, None)
+    telemetry.flush(1, None, None)
     assert set(labels(metrics, "sluice_fallbacks").values()) == {0.0}
     assert len(labels(metrics, "sluice_fallbacks")) == len(Fallback)

@@ -62,7 +62,7 @@ OTHERS = [
     {"out_of_place": "fraud--v1: UNHEALTHY", "candidate": Starting(reason="DEPLOYING")},
     {"out_of_place": "Ray cannot be seen", "runtime_reason": "no answer", "candidate": Starting(reason="?")},
     {"candidate": Failed(message="ImportError")},
-    {"digests": {}, "digest_reason": "the artifact store is away"},
+    {"artifacts": {}, "artifact_reason": "the artifact store is away"},
     {"evidence": THIN},
     {"evidence": HEALTHY},
     {"evidence": FAILING},
