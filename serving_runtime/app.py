@@ -36,9 +36,9 @@ from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_d
 from serving_runtime.description import Named
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
-from serving_runtime.host import Host, Served
+from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
@@ -157,7 +157,8 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
+                breaker, memory = self._host.breaker, resident_bytes()
+                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")

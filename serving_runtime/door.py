@@ -18,10 +18,12 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime import feedback
 from serving_runtime.access import Gate
-from serving_runtime.callers import Caller, Refusal
+from serving_runtime.callers import ANYBODY, FORCE, Caller, Refusal
 from serving_runtime.description import Described
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
+from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.host import DEFAULT_TIMEOUT_S, Host
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
-CARRIED: Final = {CallKind.INVOCATIONS: (), CallKind.INFER: (LENGTH_HEADER,)}
-"""Headers that mean something behind the door, by protocol."""
+CARRIED: Final = {CallKind.INVOCATIONS: frozenset[bytes](), CallKind.INFER: frozenset({LENGTH_HEADER.encode()})}
+"""Headers that a protocol itself needs behind the door; the host names others."""
 UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
 """Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
@@ -56,6 +58,8 @@ class Door:
         self._room = Room()
         self._about = about
         self._refused = refused
+        self._names: frozenset[str] = frozenset()
+        self._encoded: dict[CallKind, frozenset[bytes]] = {}
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -64,15 +68,16 @@ class Door:
         kind = CallKind.INFER if is_v2(path) else CallKind.INVOCATIONS
         if isinstance(found, Answer):
             return self._refuse(_spoken(found, kind))
-        if found.endpoint not in OPEN:
-            caller = await self._let_in(request)
-            if isinstance(caller, Refusal):
-                return self._refuse(_spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
+        caller = ANYBODY if found.endpoint in OPEN else await self._let_in(request)
+        if isinstance(caller, Refusal):
+            return self._refuse(_spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
         if found.model is not None and (unknown := self._unknown(found)) is not None:
             return self._refuse(unknown)
         match found.endpoint:
             case Endpoint.INVOCATIONS | Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
-                return await self._ask(request, kind)
+                return await self._ask(request, kind, caller)
+            case Endpoint.FEEDBACK:
+                return await self._report(request)
             case _:
                 return self._respond(self._tell(found.endpoint), self._about.named.version)
 
@@ -123,19 +128,43 @@ class Door:
         words = f"Here is version {named.version} of {named.model}, and no {asked[:100]}."
         return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
 
-    async def _ask(self, request: Request, kind: CallKind) -> Response:
+    async def _ask(self, request: Request, kind: CallKind, caller: Caller) -> Response:
         """A request for a prediction: find it room, read it, let the host answer."""
         # Before its body is read: a line of bodies could be gigabytes.
         if not await self._enter():
             return self._refuse(_spoken(no_room(_request_id(request)), kind))
         try:
-            body = await _read(request)
+            body = await _read(request, BODY_LIMIT_BYTES)
             if isinstance(body, Answer):
                 return self._refuse(_spoken(body, kind))
-            reply = await self._host.answer(_call(request, body, kind))
+            call = self._call(request, body, kind)
+            reply = await self._host.answer(call, may_force=FORCE in caller.permissions)
         finally:
             self._room.leave()
-        return self._respond(_spoken(reply.answer, kind), str(reply.version))
+        answer = _spoken(reply.answer, kind)
+        if reply.receipt:
+            answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
+        return self._respond(answer, str(reply.version))
+
+    async def _report(self, request: Request) -> Response:
+        """What a user says about an answer. It is no request for one: nobody's outcome."""
+        body = await _read(request, feedback.BODY_LIMIT_BYTES)
+        answer = body if isinstance(body, Answer) else self._host.report(body)
+        return self._respond(answer, self._about.named.version)
+
+    def _call(self, request: Request, body: bytes, kind: CallKind) -> Call:
+        wanted = self._wanted(kind)
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"] if name in wanted}
+        return Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
+
+    def _wanted(self, kind: CallKind) -> frozenset[bytes]:
+        """Names of the headers that go along with a call, as ASGI has them."""
+        names = self._host.headers
+        if names is not self._names:
+            encoded = frozenset(name.encode("ascii") for name in names)
+            self._names = names
+            self._encoded = {each: encoded | CARRIED[each] for each in CallKind}
+        return self._encoded[kind]
 
     async def _enter(self) -> bool:
         config = self._host.config
@@ -159,29 +188,24 @@ def _spoken(answer: Answer, kind: CallKind) -> Answer:
     return in_protocol(answer) if kind is CallKind.INFER else answer
 
 
-def _call(request: Request, body: bytes, kind: CallKind) -> Call:
-    headers = {name: request.headers[name] for name in CARRIED[kind] if name in request.headers}
-    return Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
-
-
 def _request_id(request: Request) -> str:
     # Serve has put an id there where the client sent none, and echoes it on every answer.
     return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
 
 
-async def _read(request: Request) -> bytes | Answer:
+async def _read(request: Request, limit_bytes: int) -> bytes | Answer:
     """The body, or the answer to one that is above the limit or that nobody waits for any more."""
     from starlette.requests import ClientDisconnect
 
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        return too_large()
+    if declared.isdecimal() and int(declared) > limit_bytes:
+        return too_large(limit_bytes)
     chunks, size = [], 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > BODY_LIMIT_BYTES:
-                return too_large()
+            if size > limit_bytes:
+                return too_large(limit_bytes)
             chunks.append(chunk)
     except ClientDisconnect:
         return Answer(CLIENT_GONE, b"")

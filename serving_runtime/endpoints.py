@@ -22,6 +22,7 @@ class Endpoint(StrEnum):
     PING = "/ping"
     HEALTH = "/health"
     VERSION = "/version"
+    FEEDBACK = "/feedback"
     OPENAPI = "/openapi.json"
     V2_SERVER = "/v2"
     V2_LIVE = "/v2/health/live"
@@ -42,7 +43,7 @@ class Endpoint(StrEnum):
 OPEN: Final = frozenset({Endpoint.PING, Endpoint.HEALTH, Endpoint.V2_LIVE, Endpoint.V2_READY})
 """Answered to everybody: load balancers have no key, and these say nothing but that a replica lives."""
 
-_POST: Final = frozenset({Endpoint.INVOCATIONS, Endpoint.V2_INFER, Endpoint.V2_VERSION_INFER})
+_POST: Final = frozenset({Endpoint.INVOCATIONS, Endpoint.FEEDBACK, Endpoint.V2_INFER, Endpoint.V2_VERSION_INFER})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,7 @@ from serving_runtime.event_stream import EVENT_STREAM, Streamer
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
     JSON,
@@ -121,10 +122,10 @@ class ModelServer:
     async def answer(self, call: Call) -> Answer:
         """The model's answer; its faults are logged under the request id."""
         started = time.perf_counter()
-        counts = True
+        counts = drawn = FORCE_HEADER not in call.headers  # who names a version is no sample of its users
         try:
             scored = await self._score(call)
-            counts = outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
+            counts = drawn and outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
         finally:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)

@@ -88,9 +88,9 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
-def too_large() -> Answer:
+def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
-    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
 
 
 def model_fault(request_id: str) -> Answer:
@@ -299,8 +299,8 @@ def without_rows(error: Exception) -> Exception:
     """Where MLflow repeats all rows before it says what is wrong with them: only that."""
     from mlflow.exceptions import MlflowException
 
-    reason: BaseException | None = error.__context__
-    if isinstance(error, MlflowException) and isinstance(reason, MlflowException):
+    reason = error.__context__
+    if isinstance(error, MlflowException) and isinstance(reason, Exception) and isinstance(reason, MlflowException):
         return reason
     return error
 

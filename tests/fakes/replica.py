@@ -14,9 +14,9 @@ from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.description import Described, Named
 from serving_runtime.door import REQUEST_ID_HEADER, Door
-from serving_runtime.host import Event, Host, Served
+from serving_runtime.host import Event, Host
 from serving_runtime.model_server import ModelServer
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.public_route import PublicRoute
 
 VERSION = 7
@@ -30,6 +30,7 @@ class Counts:
     def __init__(self) -> None:
         self.events: collections.Counter[Event] = collections.Counter()
         self.answers: collections.Counter[UserOutcome] = collections.Counter()
+        self.segments: list[tuple[int, str, float]] = []
 
     def count(self, event: Event, number: int) -> None:
         self.events[event] += number
@@ -39,6 +40,9 @@ class Counts:
 
     def announce(self, served: Served, *, candidate: bool) -> None:
         """Nothing starts at 0 here."""
+
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        self.segments.append((version, segment, elapsed_ms))
 
 
 @dataclasses.dataclass(frozen=True)
