@@ -13,9 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from serving_runtime.open_inference_signature import Signature, Slot, signature_of
-from serving_runtime.protocol import streams
+from serving_runtime.protocol import Answer, streams
 
 EXAMPLE_LIMIT_BYTES: Final = 16 * 1024  # it stands in error bodies: a page of text, and no image
+
+
+FIELDS_SHOWN: Final = 100  # more than a person reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Described:
         slots = self.signature.inputs or (Slot("input", "FP64", (-1, 2)),)
         return {"inputs": [_filled(slot, row) for slot in slots]}
 
-    def expected(self) -> dict[str, Any]:
-        """What a client that sent something wrong may want to see: types by field, and an example."""
-        fields = {slot.name: _words(slot) for slot in self.signature.inputs[:100]}  # more than a person reads
-        return {**({"expected": fields} if fields else {}), **({"example": self.example} if self.example else {})}
+    def hinted(self, refusal: Answer) -> Answer:
+        """A 400 with what a client that sent something wrong may want to see: types by field, and an example."""
+        fields = {slot.name: _words(slot) for slot in self.signature.inputs[:FIELDS_SHOWN]}
+        hints = {**({"expected": fields} if fields else {}), **({"example": self.example} if self.example else {})}
+        return refusal._replace(body=json.dumps({**json.loads(refusal.body), **hints}).encode()) if hints else refusal
 
 
 def describe(model: Any, named: Named, example: bytes | None = None) -> Described:

@@ -58,6 +58,7 @@ T = TypeVar("T")
 
 UNAVAILABLE = 503
 
+BAD_REQUEST = 400
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
 
 
@@ -129,6 +130,8 @@ class ModelServer:
         finally:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)
+        if scored.answer.status == BAD_REQUEST:
+            return self.described.hinted(scored.answer)
         if scored.fault is not None:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
         return scored.answer
