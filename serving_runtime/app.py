@@ -30,17 +30,20 @@ from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
-from serving_runtime import model_server
+from serving_runtime import features, model_server
 from serving_runtime.access import Gate
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
+from serving_runtime.description import Named
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
-from serving_runtime.host import Host, Served
+from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.open_inference import model_metadata
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -95,7 +98,11 @@ class Model:
         self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
-            partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
+            partial(_fetch, self._cache, about),
+            _owned(),
+            self._telemetry,
+            None if about.features is None else partial(self._start_features, about.features),
+            Named(about.slug, str(about.version)),
         )
         self._host = Host(
             served,
@@ -108,8 +115,16 @@ class Model:
         self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
         self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.refused)
         turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
-        self._door = Door(self._host, about.version, turned_away, self._gate, PublicRoute(time.monotonic))
+        self._door = Door(self._host, self._server.described, turned_away, self._gate, PublicRoute(time.monotonic))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
+
+    async def _start_features(self, terms: Features, input_schema: Any) -> features.FeatureJoin:
+        self._telemetry.announce_lookups()
+        return await features.start(terms, input_schema, self._telemetry)
+
+    async def __del__(self) -> None:
+        """Called by Serve, once, when this replica's last request has been answered."""
+        await self._server.close()
 
     # --- configuring -------------------------------------------------------------------------------------------
 
@@ -143,7 +158,8 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
+                breaker, memory = self._host.breaker, resident_bytes()
+                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
@@ -158,12 +174,12 @@ class Model:
         request_id: str,
         kind: str = CallKind.INVOCATIONS,
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes, str]:
-        """Answer for a host; `(status, body, content type)`, status `DRAINING` when this version is on its way out."""
+    ) -> tuple[Any, ...]:
+        """Answer for a host: the fields of an `Answer`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
         answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
-        return (answer.status, answer.body, answer.content_type)
+        return answer.plain()
 
     async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Answer for a front as a user would be answered: with split, copies, fallback and counts, drained or not.
@@ -171,16 +187,20 @@ class Model:
         Both sides are plain mappings whose unknown keys nobody minds: a front may be younger than this version. Who may
         call was asked by the front.
         """
-        reply = await self._host.answer(
-            Call(
-                question["body"],
-                question.get("content_type"),
-                question.get("request_id", ""),
-                CallKind(question.get("kind", CallKind.INVOCATIONS)),
-                question.get("headers") or {},
-            )
+        call = Call(
+            question["body"],
+            question.get("content_type"),
+            question.get("request_id", ""),
+            CallKind(question.get("kind", CallKind.INVOCATIONS)),
+            question.get("headers") or {},
         )
-        return {"version": str(reply.version), **reply.answer._asdict()}
+        wanted = question.get("version") or None
+        answer, version = await self._door.ask(call, version=wanted, may_force=question.get("may_force") is True)
+        return {**answer._asdict(), "version": version}
+
+    async def describe(self) -> dict[str, Any]:
+        """What this version says of itself to a front: the answer to `GET /v2/models/{model}`."""
+        return {**model_metadata(self._server.described)._asdict(), "version": self._server.described.named.version}
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -215,6 +235,14 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _owned() -> Owned:
+    """What Ray has reserved for this replica."""
+    import ray
+
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Owned(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

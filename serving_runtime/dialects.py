@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from serving_runtime.description import Described
 from serving_runtime.fast_scoring import Form, Rows, answer_bytes
-from serving_runtime.protocol import Answer, Call, Scored, model_fault, score
+from serving_runtime.open_inference import OpenInference
+from serving_runtime.protocol import Answer, Call, CallKind, Parsed, Scored, finish, model_fault, parse, score
 
 _TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 
@@ -27,6 +29,12 @@ class Dialect(Protocol):
 
     def score(self, model: Any, input_schema: Any, call: Call) -> Scored:
         """Answer a call from bytes to bytes, whatever it is."""
+
+    def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+        """The first half of `score`: the rows before the signature is enforced, or the answer to a call without."""
+
+    def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
+        """The second half of `score`, for rows that somebody else may have added to."""
 
 
 class Invocations:
@@ -47,10 +55,18 @@ class Invocations:
         """MLflow's own way."""
         return score(model, input_schema, call)
 
+    def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+        """MLflow's own way."""
+        return parse(model, input_schema, call)
+
+    def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
+        """MLflow's own way."""
+        return finish(model, parsed, call)
+
 
 _INVOCATIONS = Invocations()
 
 
-def dialect_of(call: Call) -> Dialect:  # noqa: ARG001 there is one protocol so far
-    """The dialect in which a call is written."""
-    return _INVOCATIONS
+def dialect_of(call: Call, about: Described) -> Dialect:
+    """The dialect in which a call to this version is written."""
+    return _INVOCATIONS if call.kind is CallKind.INVOCATIONS else OpenInference(about)

@@ -2,9 +2,10 @@
 
 Rules:
 - What never reaches a version is refused here and counted as refused: an unknown path, a wrong method, a body that is
-  too large or that its client gave up sending.
+  too large or that its client gave up sending, a request that there is no room for (`room.py`).
 - Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
   `endpoints.OPEN` names is answered to everybody.
+- Errors are in the words of the protocol that the path belongs to.
 - A body is read only up to its limit.
 - Every answer names the version that gave it.
 - Nothing here knows Ray: the door is called with Starlette's `Request`, by Serve or by a test.
@@ -12,15 +13,25 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime import feedback
 from serving_runtime.access import Gate
-from serving_runtime.callers import Caller, Refusal
-from serving_runtime.endpoints import OPEN, Endpoint, allowed_methods, below_route, find_endpoint
-from serving_runtime.host import Host
-from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, too_large
+from serving_runtime.callers import ANYBODY, FORCE, Caller, Refusal
+from serving_runtime.description import Described
+from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
+from serving_runtime.feedback import RECEIPT_HEADER
+from serving_runtime.host import DEFAULT_TIMEOUT_S, Host
+from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
+from serving_runtime.open_inference_tensors import LENGTH_HEADER
+from serving_runtime.openapi import openapi
+from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
 from serving_runtime.public_route import PublicRoute
+from serving_runtime.room import Room, no_room
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,41 +40,75 @@ if TYPE_CHECKING:
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
-METHOD_NOT_ALLOWED: Final = 405
+CARRIED: Final = {CallKind.INVOCATIONS: frozenset[bytes](), CallKind.INFER: frozenset({LENGTH_HEADER.encode()})}
+"""Headers that a protocol itself needs behind the door; the host names others."""
+UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
+"""Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
 class Door:
     """HTTP for one replica."""
 
-    def __init__(self, host: Host, version: int, refused: Callable[[], None], gate: Gate, route: PublicRoute) -> None:
-        """`version` is this replica's own; `refused()` is called for each request that is turned away here."""
+    def __init__(
+        self, host: Host, about: Described, refused: Callable[[], None], gate: Gate, route: PublicRoute
+    ) -> None:
+        """`about` is this replica's own version; `refused()` is called for each request that is turned away here."""
         self._host = host
         self._gate, self._route = gate, route
-        self._version = str(version)
+        self._room = Room()
+        self._about = about
         self._refused = refused
+        self._names: frozenset[str] = frozenset()
+        self._encoded: dict[CallKind, frozenset[bytes]] = {}
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
-        route = self._host.config.route if self._host.config else ""
-        path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
-        endpoint = find_endpoint(request.method, path)
-        if endpoint not in OPEN and not isinstance(endpoint, Answer):
-            caller = await self._let_in(request)
-            if isinstance(caller, Refusal):
-                return self._refuse(caller.answer, caller.headers)
-        match endpoint:
-            case Answer():
-                allow = {"allow": allowed_methods(path)} if endpoint.status == METHOD_NOT_ALLOWED else {}
-                return self._refuse(endpoint, allow)
-            case Endpoint.PING | Endpoint.HEALTH:
-                return self._respond(Answer(200, b"\n"), self._version)
-            case Endpoint.VERSION:
-                from mlflow.version import VERSION
+        path = below_route(request.scope["path"], request.scope.get("root_path", ""), self._where)
+        found = find_endpoint(request.method, path)
+        kind = CallKind.INFER if is_v2(path) else CallKind.INVOCATIONS
+        if isinstance(found, Answer):
+            return self._refuse(_spoken(found, kind))
+        caller = ANYBODY if found.endpoint in OPEN else await self._let_in(request)
+        if isinstance(caller, Refusal):
+            return self._refuse(_spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
+        if found.model is not None and (unknown := self._unknown(found)) is not None:
+            return self._refuse(unknown)
+        match found.endpoint:
+            case Endpoint.INVOCATIONS | Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
+                return await self._ask(request, kind, caller)
+            case Endpoint.FEEDBACK:
+                return await self._report(request)
+            case _:
+                return self._respond(self._tell(found.endpoint), self._about.named.version)
 
-                return self._respond(Answer(200, VERSION.encode()), self._version)
-            case Endpoint.INVOCATIONS:
-                return await self._ask(request)
+    async def ask(self, call: Call, *, version: str | None = None, may_force: bool = False) -> tuple[Answer, str]:
+        """What a front hands over, which has asked who calls: the same room and the same host as for everybody.
+
+        Of its headers only those go on that would over HTTP. `version`: answered by this one, or 404.
+        """
+        if (unknown := self._unknown(Found(Endpoint.V2_VERSION_INFER, self._about.named.model, version))) is not None:
+            self._refused()
+            return unknown, self._about.named.version
+        if not await self._enter():
+            self._refused()
+            return no_room(call.request_id), self._about.named.version
+        wanted = {name.decode() for name in self._wanted(call.kind)}
+        known = {name: value for name, value in call.headers.items() if name in wanted}
+        try:
+            reply = await self._host.answer(dataclasses.replace(call, headers=known), may_force=may_force)
+        finally:
+            self._room.leave()
+        return reply.answer, str(reply.version)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return self._room.waiting
+
+    @property
+    def _where(self) -> str:
+        return self._host.config.route if self._host.config else ""
 
     async def _let_in(self, request: Request) -> Caller | Refusal:
         config = self._host.config
@@ -72,46 +117,116 @@ class Door:
             return self._gate.internal(route, model)
         return await self._gate.admit(request.scope["headers"], model)
 
-    async def _ask(self, request: Request) -> Response:
-        """A request for a prediction: read it, let the host answer."""
-        from starlette.requests import ClientDisconnect
+    def _tell(self, endpoint: Endpoint) -> Answer:
+        """What a replica knows without its model."""
+        match endpoint:
+            case Endpoint.VERSION:
+                from mlflow.version import VERSION
 
+                return Answer(200, VERSION.encode())
+            case Endpoint.OPENAPI:
+                return Answer(200, json.dumps(openapi(self._about, self._where)).encode())
+            case Endpoint.V2_SERVER:
+                return server_metadata(importlib.metadata.version("sluicegate"))
+            case Endpoint.V2_LIVE:
+                return live()
+            case Endpoint.V2_READY:
+                return ready()
+            case Endpoint.V2_MODEL | Endpoint.V2_VERSION:
+                return model_metadata(self._about)
+            case Endpoint.V2_MODEL_READY | Endpoint.V2_VERSION_READY:
+                return ready(self._about.named)
+            case _:
+                return Answer(200, b"\n")
+
+    def _unknown(self, found: Found) -> Answer | None:
+        """The answer to a path that names another model or version than this one."""
+        named = self._about.named
+        if found.model == named.model and found.version in (None, named.version):
+            return None
+        asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"
+        words = f"Here is version {named.version} of {named.model}, and no {asked[:100]}."
+        return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
+
+    async def _ask(self, request: Request, kind: CallKind, caller: Caller) -> Response:
+        """A request for a prediction: find it room, read it, let the host answer."""
+        # Before its body is read: a line of bodies could be gigabytes.
+        if not await self._enter():
+            return self._refuse(_spoken(no_room(_request_id(request)), kind))
         try:
-            body = await _read(request)
-        except ClientDisconnect:
-            return self._refuse(Answer(CLIENT_GONE, b""))
-        if body is None:
-            return self._refuse(too_large())
-        reply = await self._host.answer(_call(request, body))
-        return self._respond(reply.answer, str(reply.version))
+            body = await _read(request, BODY_LIMIT_BYTES)
+            if isinstance(body, Answer):
+                return self._refuse(_spoken(body, kind))
+            call = self._call(request, body, kind)
+            reply = await self._host.answer(call, may_force=FORCE in caller.permissions)
+        finally:
+            self._room.leave()
+        answer = _spoken(reply.answer, kind)
+        if reply.receipt:
+            answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
+        return self._respond(answer, str(reply.version))
 
-    def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    async def _report(self, request: Request) -> Response:
+        """What a user says about an answer. It is no request for one: nobody's outcome."""
+        body = await _read(request, feedback.BODY_LIMIT_BYTES)
+        answer = body if isinstance(body, Answer) else self._host.report(body)
+        return self._respond(answer, self._about.named.version)
+
+    def _call(self, request: Request, body: bytes, kind: CallKind) -> Call:
+        wanted = self._wanted(kind)
+        headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"] if name in wanted}
+        return Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
+
+    def _wanted(self, kind: CallKind) -> frozenset[bytes]:
+        """Names of the headers that go along with a call, as ASGI has them."""
+        names = self._host.headers
+        if names is not self._names:
+            encoded = frozenset(name.encode("ascii") for name in names)
+            self._names = names
+            self._encoded = {each: encoded | CARRIED[each] for each in CallKind}
+        return self._encoded[kind]
+
+    async def _enter(self) -> bool:
+        config = self._host.config
+        if config is None:
+            return await self._room.enter(*UNTOLD)
+        return await self._room.enter(config.max_ongoing_requests, config.max_queued_requests, config.request_timeout_s)
+
+    def _refuse(self, answer: Answer) -> Response:
         self._refused()
-        return self._respond(answer, self._version, headers)
+        return self._respond(answer, self._about.named.version)
 
-    def _respond(self, answer: Answer, version: str, headers: Mapping[str, str] | None = None) -> Response:
+    def _respond(self, answer: Answer, version: str) -> Response:
         from starlette.responses import Response
 
-        return Response(
-            answer.body, answer.status, {VERSION_HEADER: version, **(headers or {})}, media_type=answer.content_type
-        )
+        headers = {VERSION_HEADER: version, **dict(answer.headers)}
+        return Response(answer.body, answer.status, headers, media_type=answer.content_type)
 
 
-def _call(request: Request, body: bytes) -> Call:
+def _spoken(answer: Answer, kind: CallKind) -> Answer:
+    """In the words of the protocol that asked."""
+    return in_protocol(answer) if kind is CallKind.INFER else answer
+
+
+def _request_id(request: Request) -> str:
     # Serve has put an id there where the client sent none, and echoes it on every answer.
-    request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
-    return Call(body, request.headers.get("content-type"), request_id)
+    return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
 
 
-async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is above the limit."""
+async def _read(request: Request, limit_bytes: int) -> bytes | Answer:
+    """The body, or the answer to one that is above the limit or that nobody waits for any more."""
+    from starlette.requests import ClientDisconnect
+
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        return None
+    if declared.isdecimal() and int(declared) > limit_bytes:
+        return too_large(limit_bytes)
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            return None
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                return too_large(limit_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        return Answer(CLIENT_GONE, b"")
     return b"".join(chunks)

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ MESSAGE_LIMIT_CHARS = 4000
 
 DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
 
+# Set by a host on what it asks for a comparison only; the door lets no stranger set it.
+COPY_HEADER = "x-sluice-copy"
+
 
 class Answer(NamedTuple):
     """What goes back.
@@ -46,6 +50,11 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        """For the way to a host of any release: the older ones know three fields, and never ask for the fourth."""
+        return tuple(self) if self.headers else tuple(self[:3])
 
 
 class CallKind(StrEnum):
@@ -79,9 +88,9 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
-def too_large() -> Answer:
+def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
-    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
 
 
 def model_fault(request_id: str) -> Answer:
@@ -113,9 +122,16 @@ class ModelFault(Exception):
 
 
 def mark_faults(model: Any) -> None:
-    """Wrap the predict function of a loaded pyfunc model, so that what it raises can be told from a bad request."""
+    """Wrap the functions of a loaded pyfunc model, so that what they raise can be told from a bad request."""
     type_hinted = model.metadata._is_signature_from_type_hint()  # noqa: SLF001 MLflow has no public name for it
     model._predict_fn = _marked(model._predict_fn, type_hinted=type_hinted)  # noqa: SLF001 the same
+    if streams(model):
+        model._predict_stream_fn = _marked_stream(model._predict_stream_fn)  # noqa: SLF001 the same
+
+
+def streams(model: Any) -> bool:
+    """Does a loaded pyfunc model have `predict_stream`?"""
+    return getattr(model, "_predict_stream_fn", None) is not None
 
 
 def _marked(predict: Callable[..., Any], *, type_hinted: bool) -> Callable[..., Any]:
@@ -127,6 +143,19 @@ def _marked(predict: Callable[..., Any], *, type_hinted: bool) -> Callable[..., 
             # BaseException: a SystemExit from a model would otherwise end the replica's event loop.
             if type_hinted and _is_type_hint_error(error):
                 raise
+            raise ModelFault(str(error)) from error
+
+    return marked
+
+
+def _marked_stream(stream: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(stream)  # the same
+    def marked(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from stream(*args, **kwargs)
+        except GeneratorExit:  # whoever reads has gone
+            raise
+        except BaseException as error:
             raise ModelFault(str(error)) from error
 
     return marked
@@ -145,10 +174,21 @@ class Scored:
 
     answer: Answer
     fault: BaseException | None = None
+    features: Sequence[Mapping[str, Any]] = ()
+    """What was looked up for it, a mapping for each row."""
 
 
-class _OneCall:
-    """What MLflow's `invocations` calls in the model's place: it remembers how far the request came."""
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """A request between its body and the model, for those who change its rows."""
+
+    data: Any
+    """As MLflow hands it to `predict`: a DataFrame, a mapping of columns, a list of mappings, an array, a value."""
+    params: Mapping[str, Any] | None
+
+
+class OneCall:
+    """What a protocol calls in the model's place: it remembers how far the request came."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -157,6 +197,7 @@ class _OneCall:
         self.predicted = False
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        """The model's own, noting whether it failed. Raises ModelFault, and MLflow's where the data does not fit."""
         try:
             predictions = self._model.predict(data, params=params)
         except ModelFault as fault:
@@ -171,22 +212,106 @@ def score(model: Any, input_schema: Any, call: Call) -> Scored:
 
     `model` is a loaded pyfunc model after `mark_faults`, `input_schema` its `metadata.get_input_schema()`.
     """
+    one = OneCall(model)
+    try:
+        return Scored(_invoke(call, one, input_schema))
+    except Exception as error:  # noqa: BLE001 whatever a stranger's bytes or a stranger's model raise
+        return failed(one, error, call.request_id)
+
+
+def failed(one: OneCall, error: Exception, request_id: str) -> Scored:
+    """Whose fault an exception is: the model's from the moment its predict was called, the request's before."""
+    if one.fault is not None or one.predicted:
+        return Scored(model_fault(request_id), one.fault or error)
+    return Scored(request_error(error))
+
+
+def _invoke(call: Call, model: Any, input_schema: Any) -> Answer:
     from mlflow.pyfunc import scoring_server
 
     if not call.content_type:
         supported = ", ".join(scoring_server.CONTENT_TYPES)
-        return Scored(error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}."))
-    one = _OneCall(model)
+        return error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}.")
+    response = scoring_server.invocations(call.body, call.content_type, model, input_schema)
+    return Answer(response.status, response.response.encode(), response.mimetype)
+
+
+# --- the same in two steps --------------------------------------------------------------------------------------
+
+
+class _Reached(BaseException):
+    """The request has been parsed. No Exception: MLflow would answer it."""
+
+
+class _Stop:
+    """What MLflow's `invocations` calls in the model's place to parse only."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.metadata = metadata
+        self.parsed: Parsed | None = None
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        self.parsed = Parsed(data, params)
+        raise _Reached
+
+
+def parse(model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+    """The first half of `score`: the request's rows before the schema is enforced, or the answer to one without.
+
+    Blocks; never raises. MLflow's form for language models (`messages`, `prompt`, `input`) has no rows.
+    """
+    stop = _Stop(model.metadata)
     try:
-        response = scoring_server.invocations(call.body, call.content_type, one, input_schema)
-    except Exception as error:  # noqa: BLE001 whatever a stranger's bytes or a stranger's model raise
-        if one.fault is not None or one.predicted:
-            return Scored(model_fault(call.request_id), one.fault or error)
-        return Scored(_request_error(error))
-    return Scored(Answer(response.status, response.response.encode(), response.mimetype))
+        return _invoke(call, stop, input_schema)
+    except _Reached:
+        parsed = stop.parsed
+    except Exception as error:  # noqa: BLE001 whatever a stranger's bytes raise
+        return request_error(error)
+    if parsed is None or _is_for_language(call, parsed.data):
+        return error_answer(400, "BAD_REQUEST", "This model takes rows with named fields, such as dataframe_records.")
+    return parsed
 
 
-def _request_error(error: Exception) -> Answer:
+def _is_for_language(call: Call, data: Any) -> bool:
+    from mlflow.pyfunc import scoring_server
+
+    if not isinstance(data, dict) or not any(key in data for key in scoring_server.SUPPORTED_LLM_FORMATS):
+        return False
+    return bool(scoring_server.is_unified_llm_input(json.loads(call.body)))
+
+
+def finish(model: Any, parsed: Parsed, call: Call) -> Scored:
+    """The second half of `score`: enforce the schema, predict, serialize. Blocks; never raises.
+
+    What it says about a request never quotes its rows: others than its sender may have added to them.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    try:
+        predictions = model.predict(parsed.data, params=parsed.params)
+    except ModelFault as fault:
+        return Scored(model_fault(call.request_id), fault.__cause__ or fault)
+    except Exception as error:  # noqa: BLE001 whatever MLflow's checks raise about a stranger's rows
+        return Scored(request_error(without_rows(error)))
+    text = io.StringIO()
+    try:
+        scoring_server.predictions_to_json(predictions, text)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's model returns
+        return Scored(model_fault(call.request_id), error)
+    return Scored(Answer(200, text.getvalue().encode()))
+
+
+def without_rows(error: Exception) -> Exception:
+    """Where MLflow repeats all rows before it says what is wrong with them: only that."""
+    from mlflow.exceptions import MlflowException
+
+    reason = error.__context__
+    if isinstance(error, MlflowException) and isinstance(reason, Exception) and isinstance(reason, MlflowException):
+        return reason
+    return error
+
+
+def request_error(error: Exception) -> Answer:
     """MLflow's own error body without its stack trace; always a status of the client."""
     from mlflow.exceptions import MlflowException
 

@@ -39,6 +39,11 @@ from serving_runtime.user_config import UserConfig
 IMPORT_PATH = "serving_runtime.app:build"
 DEPLOYMENT = "Model"
 
+SPARE = 16
+"""Requests that Serve lets through above the limits of a replica's door: the door turns them away in their protocol's
+words and answers health checks. What comes on top of these Serve answers by itself, in plain text."""
+RETRY_AFTER_S = 1
+"""What Serve then says about coming again: as the door does (`room.py`)."""
 QUEUED_PER_ONGOING = 8
 """Requests that wait per one in progress: the last of them waits eight answers' time, and more would only time out."""
 HEALTH_CHECK_PERIOD_S = 10.0
@@ -201,6 +206,7 @@ def _user_config(slug: str, application: Application, each: ToServe, around: Sur
         "max_queued_requests": _queued(model),
         **_written(model, "memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"),
         **_written(around, "access"),
+        **({"feedback": True} if any(one.sli is Sli.FEEDBACK for one in each.objectives) else {}),
     }
 
 
@@ -245,8 +251,9 @@ def _deployment(settings: Settings, model: ModelDocument, user_config: Mapping[s
         "name": DEPLOYMENT,
         "user_config": dict(user_config),
         "autoscaling_config": dataclasses.asdict(model.autoscaling),
-        "max_ongoing_requests": model.max_ongoing_requests,
-        "max_queued_requests": _queued(model),
+        "max_ongoing_requests": model.max_ongoing_requests + _queued(model) + SPARE,
+        "max_queued_requests": SPARE,
+        "backpressure_config": {"status_code": 503, "retry_after_s": RETRY_AFTER_S},
         "max_surge_percent": MAX_SURGE_PERCENT,
         "graceful_shutdown_timeout_s": model.graceful_shutdown.total_seconds(),
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
@@ -311,12 +318,22 @@ class ServeActorOptions:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class ServeBackpressure:
+    """What Serve itself answers when it is full."""
+
+    status_code: int
+    retry_after_s: float
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class ServeReplicas:
     """How a deployment's replicas are kept."""
 
     autoscaling_config: ServeAutoscaling
     max_ongoing_requests: int
     max_queued_requests: int
+    backpressure_config: ServeBackpressure | None = None
+    """None in those of older Sluicegates."""
     max_surge_percent: Percent
     graceful_shutdown_timeout_s: float
     health_check_period_s: float

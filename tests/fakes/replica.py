@@ -12,12 +12,15 @@ from typing import Any
 
 from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
+from serving_runtime.description import Described, Named
 from serving_runtime.door import REQUEST_ID_HEADER, Door
-from serving_runtime.host import Event, Host, OwnServer, Served
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.host import Event, Host
+from serving_runtime.model_server import ModelServer
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.public_route import PublicRoute
 
 VERSION = 7
+NAMED = Named("fraud", str(VERSION))
 MADE_ID = "made-by-serve"
 
 
@@ -27,6 +30,7 @@ class Counts:
     def __init__(self) -> None:
         self.events: collections.Counter[Event] = collections.Counter()
         self.answers: collections.Counter[UserOutcome] = collections.Counter()
+        self.segments: list[tuple[int, str, float]] = []
 
     def count(self, event: Event, number: int) -> None:
         self.events[event] += number
@@ -37,6 +41,9 @@ class Counts:
     def announce(self, served: Served, *, candidate: bool) -> None:
         """Nothing starts at 0 here."""
 
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        self.segments.append((version, segment, elapsed_ms))
+
 
 @dataclasses.dataclass(frozen=True)
 class Replica:
@@ -46,6 +53,7 @@ class Replica:
     host: Host
     counts: Counts
     gate: Gate
+    about: Described
 
     async def __call__(
         self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
@@ -65,7 +73,7 @@ def _nobody(application: str) -> Connection:
     raise LookupError(f"there is no {application} here")
 
 
-def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody, *, exposed: bool = False) -> Replica:
+def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody, *, exposed: bool = False) -> Replica:
     """One that answers with `own`; `connect` gives the way to a challenger where a split names one.
 
     `exposed`: as if Serve listened elsewhere than on loopback.
@@ -81,5 +89,5 @@ def replica(own: OwnServer, connect: Callable[[str], Connection] = _nobody, *, e
     )
     gate = Gate(exposed=exposed)
     turned_away = functools.partial(counts.answered, UserOutcome.REFUSED)
-    door = Door(host, VERSION, turned_away, gate, PublicRoute(time.monotonic))
-    return Replica(door, host, counts, gate)
+    door = Door(host, own.described, turned_away, gate, PublicRoute(time.monotonic))
+    return Replica(door, host, counts, gate, own.described)

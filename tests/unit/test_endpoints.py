@@ -22,11 +22,26 @@ from serving_runtime.protocol import Answer
         ("POST", "ulent/invocations", 404),
         ("POST", "/invocations/", 404),
         ("GET", "/../invocations", 404),
+        ("GET", "/v2", Endpoint.V2_SERVER),
+        ("GET", "/v2/", 404),
+        ("GET", "/v2/health/live", Endpoint.V2_LIVE),
+        ("GET", "/v2/health/ready", Endpoint.V2_READY),
+        ("GET", "/v2/models", 404),
+        ("GET", "/v2/models/", 404),
+        ("GET", "/v2/models/fraud", Endpoint.V2_MODEL),
+        ("GET", "/v2/models/fraud/ready", Endpoint.V2_MODEL_READY),
+        ("POST", "/v2/models/fraud/infer", Endpoint.V2_INFER),
+        ("GET", "/v2/models/fraud/infer", 405),
+        ("POST", "/v2/models//infer", 404),
+        ("POST", "/v2/models/fraud/versions/3/infer", Endpoint.V2_VERSION_INFER),
+        ("GET", "/v2/models/fraud/versions/3", Endpoint.V2_VERSION),
+        ("GET", "/v2/models/fraud/versions/3/ready", Endpoint.V2_VERSION_READY),
+        ("GET", "/v2/models/fraud/versions/3/ready/", 404),
     ],
 )
 def test_endpoints(method: str, path: str, found: Endpoint | int) -> None:
     endpoint = find_endpoint(method, path)
-    assert (endpoint.status if isinstance(endpoint, Answer) else endpoint) == found
+    assert (endpoint.status if isinstance(endpoint, Answer) else endpoint.endpoint) == found
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from policies.serving import (
 )
 from policies.strict_yaml import parse as parse_yaml
 from serving_runtime.app import AppArguments
-from serving_runtime.serve_config import Surroundings, ToServe, parse, render, text
+from serving_runtime.serve_config import SPARE, Surroundings, ToServe, parse, render, text
 from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 from tests.unit.releases import application, rolling, steady
 
@@ -96,7 +96,11 @@ def test_a_replica_is_told_how_its_model_answers() -> None:
     around = dataclasses.replace(AROUND, access=Access(keys=ApiKeys(env="SLUICE_KEYS"), rate=Rate(per_s=5)))
     (app,) = render([to_serve(steady(1), model)], around)["applications"]
     config = parse_user_config(told(app))
-    assert app["deployments"][0]["max_queued_requests"] == config.max_queued_requests == 7
+    assert config.max_queued_requests == 7
+    deployment = app["deployments"][0]
+    assert deployment["max_ongoing_requests"] == config.max_ongoing_requests + 7 + SPARE
+    assert deployment["max_queued_requests"] == SPARE
+    assert deployment["backpressure_config"] == {"status_code": 503, "retry_after_s": 1}
     for name in ("memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"):
         assert getattr(config, name) == getattr(model, name)
     assert config.access == around.access

@@ -1,0 +1,172 @@
+"""Answers of models that stream (`predict_stream`), as server-sent events: request -> events, one for each chunk.
+
+An event is `data: <the chunk as JSON>`; after the last chunk comes `data: [DONE]`, as MLflow's own agent server and
+most clients of language models have it. What goes wrong after the first chunk is an event `error`, and the last.
+
+Rules:
+- A stream is a sequence of `Answer | bytes`: first an answer with a status (its body holds the first event), then
+  events. An answer in place of a later event says that the stream broke.
+- Until the first chunk everything is an ordinary answer: 400 for a request that does not fit, 500 for a model that
+  fails at once.
+- A model's generator runs in one thread from its first step to its last: what it holds (a session, a device, gradients
+  switched off) may belong to a thread. Such threads are its own, so that streams never starve ordinary requests.
+- It is at most CHUNKS_AHEAD chunks ahead of whoever reads. Whoever stops reading ends it at its next chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Any, Final
+
+from serving_runtime.protocol import JSON, Answer, Call, ModelFault, model_fault, request_error
+
+_log = logging.getLogger(__name__)
+
+EVENT_STREAM: Final = "text/event-stream"
+DONE: Final = b"data: [DONE]\n\n"
+
+# Streams in progress at one replica: each has a thread. One that comes on top waits for its first chunk within its
+# request's time. A language model that serves more at once batches them itself and is its own server.
+STREAMS_AT_ONCE: Final = 32
+# Enough that the network never waits for the model; few enough that a client that reads slowly holds the model up
+# instead of filling memory.
+CHUNKS_AHEAD: Final = 4
+# A whole answer that is collected from a stream (for a copy in shadow): as large as a request may be.
+WHOLE_LIMIT_BYTES: Final = 8 * 1024 * 1024
+
+_END: Final = object()
+
+
+class Streamer:
+    """Runs the streams of one loaded model."""
+
+    def __init__(self, model: Any, input_schema: Any) -> None:
+        """`model` is one after `mark_faults`."""
+        self._model = model
+        self._input_schema = input_schema
+        self._threads = ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="stream")
+
+    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
+        """The answer to one call, as it comes. Closing it ends the model's generator at its next chunk."""
+        pump = _Pump(lambda: chunks_of(self._model, self._input_schema, call))
+        working = self._threads.submit(pump.run)
+        began = False
+        try:
+            async for event in pump.events():
+                if isinstance(event, bytes):
+                    yield event if began else Answer(200, event, EVENT_STREAM)
+                    began = True
+                else:
+                    yield _failure(event, call, began=began)
+                    return
+            yield DONE if began else Answer(200, DONE, EVENT_STREAM)
+        finally:
+            working.cancel()  # one that has not begun never does
+            pump.stop()
+
+    async def whole(self, call: Call) -> Answer:
+        """All events in one answer; the status is that of the worst that happened."""
+        parts: list[bytes] = []
+        size = 0
+        async with aclosing(self.stream(call)) as stream:
+            async for item in stream:
+                if isinstance(item, Answer) and item.status != 200:  # noqa: PLR2004 the head of a good one
+                    return item
+                part = item.body if isinstance(item, Answer) else item
+                size += len(part)
+                if size > WHOLE_LIMIT_BYTES:
+                    _log.error("the whole stream for request id %s is above %d bytes", call.request_id, size)
+                    return model_fault(call.request_id)
+                parts.append(part)
+        return Answer(200, b"".join(parts), EVENT_STREAM)
+
+
+class _Pump:
+    """One generator in its thread, and its chunks on the event loop."""
+
+    def __init__(self, open_chunks: Callable[[], Iterator[Any]]) -> None:
+        self._open = open_chunks
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Queue[Any] = asyncio.Queue()  # bounded by the room below
+        self._room = threading.Semaphore(CHUNKS_AHEAD)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """In the thread."""
+        try:
+            chunks = self._open()
+            try:
+                for chunk in chunks:
+                    self._room.acquire()
+                    if self._stopped.is_set():
+                        return
+                    self._hand_over(event_of(chunk))
+            finally:
+                close = getattr(chunks, "close", None)
+                if close is not None:
+                    close()
+            self._hand_over(_END)
+        except BaseException as error:  # noqa: BLE001 a SystemExit from a model ends its stream and not the thread pool
+            self._hand_over(error)
+
+    def _hand_over(self, item: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._ready.put_nowait, item)
+        except RuntimeError:
+            _log.info("the replica's loop has ended before a stream did")
+
+    async def events(self) -> AsyncIterator[bytes | BaseException]:
+        """Events as they come; an exception is the last."""
+        while (item := await self._ready.get()) is not _END:
+            yield item
+            self._room.release()
+
+    def stop(self) -> None:
+        """Let the thread end at its next chunk."""
+        self._stopped.set()
+        self._room.release()
+
+
+def chunks_of(model: Any, input_schema: Any, call: Call) -> Iterator[Any]:
+    """Parse a call as MLflow's server does, and open the model's stream. Raises what MLflow raises, and ModelFault."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import scoring_server
+
+    if (call.content_type or "").partition(";")[0].strip() != JSON:
+        raise MlflowException.invalid_parameter_value(
+            f"A stream is asked for in {JSON}, not {call.content_type!r:.100}."
+        )
+    parsed = scoring_server._parse_json_data(call.body, model.metadata, input_schema)  # noqa: SLF001 MLflow has no public name for it
+    chunks: Iterator[Any] = model.predict_stream(parsed.data, params=parsed.params)
+    return chunks
+
+
+def event_of(chunk: Any) -> bytes:
+    """One chunk as an event. Raises ModelFault for what JSON cannot hold."""
+    from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj
+
+    try:
+        # JSON has no line feeds outside of strings, where they are escaped: an event is one line.
+        return b"data: " + json.dumps(_get_jsonable_obj(chunk), cls=NumpyEncoder).encode() + b"\n\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelFault("a chunk is no JSON") from error
+
+
+def error_event(answer: Answer) -> bytes:
+    """The last event of a stream that broke; its data is the error's body."""
+    return b"event: error\ndata: " + answer.body.replace(b"\n", b" ") + b"\n\n"
+
+
+def _failure(error: BaseException, call: Call, *, began: bool) -> Answer:
+    """The request's fault only before the model's own code ran."""
+    if isinstance(error, Exception) and not isinstance(error, ModelFault) and not began:
+        return request_error(error)
+    reason = error.__cause__ or error
+    _log.error("the model failed on request id %s", call.request_id, exc_info=reason)
+    return model_fault(call.request_id)

@@ -1,0 +1,77 @@
+"""Room for requests at one replica: so many in progress, so many in line, and the rest is told to come again later.
+
+Serve has such limits too, and answers by itself where they are reached: in plain text, in no protocol's words, counted
+nowhere that we look, and health checks get it as well. So the door has them a little below Serve's
+(`serve_config.SPARE`), and what is turned away says so in its protocol and when to try again.
+
+Rules:
+- In line is first come, first served; nobody overtakes.
+- Who waits too long is turned away: an answer that comes after its request's time is of use to nobody.
+- A place that is free is taken without waiting: below the limits this costs one comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from typing import Final
+
+from serving_runtime.protocol import Answer, error_answer
+
+RETRY_AFTER_S: Final = 1
+"""The line is a few answers long: by then it has moved, and a client that comes at once would only make it longer."""
+
+
+class Room:
+    """The places of one replica. One event loop owns it."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._line: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many are in line."""
+        return len(self._line)
+
+    async def enter(self, places: int, line: int, patience_s: float) -> bool:
+        """Take one of so many `places`, or wait in a `line` of that length at most. `leave` must follow True."""
+        if self._taken < places and not self._line:
+            self._taken += 1
+            return True
+        if len(self._line) >= line:
+            return False
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            async with asyncio.timeout(patience_s):
+                await turn
+        except TimeoutError:
+            self._give_up(turn)
+            return False
+        except asyncio.CancelledError:
+            self._give_up(turn)
+            raise
+        return True
+
+    def leave(self) -> None:
+        """Give the place back; the next in line has it."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the place goes over as it is
+                return
+        self._taken -= 1
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled():
+            self.leave()  # the place came at the last moment
+        elif turn in self._line:
+            self._line.remove(turn)
+
+
+def no_room(request_id: str) -> Answer:
+    """The answer to who is turned away."""
+    message = f"Too many requests wait here. Try again in {RETRY_AFTER_S} s. Request id {request_id}."
+    answer = error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+    return answer._replace(headers=(("retry-after", str(RETRY_AFTER_S)),))
