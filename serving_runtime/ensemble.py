@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from serving_runtime.combining import Combine, Options
-from serving_runtime.front import Front, Heard
+from serving_runtime.front import Front, Heard, Question
 from serving_runtime.front_config import FrontConfig
 from serving_runtime.outcomes import Outcome, UserOutcome, outcome_of
 from serving_runtime.protocol import Answer, Call, model_fault, timed_out, unavailable
@@ -69,7 +69,7 @@ class Ensemble:
     async def _within_its_time(self, call: Call, config: FrontConfig) -> tuple[Answer, str]:
         try:
             async with asyncio.timeout(config.request_timeout_s):
-                heard = await asyncio.gather(*(self._front.ask(member, call) for member in config.members))
+                heard = await asyncio.gather(*(self._front.ask(member, Question(call)) for member in config.members))
                 return await self._combined(call, heard, config.needed)
         except TimeoutError:
             _log.warning("no answer within %g s to request id %s", config.request_timeout_s, call.request_id)

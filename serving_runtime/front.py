@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from serving_runtime.front_config import FrontConfig, Member
@@ -41,11 +41,28 @@ class Reply:
     version: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What a host is asked."""
+
+    call: Call
+    version: str | None = None
+    """Answered by this version, or 404; none: by whichever the host chooses."""
+    may_force: bool = False
+    """The caller has the permission to choose the version that answers."""
+
+
 class HostWay(Protocol):
     """The way to one host."""
 
-    async def ask(self, call: Call) -> Reply:
+    async def ask(self, question: Question) -> Reply:
         """The host's reply, as a user would get it. May hang; may raise anything."""
+
+    async def describe(self) -> Reply:
+        """What the host's version says of itself: the answer to `GET /v2/models/{model}`. Likewise."""
+
+
+Asking = Callable[[HostWay], Awaitable[Reply]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,30 +101,37 @@ class Front:
         members = self._config.members if self._config else ()
         return next((member for member in members if name in (member.name, member.model)), None)
 
-    async def ask(self, member: Member, call: Call) -> Heard:
+    async def ask(self, member: Member, question: Question) -> Heard:
         """Ask one member. Raises nothing but CancelledError."""
+        return await self._within_its_time(member, question.call.request_id, lambda way: way.ask(question))
+
+    async def describe(self, member: Member, request_id: str) -> Heard:
+        """The same for what its host says of itself."""
+        return await self._within_its_time(member, request_id, lambda way: way.describe())
+
+    async def _within_its_time(self, member: Member, request_id: str, asking: Asking) -> Heard:
         try:
             async with asyncio.timeout(member.timeout_s):
-                return await self._asked(member, call)
+                return await self._asked(member, request_id, asking)
         except TimeoutError:
             reason = f"no answer within {member.timeout_s:g} s"
-            _log.warning("member %s: %s (request id %s)", member.model, reason, call.request_id)
-            return Heard(member, timed_out(call.request_id, member.timeout_s), reason=reason)
+            _log.warning("member %s: %s (request id %s)", member.model, reason, request_id)
+            return Heard(member, timed_out(request_id, member.timeout_s), reason=reason)
 
-    async def _asked(self, member: Member, call: Call) -> Heard:
+    async def _asked(self, member: Member, request_id: str, asking: Asking) -> Heard:
         reason = ""
         for time in range(1, ASKED_AT_MOST + 1):
             application = self._host_of(member)
             try:
-                reply = await self._way(application).ask(call)
+                reply = await asking(self._way(application))
             except Exception as error:  # noqa: BLE001 whatever the transport raises
                 reason = f"{application}: {type(error).__name__}: {str(error)[:200]}"
-                _log.warning("member %s was asked %d: %s (request id %s)", member.model, time, reason, call.request_id)
+                _log.warning("member %s was asked %d: %s (request id %s)", member.model, time, reason, request_id)
                 if time < ASKED_AT_MOST:
                     await asyncio.sleep(AGAIN_AFTER_S)
             else:
                 return Heard(member, reply.answer, reply.version)
-        return Heard(member, unavailable(call.request_id), reason=reason)
+        return Heard(member, unavailable(request_id), reason=reason)
 
     def _host_of(self, member: Member) -> str:
         """Its host as the front is told now, which may be another than when the request began."""

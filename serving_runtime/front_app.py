@@ -1,6 +1,6 @@
 """The Serve application of one front: the builder that a Serve config names by import_path, and its deployments.
 
-`serving_runtime.front_app:build`, with args `{"kind": "ensemble", "name", "combine", "options"}`.
+`serving_runtime.front_app:build`, with args `{"kind": "ensemble", "name", "combine", "options"}` or `{"kind": "grpc"}`.
 
 Rules:
 - As for a version's application (`app.py`): `reconfigure` is async, returns at once and never raises; handles are made
@@ -17,17 +17,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from policies.errors import BadInput
+from policies.fronts import GRPC_APPLICATION
 from serving_runtime import combining
 from serving_runtime.access import Gate
 from serving_runtime.app import DEPLOYMENT as HOST_DEPLOYMENT
 from serving_runtime.app import log_with_serve
 from serving_runtime.ensemble import Ensemble
 from serving_runtime.exposure import is_exposed
-from serving_runtime.front import Front, Reply
+from serving_runtime.front import Front, Question, Reply
 from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_args, parse_front_config
 from serving_runtime.front_door import FrontDoor
 from serving_runtime.front_telemetry import FrontTelemetry
-from serving_runtime.protocol import Answer, Call, unavailable
+from serving_runtime.grpc_entry import GrpcEntry
+from serving_runtime.protocol import Answer, error_answer
+from serving_runtime.room import no_room
 from serving_runtime.serve_fronts import DEPLOYMENT
 from serving_runtime.telemetry import FLUSH_EVERY_S
 
@@ -47,7 +50,7 @@ def build(args: dict[str, Any]) -> Application:
         case EnsembleArgs():
             return serve.deployment(name=DEPLOYMENT)(EnsembleFront).bind(dict(args))
         case GrpcArgs():
-            raise BadInput("gRPC comes next")
+            return serve.deployment(name=DEPLOYMENT)(GrpcFront).bind()
 
 
 class _FrontReplica:
@@ -102,6 +105,46 @@ class EnsembleFront(_FrontReplica):
         return await self._door(request, self._front.config.route if self._front.config else "")
 
 
+class GrpcFront(_FrontReplica):
+    """One replica of the entry for gRPC. Serve calls a method by its name in the protocol, with the message's bytes."""
+
+    async def __init__(self) -> None:  # type: ignore[misc]
+        """Nothing is loaded."""
+        await self._start(GRPC_APPLICATION)
+        self._entry = GrpcEntry(self._front, self._gate, self._telemetry)
+
+    async def ServerLive(self, _: bytes) -> Any:  # noqa: N802 the protocol's name, as all below
+        """Open to everybody."""
+        return self._entry.server_live()
+
+    async def ServerReady(self, _: bytes) -> Any:  # noqa: N802
+        """Open to everybody."""
+        return self._entry.server_ready()
+
+    async def ServerMetadata(self, _: bytes) -> Any:  # noqa: N802
+        """Open to everybody: a name."""
+        return self._entry.server_metadata()
+
+    async def ModelReady(self, request: bytes, grpc_context: Any) -> Any:  # noqa: N802
+        """Does it answer?"""
+        return await self._entry.model_ready(request, grpc_context)
+
+    async def ModelMetadata(self, request: bytes, grpc_context: Any) -> Any:  # noqa: N802
+        """What it takes and gives."""
+        return await self._entry.model_metadata(request, grpc_context)
+
+    async def ModelInfer(self, request: bytes, grpc_context: Any) -> Any:  # noqa: N802
+        """A prediction."""
+        return await self._entry.model_infer(request, grpc_context)
+
+    async def __call__(self, _: Request) -> Response:
+        """Nothing is answered over HTTP here."""
+        from starlette.responses import Response
+
+        answer = error_answer(404, "ENDPOINT_NOT_FOUND", "Here is gRPC only; models are at their own routes.")
+        return Response(answer.body, answer.status, media_type=answer.content_type)
+
+
 class ServeHost:
     """The way to one host, by handle."""
 
@@ -109,29 +152,31 @@ class ServeHost:
         self._application = application
         self._handle: Any = None
 
-    async def ask(self, call: Call) -> Reply:
+    async def ask(self, question: Question) -> Reply:
         """Ask. May hang or raise when the application is gone; cancelling it cancels the call over there.
 
         A host that has no room for one more request answers 503 by that: it is not gone.
         """
         from ray.serve.exceptions import BackPressureError
 
-        question = {
+        call = question.call
+        told = {
             "body": call.body,
             "content_type": call.content_type,
             "request_id": call.request_id,
             "kind": call.kind.value,
             "headers": dict(call.headers),
+            "version": question.version,
+            "may_force": question.may_force,
         }
-        response = self._connect().ask.remote(question)
         try:
-            told = await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+            return await _reply(self._connect().ask.remote(told))
         except BackPressureError:
-            return Reply(unavailable(call.request_id), "")
-        return Reply(Answer(**{name: told[name] for name in Answer._fields if name in told}), told["version"])
+            return Reply(no_room(call.request_id), "")
+
+    async def describe(self) -> Reply:
+        """What its version says of itself. Likewise."""
+        return await _reply(self._connect().describe.remote())
 
     def _connect(self) -> Any:
         if self._handle is None:
@@ -142,3 +187,12 @@ class ServeHost:
                 HOST_DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+async def _reply(response: Any) -> Reply:
+    try:
+        told = await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
+    return Reply(Answer(**{name: told[name] for name in Answer._fields if name in told}), told["version"])

@@ -30,9 +30,11 @@ HEADERS_LIMIT: Final = 32
 """Headers that are passed on; clients send a dozen."""
 HEADER_LIMIT_CHARS: Final = 512
 """Of each header's value: keys of users and trace contexts are shorter."""
+OURS: Final = "x-sluice-"
+"""What begins so is said among ourselves, or about one model only (a forced version)."""
 _KEPT_HERE: Final = frozenset(
     {
-        *("authorization", "proxy-authorization", "x-api-key", "cookie", "x-sluice-force-version"),
+        *("authorization", "proxy-authorization", "x-api-key", "cookie"),
         *("host", "content-length", "content-type", "connection", "transfer-encoding", "user-agent", REQUEST_ID_HEADER),
     }
 )
@@ -44,7 +46,7 @@ Answering = Callable[[Call], Awaitable[tuple[Answer, str]]]
 def passed_on(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The headers that hosts may need, by their names in lower case."""
     kept = ((name.lower(), value) for name, value in headers if len(value) <= HEADER_LIMIT_CHARS)
-    return dict([pair for pair in kept if pair[0] not in _KEPT_HERE][:HEADERS_LIMIT])
+    return dict([pair for pair in kept if pair[0] not in _KEPT_HERE and not pair[0].startswith(OURS)][:HEADERS_LIMIT])
 
 
 class FrontDoor:
@@ -103,7 +105,7 @@ class FrontDoor:
 def _response(answer: Answer, versions: str, more: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import Response
 
-    headers = {**({VERSION_HEADER: versions} if versions else {}), **(more or {})}
+    headers = {**({VERSION_HEADER: versions} if versions else {}), **dict(answer.headers), **(more or {})}
     return Response(answer.body, answer.status, headers, media_type=answer.content_type)
 
 

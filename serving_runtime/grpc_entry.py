@@ -13,7 +13,6 @@ Nothing here knows Ray: `Context` is what it uses of Serve's.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import time
@@ -21,18 +20,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from policies.errors import BadInput
+from serving_runtime.access import Gate
+from serving_runtime.callers import FORCE, Caller, Refusal
 from serving_runtime.ensemble import FrontTally
-from serving_runtime.front import Front, Heard
+from serving_runtime.forcing import FORCE_HEADER
+from serving_runtime.front import Front, Heard, Question
 from serving_runtime.front_config import Member
-from serving_runtime.front_door import passed_on
+from serving_runtime.front_door import HEADER_LIMIT_CHARS, passed_on
 from serving_runtime.grpc_messages import request_of, response_of
 from serving_runtime.grpc_tensors import infer_body, infer_response
+from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.outcomes import Outcome, UserOutcome, outcome_of
 from serving_runtime.protocol import Call, CallKind
 
 _log = logging.getLogger(__name__)
 
-LENGTH_HEADER: Final = "inference-header-content-length"
 BINARY: Final = "application/octet-stream"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # as over HTTP
 DETAILS_LIMIT_CHARS: Final = 2000
@@ -79,8 +81,8 @@ class Failure(Exception):
 class GrpcEntry:
     """All methods of the protocol. One event loop owns it."""
 
-    def __init__(self, front: Front, tally: FrontTally) -> None:
-        self._front = front
+    def __init__(self, front: Front, gate: Gate, tally: FrontTally) -> None:
+        self._front, self._gate = front, gate
         self._tally = tally
 
     def server_live(self) -> Any:
@@ -92,41 +94,34 @@ class GrpcEntry:
         return response_of("ServerReady")(ready=self._front.config is not None)
 
     def server_metadata(self) -> Any:
-        """Name and version of this software."""
-        version = importlib.metadata.version("sluicegate")
-        return response_of("ServerMetadata")(name="sluicegate", version=version)
+        """A name; which release of it, nobody is told who has not said who they are."""
+        return response_of("ServerMetadata")(name="sluicegate", extensions=["binary_tensor_data"])
 
     async def model_ready(self, body: bytes, context: Context) -> Any:
         """Does the model's host answer, and is it that version? A model that nobody knows is not ready."""
         try:
             asked = _parsed("ModelReady", body)
-            member = self._front.find(asked.name)
-            about = None if member is None else await self._described(member, context)
-            known = about is not None and asked.version in ("", *about.get("versions", ()))
-            return response_of("ModelReady")(ready=known)
+            await self._described(asked, context)
         except Failure as failure:
-            if failure.status == "INVALID_ARGUMENT":
-                return _failed("ModelReady", failure, context)
-            return response_of("ModelReady")(ready=False)
+            if failure.status in _NOT_READY:
+                return response_of("ModelReady")(ready=False)
+            return _failed("ModelReady", failure, context)
+        return response_of("ModelReady")(ready=True)
 
     async def model_metadata(self, body: bytes, context: Context) -> Any:
         """What the model's host says about itself."""
         try:
             asked = _parsed("ModelMetadata", body)
-            about = await self._described(self._member(asked.name), context)
-            if asked.version not in ("", *about["versions"]):
-                raise Failure("NOT_FOUND", f"{asked.name[:100]} has no version {asked.version[:40]} here.")
-            tensors = {
-                side: [
-                    {"name": each["name"], "datatype": each["datatype"], "shape": each["shape"]} for each in about[side]
-                ]
-                for side in ("inputs", "outputs")
-            }
-            return response_of("ModelMetadata")(
-                name=about["name"], versions=about["versions"], platform=about["platform"], **tensors
-            )
+            about = await self._described(asked, context)
         except Failure as failure:
             return _failed("ModelMetadata", failure, context)
+        tensors = {
+            side: [{key: each[key] for key in ("name", "datatype", "shape")} for each in about[side]]
+            for side in ("inputs", "outputs")
+        }
+        return response_of("ModelMetadata")(
+            name=about["name"], versions=about["versions"], platform=about["platform"], **tensors
+        )
 
     async def model_infer(self, body: bytes, context: Context) -> Any:
         """A prediction."""
@@ -142,15 +137,15 @@ class GrpcEntry:
     async def _infer(self, body: bytes, context: Context) -> Any:
         message = _parsed("ModelInfer", body)
         member = self._member(message.model_name)
+        caller = await self._let_in(member, context)
         try:
             request, header_length = infer_body(message)
         except BadInput as error:
             raise Failure("INVALID_ARGUMENT", str(error)) from error
         headers = {**_headers(context), LENGTH_HEADER: str(header_length)}
-        if message.model_version:
-            headers[VERSION_ASKED] = message.model_version[:40]
         call = Call(request, BINARY, request_id_of(context), CallKind.INFER, headers)
-        heard = await self._front.ask(member, call)
+        may_force = FORCE in caller.permissions
+        heard = await self._front.ask(member, Question(call, message.model_version or None, may_force))
         outcome = outcome_of(heard.answer.status)
         self._tally.heard(member.model, outcome)
         if outcome is not Outcome.GOOD:
@@ -170,14 +165,28 @@ class GrpcEntry:
             raise Failure("NOT_FOUND", f"No model is called {name[:100]!r} here.")
         return member
 
-    async def _described(self, member: Member, context: Context) -> Mapping[str, Any]:
-        heard = await self._front.ask(member, Call(b"", None, request_id_of(context), CallKind.METADATA))
+    async def _let_in(self, member: Member, context: Context) -> Caller:
+        """Who calls. Raises Failure for who may not."""
+        sent = [(name.encode(), _bytes(value)) for name, value in context.invocation_metadata()]
+        caller = await self._gate.admit(sent, member.model)
+        if isinstance(caller, Refusal):
+            raise _failure(Heard(member, caller.answer))
+        return caller
+
+    async def _described(self, asked: Any, context: Context) -> Mapping[str, Any]:
+        """What the host of the model that is asked about says of itself. Raises Failure, also for another version."""
+        member = self._member(asked.name)
+        await self._let_in(member, context)
+        heard = await self._front.describe(member, request_id_of(context))
         if outcome_of(heard.answer.status) is not Outcome.GOOD:
             raise _failure(heard)
         about: Mapping[str, Any] = json.loads(heard.answer.body)
+        if asked.version not in ("", *about["versions"]):
+            raise Failure("NOT_FOUND", f"{asked.name[:100]} has no version {asked.version[:40]} here.")
         return about
 
 
+_NOT_READY = frozenset({"NOT_FOUND", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL"})
 _OURS = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 
 
@@ -191,7 +200,12 @@ def request_id_of(context: Context) -> str:
 def _headers(context: Context) -> dict[str, str]:
     """What hosts may need: as over HTTP. Serve's own word for the application means nothing to them."""
     texts = [(k, v) for k, v in context.invocation_metadata() if isinstance(v, str) and k != "application"]
-    return passed_on(texts)
+    forced = {name: value for name, value in texts if name == FORCE_HEADER and len(value) <= HEADER_LIMIT_CHARS}
+    return {**passed_on(texts), **forced}
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 def _parsed(method: str, body: bytes) -> Any:
