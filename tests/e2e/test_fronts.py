@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,10 +17,11 @@ import requests
 
 from policies.convergence import InPlace, Submit, converge
 from policies.documents import GrpcEntry, ModelDocument, RolloutPolicy
-from policies.fronts import EnsembleDocument, Fronts
+from policies.fronts import GRPC_APPLICATION, EnsembleDocument, Fronts
 from policies.model import Application, Release, Settings
 from serving_runtime.artifact_cache import digest_of, registry_download
 from serving_runtime.door import VERSION_HEADER
+from serving_runtime.grpc_messages import SERVICE, request_of, response_of
 from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_fronts import render_fronts
 from tests.conditions import wait_until
@@ -147,6 +149,54 @@ def test_an_ensemble_answers_for_its_members(fronted: Fronted) -> None:
     assert (wrong.status_code, wrong.json()["error_code"]) == (400, "BAD_REQUEST")
     fault = fronted.invoke(13.0)
     assert (fault.status_code, "secret" in fault.text) == (500, False)
+
+
+def call(channel: Any, method: str, message: Any, **metadata: str) -> Any:
+    """The answer, or the grpc.RpcError that is raised."""
+    import grpc
+
+    about = (("application", GRPC_APPLICATION), *((k.replace("_", "-"), v) for k, v in metadata.items()))
+    asking = channel.unary_unary(
+        f"/{SERVICE}/{method}",
+        request_serializer=lambda each: each.SerializeToString(),
+        response_deserializer=response_of(method).FromString,
+    )
+    try:
+        return asking(message, metadata=about, timeout=ANSWER_S)
+    except grpc.RpcError as error:
+        return error
+
+
+def infer_request(model: str, *values: float) -> Any:
+    message = request_of("ModelInfer")(model_name=model, raw_input_contents=[struct.pack(f"<{len(values)}d", *values)])
+    message.inputs.add(name="x", datatype="FP64", shape=[len(values)])
+    return message
+
+
+def test_grpc_answers_as_http_does_by_an_application_whose_name_never_changes(fronted: Fronted) -> None:
+    import grpc
+
+    with grpc.insecure_channel(fronted.ray.grpc) as channel:
+
+        def ready() -> bool:
+            return getattr(call(channel, "ModelReady", request_of("ModelReady")(name=TREE)), "ready", False) is True
+
+        wait_until(ready, LIVE_S, "the entry for gRPC")
+        assert call(channel, "ServerLive", request_of("ServerLive")()).live
+        assert list(call(channel, "ModelMetadata", request_of("ModelMetadata")(name=NET)).versions) == ["1"]
+        answer = call(channel, "ModelInfer", infer_request(NET, 1.0, 2.5))
+        assert (answer.model_name, answer.model_version) == (NET, "1")
+        assert struct.unpack("<2d", answer.raw_output_contents[0]) == (3.0, 7.5)
+        large = call(channel, "ModelInfer", infer_request(NET, *[1.0] * LARGE_ROWS))
+        assert large.code() is grpc.StatusCode.RESOURCE_EXHAUSTED or len(large.raw_output_contents[0]) == 8 * LARGE_ROWS
+        fault = call(channel, "ModelInfer", infer_request(NET, 13.0), x_request_id="mine")
+        assert (fault.code(), "mine" in fault.details(), "secret" in fault.details()) == (
+            grpc.StatusCode.INTERNAL,
+            True,
+            False,
+        )
+        unknown = call(channel, "ModelInfer", infer_request("other", 1.0))
+        assert unknown.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_what_a_door_lets_in_reaches_a_host_by_handle(fronted: Fronted) -> None:

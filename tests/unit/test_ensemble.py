@@ -212,4 +212,6 @@ def test_a_body_above_the_limit_is_refused_before_anybody_is_asked() -> None:
 def test_headers_that_are_passed_on_are_few_and_short() -> None:
     many = [(f"X-{n}", "v") for n in range(100)]
     assert len(passed_on(many)) == 32
-    assert passed_on([("X-Long", "v" * 1000), ("X-Sluice-Force-Version", "3"), ("Accept", "a")]) == {"accept": "a"}
+    assert passed_on(
+        [("X-Long", "v" * 1000), ("X-Sluice-Force-Version", "3"), ("x-sluice-copy", "1"), ("Accept", "a")]
+    ) == {"accept": "a"}

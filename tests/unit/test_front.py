@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from serving_runtime.front import ASKED_AT_MOST, Front, Heard, Reply
+from serving_runtime.front import ASKED_AT_MOST, Front, Heard, Question, Reply
 from serving_runtime.front_config import FrontConfig, Member
 from serving_runtime.protocol import Answer, Call
 
 CALL = Call(b"{}", "application/json", "id-7")
+QUESTION = Question(CALL)
 GOOD = Reply(Answer(200, b"good"), "3")
 
 
@@ -26,9 +27,15 @@ class Host:
     def __init__(self, *says: Reply | Exception | Callable[[], Any]) -> None:
         self.says = list(says)
         self.asked: list[Call] = []
+        self.questions: list[Question] = []
+        self.about: Reply = Reply(Answer(200, b"{}"), "1")
 
-    async def ask(self, call: Call) -> Reply:
-        self.asked.append(call)
+    async def describe(self) -> Reply:
+        return self.about
+
+    async def ask(self, question: Question) -> Reply:
+        self.asked.append(question.call)
+        self.questions.append(question)
         say = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if isinstance(say, Exception):
             raise say
@@ -59,7 +66,7 @@ def front(hosts: dict[str, Host], *members: Member) -> Front:
 
 def heard(hosts: dict[str, Host], one: Member | None = None) -> Heard:
     one = one or member()
-    return asyncio.run(front(hosts, one).ask(one, CALL))
+    return asyncio.run(front(hosts, one).ask(one, QUESTION))
 
 
 def test_a_member_answers_by_its_host() -> None:
@@ -92,7 +99,7 @@ def test_it_is_asked_of_the_host_that_the_front_was_told_of_meanwhile() -> None:
             raise Gone("v1 was dropped")
 
         old.says = [goes]
-        return await both.ask(member(), CALL), both
+        return await both.ask(member(), QUESTION), both
 
     old, new = Host(GOOD), Host(GOOD)
     answer, _ = asyncio.run(promoted())
@@ -128,7 +135,7 @@ def test_ways_to_hosts_that_are_not_named_any_more_are_forgotten() -> None:
         both = Front(lambda application: made.append(application) or Host(GOOD))  # type: ignore[func-returns-value]
         for application in ("v1", "v1", "v2", "v1"):
             both.configure(config(member(application=application)))
-            await both.ask(member(), CALL)
+            await both.ask(member(), QUESTION)
 
     asyncio.run(asked_twice())
     assert made == ["v1", "v2", "v1"]
