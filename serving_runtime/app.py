@@ -31,8 +31,8 @@ from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import features, model_server
-from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.access import Gate
+from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host, Served

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from policies.errors import Stalled
 from policies.serving import Batching
-from serving_runtime.batching import WAITING_LIMIT, Full, Line
+from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
@@ -140,7 +140,7 @@ class ModelServer:
             return Scored(overloaded(call.request_id))
 
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
-        if self._joining >= WAITING_LIMIT:
+        if self._joining >= Limits().waiting:
             raise Full
         self._joining += 1
         try:
