@@ -35,12 +35,13 @@ from serving_runtime.access import Gate
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
-from serving_runtime.host import Host, Served
+from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class Model:
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
             partial(_fetch, self._cache, about),
-            self._telemetry.took,
-            self._telemetry.loaded,
+            _owned(),
+            self._telemetry,
             None if about.features is None else partial(self._start_features, about.features),
         )
         self._host = Host(
@@ -154,7 +155,8 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
+                breaker, memory = self._host.breaker, resident_bytes()
+                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
@@ -209,6 +211,14 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _owned() -> Owned:
+    """What Ray has reserved for this replica."""
+    import ray
+
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Owned(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

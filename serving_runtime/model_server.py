@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from policies.errors import Stalled
 from policies.serving import Batching
@@ -33,6 +33,7 @@ from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
     JSON,
@@ -45,6 +46,7 @@ from serving_runtime.protocol import (
     model_fault,
     overloaded,
 )
+from serving_runtime.torch_models import Owned, choose_device, settle
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +69,19 @@ class Stage(StrEnum):
 
 def _nobody(_rows: int) -> None:
     """Where nobody counts batches."""
+
+
+class Meter(Protocol):
+    """Where a server's times and sizes go. Cheap; never raises; called on the event loop."""
+
+    def took(self, elapsed_ms: float) -> None:
+        """One request was here for that long."""
+
+    def took_batch(self, rows: int) -> None:
+        """So many rows were predicted in one call."""
+
+    def loaded(self, stage: Stage, seconds: float) -> None:
+        """A stage of the start is over; no warm-up is, where the model has no example for it."""
 
 
 class ModelServer:
@@ -97,10 +112,10 @@ class ModelServer:
     async def answer(self, call: Call) -> Answer:
         """The model's answer; its faults are logged under the request id."""
         started = time.perf_counter()
-        counts = True
+        counts = drawn = FORCE_HEADER not in call.headers  # who names a version is no sample of its users
         try:
             scored = await self._score(call)
-            counts = outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
+            counts = drawn and outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
         finally:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)
@@ -140,7 +155,7 @@ class ModelServer:
             return Scored(overloaded(call.request_id))
 
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
-        if self._joining >= Limits().waiting:
+        if self._joining >= Limits.waiting:
             raise Full
         self._joining += 1
         try:
@@ -247,38 +262,40 @@ def _model_failed(call: Call, error: Exception) -> Scored:
     return Scored(model_fault(call.request_id), reason)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, owned: Owned) -> Any:
     """The pyfunc model in that folder. Blocks; raises what MLflow or the model's own code raises."""
     # Some models behave differently when they serve; this is how MLflow's own server tells them.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     from mlflow import pyfunc
 
-    return pyfunc.load_model(str(folder))
+    choose_device(owned)
+    model = pyfunc.load_model(str(folder))
+    settle(model, owned)
+    return model
 
 
 async def start(
     folder: Callable[[], Path],
-    took: Callable[[float], None],
-    loaded: Callable[[Stage, float], None],
+    owned: Owned,
+    meter: Meter,
     features: Callable[[Any], Awaitable[FeatureJoin]] | None = None,
 ) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
 
-    `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
     `features(input_schema)` is called when the model is loaded: its own code may hold the entry point.
     """
-    path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
-    model = await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path))
+    path = await _timed(Stage.FETCH, meter, asyncio.to_thread(folder))
+    model = await _timed(Stage.LOAD, meter, asyncio.to_thread(load, path, owned))
     join = await features(model.metadata.get_input_schema()) if features is not None else None
-    server = ModelServer(model, took, features=join)
+    server = ModelServer(model, meter.took, meter.took_batch, join)
     started = time.perf_counter()
     if await server.warm_up(path):
-        loaded(Stage.WARM_UP, time.perf_counter() - started)
+        meter.loaded(Stage.WARM_UP, time.perf_counter() - started)
     return server
 
 
-async def _timed(stage: Stage, loaded: Callable[[Stage, float], None], work: Awaitable[T]) -> T:
+async def _timed(stage: Stage, meter: Meter, work: Awaitable[T]) -> T:
     started = time.perf_counter()
     result = await work
-    loaded(stage, time.perf_counter() - started)
+    meter.loaded(stage, time.perf_counter() - started)
     return result

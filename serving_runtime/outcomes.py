@@ -14,11 +14,20 @@ Rules:
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable, Hashable, Iterable
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 E = TypeVar("E", bound=Hashable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A version as metrics name it."""
+
+    version: int
+    build: str
 
 
 class Outcome(StrEnum):
@@ -53,6 +62,44 @@ class UserOutcome(StrEnum):
     ERROR = "error"
     REFUSED = "refused"
     """Turned away at the door, before any version saw it: unknown path, wrong method, body too large."""
+
+
+class CaptureOutcome(StrEnum):
+    """What became of a request that capture's sample has in it."""
+
+    TAKEN = "taken"
+    """Sampled; one of the others follows."""
+    WRITTEN = "written"
+    """In a file that the store has taken."""
+    DROPPED_LARGE = "dropped_large"
+    """Its bodies are larger than what is read beside answering."""
+    DROPPED_MEMORY = "dropped_memory"
+    """No room: requests came faster than they could be written."""
+    DROPPED_STORE = "dropped_store"
+    """No room, or no time left, because the store did not take what was there before."""
+    DROPPED_FAULT = "dropped_fault"
+    """Capture itself failed on it; the log says how."""
+    LOST = "lost"
+    """Still open when a replica on this node died; counted by the next one that starts here."""
+
+
+class Fallback(StrEnum):
+    """Why stable answers a request that was drawn for the candidate."""
+
+    ERROR = "error"
+    """The candidate answered with a 5xx."""
+    CLIENT_ERROR = "client_error"
+    """It called the request wrong, which is checked with stable."""
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    """The call broke: its replica died, or its application is gone."""
+    DRAINING = "draining"
+    FULL = "full"
+    """As many requests are under way there as may be."""
+    FEW = "few"
+    """Under a guard: it has shown too little to be given more at once."""
+    BREAKER = "breaker"
+    GUARD = "guard"
 
 
 def outcome_of(status: int) -> Outcome:

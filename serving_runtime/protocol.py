@@ -39,6 +39,9 @@ _REPEATS_ROWS = "Failed to enforce schema of data"  # how MLflow begins such a m
 
 DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
 
+# Set by a host on what it asks for a comparison only; the door lets no stranger set it.
+COPY_HEADER = "x-sluice-copy"
+
 
 class Answer(NamedTuple):
     """What goes back.
@@ -82,9 +85,9 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
-def too_large() -> Answer:
+def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
-    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
 
 
 def model_fault(request_id: str) -> Answer:
