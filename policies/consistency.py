@@ -156,6 +156,15 @@ def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
                 yield repo.note("models", key, (field,), message)
 
 
+def _time_after_features(repo: ConfigRepo) -> Iterator[Note]:
+    """A version that waits for features as long as anybody waits for it has no time left to predict."""
+    for key, model in repo.models.items():
+        features, limit = model.settings.features, candidate_timeout(model)
+        if features is not None and timedelta(milliseconds=features.timeout_ms) >= limit:
+            message = f"must be shorter than a candidate's whole time, {format_duration(limit)}"
+            yield repo.note("models", key, ("settings", "features", "timeout_ms"), message)
+
+
 def _agreement_has_evidence(repo: ConfigRepo) -> Iterator[Note]:
     """Predictions are compared in shadow, and nowhere else."""
     for key, model in repo.models.items():
@@ -276,9 +285,11 @@ _RANDOM_BITS = 4.1
 def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
     """What is in Git is read by many and stays for ever."""
     for key, model in repo.models.items():
-        for name, value in model.settings.env.items():
-            path: Path = ("settings", "env", name)
-            if _is_secret(name, value):
+        options = {} if model.settings.features is None else model.settings.features.options
+        written: dict[Path, str] = {("settings", "env", name): value for name, value in model.settings.env.items()}
+        written |= {("settings", "features", "options", name): str(value) for name, value in options.items()}
+        for path, value in written.items():
+            if _is_secret(str(path[-1]), value):
                 message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
                 yield repo.note("models", key, path, message)
             elif _is_random(value):
@@ -317,6 +328,7 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _keys_of_tokens_come_safely,
     _time_for_stable,
     _time_to_be_slow,
+    _time_after_features,
     _agreement_has_evidence,
     _counted_exactly,
     _served_somewhere,
