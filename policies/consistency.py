@@ -156,6 +156,15 @@ def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
                 yield repo.note("models", key, (field,), message)
 
 
+def _time_after_features(repo: ConfigRepo) -> Iterator[Note]:
+    """A version that waits for features as long as anybody waits for it has no time left to predict."""
+    for key, model in repo.models.items():
+        features, limit = model.settings.features, candidate_timeout(model)
+        if features is not None and timedelta(milliseconds=features.timeout_ms) >= limit:
+            message = f"must be shorter than a candidate's whole time, {format_duration(limit)}"
+            yield repo.note("models", key, ("settings", "features", "timeout_ms"), message)
+
+
 def _agreement_has_evidence(repo: ConfigRepo) -> Iterator[Note]:
     """Predictions are compared in shadow, and nowhere else."""
     for key, model in repo.models.items():
@@ -302,6 +311,8 @@ def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
 def _no_secrets_in(repo: ConfigRepo, section: str, key: str, settings: Settings) -> Iterator[Note]:
     for name, value in settings.env.items():
         yield from _not_secret(repo, section, key, ("settings", "env", name), value)
+    for name, option in ({} if settings.features is None else settings.features.options).items():
+        yield from _not_secret(repo, section, key, ("settings", "features", "options", name), str(option))
     for i, package in enumerate(settings.packages):
         if _SECRET_SHAPES.search(package):
             message = "holds a password or token: configure pip on the Ray nodes instead"
@@ -344,6 +355,7 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _keys_of_tokens_come_safely,
     _time_for_stable,
     _time_to_be_slow,
+    _time_after_features,
     _agreement_has_evidence,
     _counted_exactly,
     _served_somewhere,
