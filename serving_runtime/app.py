@@ -31,12 +31,16 @@ from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import model_server
-from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
 from serving_runtime.access import Gate
+from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
+from serving_runtime.capture import Recorded, Recorder
+from serving_runtime.capture_batches import Origin
+from serving_runtime.captured_rows import Layout
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host, Served
 from serving_runtime.memory import MemoryWatch, resident_bytes
+from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
@@ -97,9 +101,11 @@ class Model:
         self._server = await model_server.start(
             partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
         )
+        self._recorder = await asyncio.to_thread(_recorder, about, self._server)
+        self._answers = Recorded(self._server, self._recorder)
         self._host = Host(
             served,
-            self._server,
+            self._answers,
             connect=ServeConnection,
             tally=self._telemetry,
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
@@ -128,6 +134,7 @@ class Model:
         self._drains = config.drain
         self._memory.configure(config.memory_limit_mib)
         self._server.configure(config.batching)
+        self._recorder.configure(config.capture)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
 
     async def check_health(self) -> None:
@@ -143,11 +150,20 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
+                self._flush()
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
             await asyncio.sleep(FLUSH_EVERY_S)
+
+    def _flush(self) -> None:
+        self._telemetry.captured(self._recorder.take_counts())
+        self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
+
+    async def __del__(self) -> None:
+        """Awaited by Serve when a replica ends after its last request."""
+        await asyncio.to_thread(self._recorder.close)
+        self._flush()
 
     # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
 
@@ -162,7 +178,7 @@ class Model:
         """Answer for a host; `(status, body, content type)`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
-        answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
+        answer = await self._answers.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return (answer.status, answer.body, answer.content_type)
 
     async def __call__(self, request: Request) -> Response:
@@ -198,6 +214,18 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _recorder(about: AppArguments, server: ModelServer) -> Recorder:
+    """Capture for this replica. Raises Stalled as the cache does."""
+    from ray import serve
+
+    replica = serve.get_replica_context().replica_id.unique_id
+    inputs, outputs = (None if schema is None else schema.to_dict() for schema in server.schemas)
+    features = {**dict.fromkeys(about.features.required), **about.features.defaults} if about.features else {}
+    layout = Layout(about.build, inputs, outputs, features)
+    origin = Origin(about.slug, about.version, about.build, replica)
+    return Recorder(origin, layout, node_folder(os.environ) / "capture")
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

@@ -67,6 +67,12 @@ class ModelServer:
         self._took = took
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
+    @property
+    def schemas(self) -> tuple[Any, Any]:
+        """The model's MLflow schemas of inputs and outputs; None where it has none."""
+        metadata = self._loaded.model.metadata
+        return metadata.get_input_schema(), metadata.get_output_schema()
+
     def configure(self, batching: Batching | None) -> None:
         """Batch by these terms from now on; none: one request after the other. In place, at once."""
         self._line.configure(batching)

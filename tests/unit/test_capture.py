@@ -53,7 +53,9 @@ class World:
         self.stores: dict[str, MemoryStore] = {}
         self.totals: dict[CaptureOutcome, int] = {}
         origin = Origin("fraud", 3, "0a1b2c3d", replica)
-        self.recorder = Recorder(origin, LAYOUT, folder, open_store=self.store, clock=self.clock, threads=False, **bounds)
+        self.recorder = Recorder(
+            origin, LAYOUT, folder, open_store=self.store, clock=self.clock, threads=False, **bounds
+        )
 
     def store(self, address: str = ALL.to) -> MemoryStore:
         return self.stores.setdefault(address, MemoryStore())
