@@ -1,12 +1,13 @@
 # Sluicegate: what can be run here. `make` lists it.
-# Everything installs into .venv by constraints.txt; nothing outside this folder is touched but Prometheus and Redis (apt).
+# Everything installs into .venv by constraints.txt; nothing outside this folder is touched but Prometheus,
+# Redis and nginx (apt).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sluicegate
 # What the local stack and the tests run of the distribution's: program:package.
-PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server
+PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
 .PHONY: help setup programs check test test-unit test-simulation demo bench-host bench-carry bench-decisions lock clean
@@ -23,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 programs: # apt needs root, so anybody else is told what to do
-	@missing=; for each in $(PROGRAMS); do command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; done; \
+	@PATH="$$PATH:/usr/sbin"; missing=; for each in $(PROGRAMS); do command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; done; \
 	[ -z "$$missing" ] || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	else \

@@ -182,6 +182,35 @@ def schema(
         typer.echo(schema_of(kind) if kind else "\n".join(KINDS))
 
 
+class KeysAction(StrEnum):
+    """What is done with keys."""
+
+    NEW = "new"
+
+
+@app.command()
+@_says_errors
+def keys(
+    action: Annotated[KeysAction, typer.Argument(help="new makes one.")],  # noqa: ARG001 there is one so far
+    name: Annotated[str, typer.Argument(help="Whose key it is, as logs will call them.")],
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A registered model it may call; repeatable. [all]")
+    ] = None,
+    permissions: Annotated[
+        list[str] | None, typer.Option("--permission", help="force or feedback; repeatable.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="From this day or moment on it is refused. [never]")] = None,
+) -> None:
+    """Make an API key: on stdout its line for the file of keys, on stderr the key itself, this once."""
+    from datetime import UTC, datetime
+
+    from pipelines.commands.keys import new
+
+    made = new(name, models or (), permissions or (), expires, datetime.now(UTC))
+    typer.echo(made.line)
+    typer.echo(f"the key, which is kept nowhere and shown this once:\n\n  {made.key}\n", err=True)
+
+
 # --- looking ------------------------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,26 @@ def equal_grid(margin: float) -> FloatArray:
     return _fixed(margin / np.geomspace(BEST_HEALTH, WORST_HEALTH, GRID_SIZE))
 
 
+@lru_cache(maxsize=64)
+def drop_grid(tolerance: float) -> FloatArray:
+    """How many times the candidate's good rate stable's is, above `tolerance`: tolerance times 1 plus [0.03, 30].
+
+    Log-spaced in what lies above 1: with the rates of `share_grid`, which begin at 1.3, a drop by a tenth would never
+    show, and of what users report a tenth is much.
+    """
+    return _fixed(tolerance * _FINE)
+
+
+@lru_cache(maxsize=64)
+def near_grid(margin: float) -> FloatArray:
+    """The same below `margin`: margin over 1 plus [0.03, 30]."""
+    return _fixed(margin / _FINE[::-1])
+
+
+_FINE = 1.0 + np.geomspace(0.03, 30.0, GRID_SIZE)
+"""Three in a hundred is what a test can tell with ten thousand good events; thirty times is all or nothing."""
+
+
 def _fixed(grid: FloatArray) -> FloatArray:
     """The same grid for everybody, so nobody may change it."""
     grid.flags.writeable = False
@@ -168,12 +188,15 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-def requests_to_prove(counts: Counts, allowed: float, goal: float, *, rate: float) -> float:
+def requests_to_prove(
+    counts: Counts, allowed: float, goal: float, *, rate: float, grid: FloatArray | None = None
+) -> float:
     """How many more requests, of which a share `rate` is bad, bring the log e-value of health to `goal`.
 
-    0 when it is there already; infinity when it never gets there at that rate.
+    The alternatives are `grid`, or those of health. 0 when it is there already; infinity when it never gets there at
+    that rate.
     """
-    gain_bad, gain_good = _gains(health_grid(allowed), allowed)
+    gain_bad, gain_good = _gains(health_grid(allowed) if grid is None else grid, allowed)
     now = counts.bad * gain_bad + (counts.total - counts.bad) * gain_good
     slope = rate * gain_bad + (1.0 - rate) * gain_good
     if log_mean_exp(now) >= goal:

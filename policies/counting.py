@@ -380,6 +380,7 @@ _AMOUNTS: Mapping[Sli, Mapping[str, Amount]] = {
         "bad_bad": Amount(pairs=1),
     },
     Sli.AGREEMENT: {"good": Amount(total=1), "bad": Amount(total=1, bad=1)},
+    Sli.FEEDBACK: {"good": Amount(total=1), "bad": Amount(total=1, bad=1)},
     Sli.QUERIES: {
         Role.TOTAL: Amount(total=1),
         Role.UNPROVED: Amount(total=1, bad=1),

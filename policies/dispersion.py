@@ -59,13 +59,23 @@ def dispersions(baseline: Sequence[Evidence]) -> Mapping[str, float]:
 def dispersion(baseline: Evidence) -> float:
     """Phi of one objective, rounded to two digits: at least 1, and 1 where nothing can be said.
 
-    `baseline` has stable's counts in the place of the candidate's.
+    `baseline` has stable's counts in the place of the candidate's. Where good events are the rare ones, their clusters
+    count: the tests are about these.
     """
+    if baseline.objective.good_is_rare:
+        baseline = _with_sides_changed(baseline)
     if not _possible(baseline) or baseline.candidate.bad < MIN_BAD:
         return 1.0
     calm = _without_outages(baseline)
     widest = max(_index(list(_blocks(calm, width).values())) for width in BLOCKS)
     return round(min(max(widest, 1.0), MAX_PHI), 2)
+
+
+def _with_sides_changed(baseline: Evidence) -> Evidence:
+    """Good events in the place of bad ones."""
+    totals = [(b, b.candidate.total) for b in baseline.bins]
+    changed = (dataclasses.replace(b, candidate=Counts(total, total - b.candidate.bad)) for b, total in totals)
+    return dataclasses.replace(baseline, bins=tuple(changed))
 
 
 def _possible(baseline: Evidence) -> bool:

@@ -28,7 +28,8 @@ from policies.walks import Walked, walked
 
 NEAR_SLO = 0.5
 """Stable is near its SLO where its bad rate is at least this part of what is allowed: a proof of health takes four
-times the requests there and more, and a candidate that is as good as stable could hardly ever give it."""
+times the requests there and more, and a candidate that is as good as stable could hardly ever give it. Where good
+events are the rare ones: where they are at most as many times what the SLO asks for."""
 
 SUSPECTED = math.log(3.0)
 """Log e-value above which the harm of a step alone is suspected, and nothing passes; in the whole rollout 1 is enough.
@@ -70,6 +71,9 @@ class Finding:
     step_suspicion: tuple[float, ...] = ()
     """The same of this step alone: as if the rollout had begun with it."""
     standing: Standing = dataclasses.field(default_factory=Standing.before)
+    asked: bool = True
+    """False while nobody can have reported anything: in shadow no user has an answer of the candidate's. It is put to
+    the tests all the same, as 0 of 0, so that the mean is over the same tests in every phase."""
 
     @property
     def objective(self) -> Objective:
@@ -91,12 +95,12 @@ class Finding:
         """Was it measured in this step? Two predictions can only be compared where both versions predict: in shadow."""
         if self.step is None:
             return False
-        return self.step.total > 0 or self.objective.sli is Sli.AGREEMENT
+        return self.step.total > 0 or self.objective.sli is Sli.AGREEMENT or not self.asked
 
     @property
     def passes(self) -> bool:
         """Proved healthy, measured in this step, and no harm suspected."""
-        return bool(self.proved_at and self.measured and not self.suspected)
+        return bool((self.proved_at or not self.asked) and self.measured and not self.suspected)
 
 
 def find(
@@ -106,11 +110,12 @@ def find(
     step_since: datetime | None,
     now: datetime,
     dispersion: float = 1.0,
+    exposed: bool = True,
 ) -> Finding:
     """Put one objective to all tests. Bins that start at or after `now` are left out.
 
-    `dispersion` is phi, measured before the rollout. Raises ValueError where an objective's target is not between 0
-    and 1.
+    `dispersion` is phi, measured before the rollout; `exposed`: do users get the candidate's answers now? Raises
+    ValueError where an objective's target is not between 0 and 1.
     """
     bins = evidence.bins[: _first_at(evidence.bins, now)]
     judged = dataclasses.replace(evidence, bins=bins)
@@ -140,6 +145,7 @@ def find(
         suspicion=_suspicion(walk.end, setup, policy),
         step_suspicion=_suspicion(of_step, setup, policy),
         standing=walk.end,
+        asked=exposed or evidence.objective.sli is not Sli.FEEDBACK,
     )
 
 
@@ -149,6 +155,7 @@ def setup_of(evidence: Evidence, policy: RolloutPolicy, dispersion: float) -> Se
         raise ValueError(f"{evidence.objective.name}: a dispersion is at least 1, not {dispersion}")
     return Setup(
         allowed=evidence.objective.allowed_bad_rate,
+        good_is_rare=evidence.objective.good_is_rare,
         tolerance=policy.tolerance,
         margin=policy.margin,
         dispersion=dispersion,
@@ -232,12 +239,17 @@ def _proved(evidence: Evidence, walk: Walked, beta: float) -> tuple[datetime | N
 
 def _near_its_slo(evidence: Evidence, since: datetime) -> datetime | None:
     """The first moment from `since` on at which stable was near its SLO, outages left out; none where it never was."""
-    allowed, seen = evidence.objective.allowed_bad_rate, Counts()
+    objective, seen = evidence.objective, Counts()
+    allowed = objective.allowed_bad_rate
     for b in evidence.bins:
         if not in_outage(np.array(b.stable.total), np.array(b.stable.bad), allowed):
             seen += b.stable
         end = b.start + evidence.width
-        if end >= since and seen.total and seen.bad >= NEAR_SLO * allowed * seen.total:
+        if objective.good_is_rare:
+            near = NEAR_SLO * (seen.total - seen.bad) <= objective.target * seen.total
+        else:
+            near = seen.bad >= NEAR_SLO * allowed * seen.total
+        if end >= since and seen.total and near:
             return end
     return None
 

@@ -45,17 +45,19 @@ def judge(
     step_since: datetime | None,
     now: datetime,
     dispersion: Mapping[str, float] = NO_DISPERSION,
+    exposed: bool = True,
 ) -> Verdict:
     """Judge a candidate by all that was counted since its first request. The rules are the module's.
 
     `evidence` has one element per objective, every one of them needed, with the bins of the whole rollout.
     `step_since` is when this step's weights were live, none while they are not. `dispersion` is phi by objective,
-    measured before the rollout; one that is not named has 1. Bins that start at or after `now` are left out, so that an
-    older look can be judged again. Raises ValueError where an objective's target is not between 0 and 1.
+    measured before the rollout; one that is not named has 1. While users get none of its answers (not `exposed`) nobody
+    can report about them, and no proof by feedback is asked for. Bins that start at or after `now` are left out, so
+    that an older look can be judged again. Raises ValueError where an objective's target is not between 0 and 1.
     """
     if not evidence:
         return Verdict(kind=VerdictKind.INSUFFICIENT, reasons=("no objective is judged: nothing can be proved",))
-    findings = _findings(evidence, policy, dispersion, step_since=step_since, now=now)
+    findings = _findings(evidence, policy, dispersion, step_since=step_since, now=now, exposed=exposed)
     harm = mean_harm(findings)
     kind = _kind(findings, harm, policy)
     words = Words(kind=kind, policy=policy, findings=findings, mean_harm=harm, step_since=step_since, now=now)
@@ -97,9 +99,17 @@ def _findings(
     *,
     step_since: datetime | None,
     now: datetime,
+    exposed: bool = True,
 ) -> list[Finding]:
     return [
-        find(e, policy, step_since=step_since, now=now, dispersion=dispersion.get(e.objective.name, 1.0))
+        find(
+            e,
+            policy,
+            step_since=step_since,
+            now=now,
+            dispersion=dispersion.get(e.objective.name, 1.0),
+            exposed=exposed,
+        )
         for e in evidence
     ]
 

@@ -21,7 +21,7 @@ from policies.dispersion import MAX_PHI
 from policies.documents import RolloutPolicy
 from policies.facts import Observed, Rules, rollout_of
 from policies.judge import judge, states
-from policies.model import Evidence, Measure, Release, Rollout, Sli, TestState, Verdict, VerdictKind
+from policies.model import Evidence, Measure, Phase, Release, Rollout, Sli, TestState, Verdict, VerdictKind
 
 STALE_FAILURE = timedelta(minutes=20)
 """A failure is acted on at once or not by itself: whoever comes back after longer (a process that was away, a paused
@@ -40,6 +40,7 @@ def judged(release: Release, observed: Observed, rules: Rules, now: datetime) ->
         step_since=rollout.current.live_since,
         now=now,
         dispersion=_dispersion(rollout),
+        exposed=not in_shadow(release),
     )
     since = stale_since(observed.evidence)
     if verdict.kind is not VerdictKind.FAIL or since is None or now < since:
@@ -74,10 +75,19 @@ def stale_since(evidence: Sequence[Evidence]) -> datetime | None:
     return newest and newest + STALE_FAILURE
 
 
-def is_as_good_as_stable(verdict: Verdict, policy: RolloutPolicy) -> bool:
-    """Every objective is proved or within the margin of stable, was measured in this step, and shows no harm."""
+def in_shadow(release: Release) -> bool:
+    """Do users get none of the candidate's answers, also while it is paused?"""
+    return Phase.SHADOW in (release.phase, rollout_of(release).paused_from)
+
+
+def is_as_good_as_stable(verdict: Verdict, policy: RolloutPolicy, *, exposed: bool = True) -> bool:
+    """Every objective is proved or within the margin of stable, was measured in this step, and shows no harm.
+
+    While users get none of its answers (not `exposed`), what they report is left out.
+    """
     needed = -math.log10(policy.beta)
-    return bool(verdict.measures) and all(_as_good(measure, needed) for measure in verdict.measures)
+    asked = [m for m in verdict.measures if exposed or m.sli is not Sli.FEEDBACK]
+    return bool(asked) and all(_as_good(measure, needed) for measure in asked)
 
 
 def _as_good(measure: Measure, needed: float) -> bool:

@@ -168,6 +168,8 @@ class Sli(StrEnum):
     LATENCY = "latency"
     AGREEMENT = "agreement"
     """In shadow: the candidate's prediction is stable's (the policy says how near)."""
+    FEEDBACK = "feedback"
+    """What users reported about answers, by the version that they were drawn for."""
     QUERIES = "queries"
     """Any pair of counters, in PromQL of the SLO document's own."""
 
@@ -204,6 +206,11 @@ class Objective:
     def allowed_bad_rate(self) -> float:
         """Share of bad events the SLO allows, in (0, 1)."""
         return 1.0 - self.target
+
+    @property
+    def good_is_rare(self) -> bool:
+        """Are good events the few that tell versions apart, as with purchases, of which 5 in 100 is much?"""
+        return self.target < 0.5  # noqa: PLR2004 the rarer half
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from policies.facts import (
     rollout_of,
     stop,
 )
-from policies.judged import is_as_good_as_stable, judged, stale_since
+from policies.judged import in_shadow, is_as_good_as_stable, judged, stale_since
 from policies.model import (
     Ask,
     Cause,
@@ -243,7 +243,11 @@ def _time_is_over(release: Release, verdict: Verdict, policy: RolloutPolicy, now
     rollout = rollout_of(release)
     lasted = _minutes(now - (rollout.current.live_since or now))
     may_go_on = policy.on_inconclusive == "promote_if_stable_equal" and not lacking
-    if may_go_on and rollout.lasted(now) < policy.max_duration and is_as_good_as_stable(verdict, policy):
+    if (
+        may_go_on
+        and rollout.lasted(now) < policy.max_duration
+        and is_as_good_as_stable(verdict, policy, exposed=not in_shadow(release))
+    ):
         words = f"no PASS after {lasted}, but the candidate is as good as stable and shows no harm; the policy goes on"
         return Noticed(signal=_next_step(release, policy), verdict=verdict.kind, reasons=(words, *verdict.reasons))
     reasons = (f"inconclusive after {lasted}", *((lacking,) if lacking else ()), *verdict.reasons)
@@ -331,8 +335,9 @@ def _lacking_requests(release: Release, observed: Observed, bake: Bake) -> str:
     live_since = rollout_of(release).current.live_since
     if live_since is None or not observed.evidence:
         return ""
-    shadow = Phase.SHADOW in (release.phase, rollout_of(release).paused_from)
-    counted = [e for e in observed.evidence if shadow or e.objective.sli is not Sli.AGREEMENT]  # counted in shadow only
+    # Predictions are compared in shadow only, and users report about answers that they got.
+    elsewhere = Sli.FEEDBACK if in_shadow(release) else Sli.AGREEMENT
+    counted = [e for e in observed.evidence if e.objective.sli is not elsewhere]
     requests = min((e.since(live_since).candidate.total for e in counted), default=bake.min_requests)
     if requests >= bake.min_requests:
         return ""

@@ -4,8 +4,8 @@ Rules:
 - Written as OpenSLO v1 says, so that one file serves other tools too. Of OpenSLO, one indicator with one objective over
   a rolling window is read; a key that OpenSLO has and Sluicegate does not read is refused with what to write instead.
 - Every indicator is a pair of counts, good (or bad) and total. They come from Sluicegate's own metrics
-  (`metricSource.type: sluicegate`: `errors` and `agreement` as a ratio, `latency` as a threshold), or from PromQL of
-  the document's own (`Prometheus`: a ratio of two queries, or a threshold on a histogram's buckets).
+  (`metricSource.type: sluicegate`: `errors`, `agreement` and `feedback` as a ratio, `latency` as a threshold), or from
+  PromQL of the document's own (`Prometheus`: a ratio of two queries, or a threshold on a histogram's buckets).
 - A threshold is an edge of the histogram's buckets: between two edges nothing is known. A value over time, such as a
   quantile, counts no events and is refused.
 """
@@ -29,6 +29,9 @@ OPENSLO_VERSION = "openslo/v1"
 
 LATENCY_BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000, 2000, 5000, 10000, 30000, 60000)
 """Upper edges of `sluice_latency_ms`, in milliseconds."""
+
+LEAST_SERVICE_LEVEL = 0.5
+"""Nobody would call less a service level. What users report may be rare: of a hundred who see an offer five buy."""
 
 _SHORTEST_WINDOW = timedelta(days=1)
 _LONGEST_WINDOW = timedelta(days=366)
@@ -67,8 +70,9 @@ class Metadata:
 class CountSpec:
     """What is counted: `sli` with sluicegate, `query` with Prometheus."""
 
-    sli: Literal["errors", "agreement"] | None = None
-    """Answers with and without error, as the host counted them; or predictions in shadow that are stable's."""
+    sli: Literal["errors", "agreement", "feedback"] | None = None
+    """Answers with and without error, as the host counted them; predictions in shadow that are stable's; or what users
+    reported about answers."""
     query: Annotated[str | None, Field(max_length=2000)] = None
     """PromQL that counts events, with `{{model}}` and `{{version}}` as patterns, and `[{{window}}]`."""
 
@@ -96,7 +100,7 @@ class CountSource:
 
     def __post_init__(self) -> None:
         """Raises ValueError where type and spec do not belong together."""
-        _check_source(self.type, self.spec, "sli: errors or sli: agreement")
+        _check_source(self.type, self.spec, "sli: errors, sli: agreement or sli: feedback")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -208,9 +212,9 @@ class ObjectiveSpec:
     """How many events must be good."""
 
     display_name: Annotated[str | None, Field(alias="displayName")] = None
-    # Below one half the judge has no room for alternatives, and nobody would call it a service level.
-    target: Annotated[float, Field(ge=0.5, lt=1)]
-    """Share of good events, at least: 0.99."""
+    # A thousandth: below it a version would need a million answers for the events that any test needs.
+    target: Annotated[float, Field(ge=0.001, lt=1)]
+    """Share of good events, at least: 0.99. Below 0.5 with `sli: feedback` only."""
     op: Literal["lte", "gt"] | None = None
     """With a thresholdMetric: good is what is at most the value, or what is above it (of a histogram's own only)."""
     value: Annotated[float | None, Field(allow_inf_nan=False)] = None
@@ -260,6 +264,9 @@ _QUERY: Place = ("metricSource", "spec", "query")
 def objective(document: SloDocument) -> Objective | SloProblem:
     """The SLO as the judge needs it, or what about it is wrong."""
     spec = document.spec.objectives[0]
+    if spec.target < LEAST_SERVICE_LEVEL and _sli(document) is not Sli.FEEDBACK:
+        message = f"{spec.target:g} is no service level: at least {LEAST_SERVICE_LEVEL:g} of the events should be good"
+        return SloProblem((*_OBJECTIVE, "target"), message)
     ratio, threshold = document.spec.indicator.spec.ratio_metric, document.spec.indicator.spec.threshold_metric
     plain = Objective(
         name=document.metadata.name,
@@ -278,6 +285,12 @@ def objective(document: SloDocument) -> Objective | SloProblem:
     if query is not None:
         return _of_buckets(plain, query, spec.value, within_is_good=spec.op == "lte")
     return _of_latency(plain, spec)
+
+
+def _sli(document: SloDocument) -> Sli | None:
+    """What a ratio counts; none for queries of its own and for thresholds."""
+    ratio = document.spec.indicator.spec.ratio_metric
+    return Sli(ratio.total.metric_source.spec.sli) if ratio and ratio.total.metric_source.spec.sli else None
 
 
 def asked_of(rollout: Rollout, objectives: Iterable[Objective]) -> tuple[Objective, ...]:

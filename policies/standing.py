@@ -17,6 +17,8 @@ Rules:
   any product of one of each, whose factors never move in the same bin, and so at most an e-process (ADR 7).
 - Log likelihood ratios are divided by phi, the dispersion of bad events per bin: bad events that come in clusters are
   fewer than they look (quasi-likelihood, Wedderburn 1974). phi is at least 1, so it only ever makes a bet smaller.
+- Where good events are the rare ones (an objective below one half, such as purchases), the tests count these: harm is
+  that stable has `tolerance` times the candidate's good rate, and so on. The table reads the same.
 - Arrays of any leading shape, as in `stakes.py`: the live judge has one rollout, a benchmark thousands.
 
 This module must not know time, sources or verdicts.
@@ -34,9 +36,11 @@ import numpy.typing as npt
 
 from policies.bets import (
     GRID_SIZE,
+    drop_grid,
     equal_grid,
     harm_grid,
     health_grid,
+    near_grid,
     rate_log_ratio,
     share_grid,
     share_log_ratio,
@@ -65,7 +69,8 @@ OUTAGE_TIMES = 5.0
 5 % was proved to be as good as stable by that."""
 
 LEAST_PART = 0.1
-"""Of what the SLO allows: a smaller difference would not be worth a person's look, however certain it is."""
+"""Of what the SLO allows, or of what it asks for where that is less: a smaller difference would not be worth a person's
+look, however certain it is."""
 
 _PRIOR = np.full(GRID_SIZE, 1.0 / GRID_SIZE)
 
@@ -126,6 +131,8 @@ class Setup:
     margin: float
     dispersion: float | FloatArray
     """phi, at least 1; one for all or of shape (...)."""
+    good_is_rare: bool = False
+    """Do the good events tell versions apart? Then they are what the tests count."""
     planned: int
     """Bins of a rollout that has all its time."""
 
@@ -267,7 +274,7 @@ def _capped(harm: FloatArray, standing: Standing, setup: Setup, min_effect: floa
 
 def least_effect(allowed: float, min_effect: float) -> float:
     """The smallest difference of bad rates that is called harm."""
-    return max(min_effect, LEAST_PART * allowed)
+    return max(min_effect, LEAST_PART * min(allowed, 1.0 - allowed))
 
 
 def in_outage(stable_total: FloatArray, stable_bad: FloatArray, allowed: float) -> BoolArray:
@@ -296,13 +303,19 @@ def _moves(counted: Counted, away: BoolArray, told: BoolArray, allowed: float) -
 
 def _log_ratios(counted: Counted, setup: Setup, told: BoolArray) -> FloatArray:
     """The bin's log likelihood ratios over phi, shape (..., tests, alternatives)."""
+    columns = _of_good(counted, setup) if setup.good_is_rare else _of_bad(counted, setup, told)
+    ratios = np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-2)
+    return np.asarray(ratios / np.asarray(setup.dispersion)[..., np.newaxis, np.newaxis])
+
+
+def _of_bad(counted: Counted, setup: Setup, told: BoolArray) -> dict[Test, FloatArray]:
     c, allowed = counted, setup.allowed
     paired = c.paired & (c.stable_total > 0)
     half = np.where(paired, 1.0, c.total), np.where(paired, 1.0, c.stable_total)
     alone = rate_log_ratio(np.where(told, c.rescued, c.bad), c.total, harm_grid(allowed), allowed)
     outage = rate_log_ratio(c.bad - c.rescued, c.bad, health_grid(OUTAGE_RATE), OUTAGE_RATE)
     shared = share_grid(1.0)
-    columns = {
+    return {
         Test.SLO: rate_log_ratio(c.bad, c.total, harm_grid(allowed), allowed),
         # Each pair that differs is the candidate's with chance 1/2 at most where its rate is at most stable's.
         Test.SHARED: share_log_ratio(
@@ -314,8 +327,29 @@ def _log_ratios(counted: Counted, setup: Setup, told: BoolArray) -> FloatArray:
         Test.PROOF: rate_log_ratio(c.bad, c.total, health_grid(allowed), allowed),
         Test.EQUAL: _share(c, equal_grid(setup.margin), setup.margin),
     }
-    ratios = np.stack(np.broadcast_arrays(*(columns[test] for test in Test)), axis=-2)
-    return np.asarray(ratios / np.asarray(setup.dispersion)[..., np.newaxis, np.newaxis])
+
+
+def _of_good(counted: Counted, setup: Setup) -> dict[Test, FloatArray]:
+    """The same tests on good events, where these are the rare ones: harm is fewer of them, so sides change places.
+
+    Of the good events of a bin stable's part is the larger the worse the candidate is: the same test of two shares.
+    """
+    target = 1.0 - setup.allowed
+    good, stable_good = counted.total - counted.bad, counted.stable_total - counted.stable_bad
+    fewer = rate_log_ratio(good, counted.total, health_grid(target), target)
+
+    def of_stable(risks: FloatArray, limit: float) -> FloatArray:
+        return share_log_ratio(stable_good, good, counted.stable_total, counted.total, risks, limit)
+
+    return {
+        Test.SLO: fewer,
+        Test.SHARED: of_stable(drop_grid(1.0), 1.0),
+        Test.ALONE: fewer,
+        Test.OUTAGE: np.zeros_like(fewer),  # nobody tells what was rescued
+        Test.STABLE: of_stable(drop_grid(setup.tolerance), setup.tolerance),
+        Test.PROOF: rate_log_ratio(good, counted.total, harm_grid(target), target),
+        Test.EQUAL: of_stable(near_grid(setup.margin), setup.margin),
+    }
 
 
 def _share(c: Counted, risks: FloatArray, limit: float) -> FloatArray:

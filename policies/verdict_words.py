@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from policies.bets import requests_to_prove
+from policies.bets import harm_grid, requests_to_prove
 from policies.documents import RolloutPolicy
 from policies.durations import format_duration
 from policies.findings import SUSPECTED, Finding
@@ -101,6 +101,8 @@ class Words:
 
     def _lacking(self, finding: Finding) -> str:
         """What the proof still needs: at the rate seen so far or, where that never proves it, if all goes well."""
+        if finding.objective.good_is_rare:
+            return self._lacking_good(finding)
         counts, allowed = finding.counts, finding.objective.allowed_bad_rate
         goal = -math.log(self.policy.beta) - math.log(FIRST)  # the part of the stakes that began with the first bin
         if not counts.total:
@@ -110,6 +112,17 @@ class Words:
             return f"about {needed:,.0f} more requests at this rate{self._pace(finding, needed)}"
         needed = requests_to_prove(counts, allowed, goal, rate=0)
         return f"never at this rate, about {needed:,.0f} more requests without a bad one{self._pace(finding, needed)}"
+
+    def _lacking_good(self, finding: Finding) -> str:
+        """The same where good events are the rare ones: a proof is that there are more of them than asked for."""
+        good, target = _good(finding.counts), finding.objective.target
+        goal = -math.log(self.policy.beta) - math.log(FIRST)
+        at_this_rate = good.bad / good.total if good.total else 1.0
+        needed = requests_to_prove(good, target, goal, rate=at_this_rate, grid=harm_grid(target))
+        if math.isfinite(needed):
+            how = " at this rate" if good.total else ", all good"
+            return f"about {needed:,.0f} more reports{how}{self._pace(finding, needed)}"
+        return "never at this rate"
 
     def _pace(self, finding: Finding, needed: float) -> str:
         """How long that takes at this step's traffic, where there is any."""
@@ -146,22 +159,37 @@ def _counted(finding: Finding) -> str:
     beside = ""
     if stable.total:
         beside = f", stable {_number(stable.bad)} of {_number(stable.total)} ({percent(stable.bad / stable.total)})"
+    if objective.good_is_rare:
+        beside = beside and f", stable {_bad_of(objective, stable)}"
+        return (
+            f"{objective.name}: {_bad_of(objective, finding.counts)}{beside}, SLO asks for {percent(objective.target)}"
+        )
     allowed = percent(objective.allowed_bad_rate)
     return f"{objective.name}: {_bad_of(objective, finding.counts)}{beside}, SLO allows {allowed}"
 
 
 def _bad_of(objective: Objective, counts: Counts) -> str:
     """`31 bad of 1,204 (2.57 %)`, `3 of 5,210 over 200 ms (0.0576 %)`. Needs at least one request."""
+    if objective.good_is_rare:
+        good = _good(counts)
+        return f"{_number(good.bad)} good of {_number(good.total)} ({percent(good.bad / good.total)})"
     share = percent(counts.bad / counts.total)
     if objective.sli is Sli.LATENCY and objective.threshold_ms is not None:
         return f"{_number(counts.bad)} of {_number(counts.total)} over {objective.threshold_ms:g} ms ({share})"
     return f"{_number(counts.bad)} bad of {_number(counts.total)} ({share})"
 
 
+def _good(counts: Counts) -> Counts:
+    """Good events in the place of bad ones."""
+    return Counts(counts.total, counts.total - counts.bad)
+
+
 def _step(finding: Finding) -> str:
     if finding.step is None:
         return "this step's weights are not live yet"
     if not finding.step.total:
+        if not finding.asked:
+            return "nobody can report in shadow"
         return "no requests in this step yet" if not finding.measured else "nothing to compare in this step"
     counts = "all of these" if finding.step == finding.counts else _bad_of(finding.objective, finding.step)
     worst = max(finding.step_suspicion)

@@ -73,11 +73,7 @@ def in_our_words(attempt: str) -> Iterator[None]:
 @contextmanager
 def in_our_words_for_artifacts(attempt: str) -> Iterator[None]:
     """The same for an artifact store: MLflow hands on what botocore raises."""
-    from botocore.exceptions import (  # type: ignore[import-untyped]
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-    )
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         with in_our_words(attempt):

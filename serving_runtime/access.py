@@ -54,14 +54,17 @@ _FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
 class _Checks:
     """What one `access` is checked with."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, clock: Callable[[], float]) -> None:
         self.keys: KeptReading[KeyTable] | None = None
+        self._clock = clock
         self.jwks: KeptReading[KeySet] | None = None
         self.address: UrlPlace | None = None
         self.tokens: TokenCheck | None = None
         if access.keys is not None:
             keys = access.keys
-            self.keys = KeptReading(FilePlace(keys.file) if keys.file else VariablePlace(keys.env or ""), parse_keys)
+            self.keys = KeptReading(
+                FilePlace(keys.file) if keys.file else VariablePlace(keys.env or ""), parse_keys, clock
+            )
         if access.jwt is not None:
             self.tokens = TokenCheck(access.jwt)
             self.jwks = self._jwks(access.jwt)
@@ -69,9 +72,13 @@ class _Checks:
 
     def _jwks(self, terms: Jwt) -> KeptReading[KeySet]:
         if terms.jwks_file:
-            return KeptReading(FilePlace(terms.jwks_file), parse_key_set)
-        self.address = UrlPlace(terms.jwks_url or "")
-        return KeptReading(self.address, parse_key_set)
+            return KeptReading(FilePlace(terms.jwks_file), parse_key_set, self._clock)
+        self.address = UrlPlace(terms.jwks_url or "", self._clock)
+        return KeptReading(self.address, parse_key_set, self._clock)
+
+    async def look(self) -> None:
+        """Read what is new."""
+        await asyncio.wait({reading.look() for reading in self.readings().values()})
 
     def readings(self) -> Mapping[str, KeptReading[KeyTable] | KeptReading[KeySet]]:
         """By the name that metrics have for them."""
@@ -89,11 +96,13 @@ class Gate:
         refused: Callable[[Reason], None] = lambda _reason: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        wait_s: float = WAIT_S,
     ) -> None:
         """`exposed`: Serve takes requests from other machines (`exposure.py`).
 
         `refused` is called for each refusal; `clock` is monotonic, `now` the time of day, both in seconds.
         """
+        self._wait_s = wait_s
         self._exposed, self._refused = exposed, refused
         self._clock, self._now = clock, now
         self._access: Access | None = None
@@ -111,7 +120,7 @@ class Gate:
         self.close()
         self._access = access
         if access is not None and not access.open:
-            self._checks = _Checks(access)
+            self._checks = _Checks(access, self._clock)
             self._watching = asyncio.get_running_loop().create_task(_watch(self._checks))
         _log.info("who may call: %s", _in_words(access))
 
@@ -121,6 +130,11 @@ class Gate:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
+
+    async def look(self) -> None:
+        """Read now what is new; without it that is done every `LOOK_EVERY_S`."""
+        if self._checks is not None:
+            await self._checks.look()
 
     @property
     def troubles(self) -> Mapping[str, str]:
@@ -189,7 +203,7 @@ class Gate:
             return
         self._waiting += 1
         try:
-            await asyncio.wait({look}, timeout=WAIT_S)
+            await asyncio.wait({look}, timeout=self._wait_s)
         finally:
             self._waiting -= 1
 
@@ -205,8 +219,7 @@ class Gate:
 
 async def _watch(checks: _Checks) -> None:
     while True:
-        for reading in checks.readings().values():
-            await asyncio.wait({reading.look()})
+        await checks.look()
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -123,7 +123,7 @@ def _parse_line(written: str, number: int) -> KeyLine:
         # Their messages quote the input, where somebody may have written a key instead of its hash.
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the line"
-        if first["type"] == "extra_forbidden":
+        if first["type"] == "unexpected_keyword_argument":
             where = "a field"
         raise BadInput(f"line {number}: {where}: {first['msg']}") from None
 

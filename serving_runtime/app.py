@@ -30,7 +30,7 @@ from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
-from serving_runtime import model_server
+from serving_runtime import features, model_server
 from serving_runtime.access import Gate
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
 from serving_runtime.capture import Recorded, Recorder
@@ -38,13 +38,14 @@ from serving_runtime.capture_batches import Origin
 from serving_runtime.captured_rows import Layout
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
-from serving_runtime.host import Host, Served
+from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
 from serving_runtime.model_server import ModelServer
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.torch_models import Owned
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ class Model:
         self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
         self._server = await model_server.start(
-            partial(_fetch, self._cache, about), self._telemetry.took, self._telemetry.loaded
+            partial(_fetch, self._cache, about),
+            _owned(),
+            self._telemetry,
+            None if about.features is None else partial(self._start_features, about.features),
         )
         self._recorder = await asyncio.to_thread(_recorder, about, self._server)
         self._answers = Recorded(self._server, self._recorder)
@@ -116,6 +120,16 @@ class Model:
         turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
         self._door = Door(self._host, about.version, turned_away, self._gate, PublicRoute(time.monotonic))
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
+
+    async def _start_features(self, terms: Features, input_schema: Any) -> features.FeatureJoin:
+        self._telemetry.announce_lookups()
+        return await features.start(terms, input_schema, self._telemetry)
+
+    async def __del__(self) -> None:
+        """Called by Serve, once, when this replica's last request has been answered."""
+        await self._server.close()
+        await asyncio.to_thread(self._recorder.close)
+        self._flush()
 
     # --- configuring -------------------------------------------------------------------------------------------
 
@@ -158,12 +172,8 @@ class Model:
 
     def _flush(self) -> None:
         self._telemetry.captured(self._recorder.take_counts())
-        self._telemetry.flush(self._revision or 0, self._host.tripped, resident_bytes())
-
-    async def __del__(self) -> None:
-        """Awaited by Serve when a replica ends after its last request."""
-        await asyncio.to_thread(self._recorder.close)
-        self._flush()
+        breaker, memory = self._host.breaker, resident_bytes()
+        self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
 
     # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
 
@@ -222,10 +232,19 @@ def _recorder(about: AppArguments, server: ModelServer) -> Recorder:
 
     replica = serve.get_replica_context().replica_id.unique_id
     inputs, outputs = (None if schema is None else schema.to_dict() for schema in server.schemas)
-    features = {**dict.fromkeys(about.features.required), **about.features.defaults} if about.features else {}
-    layout = Layout(about.build, inputs, outputs, features)
+    terms = about.features
+    looked_up = {**dict.fromkeys(terms.required), **terms.defaults} if terms else {}
+    layout = Layout(about.build, inputs, outputs, looked_up)
     origin = Origin(about.slug, about.version, about.build, replica)
     return Recorder(origin, layout, node_folder(os.environ) / "capture")
+
+
+def _owned() -> Owned:
+    """What Ray has reserved for this replica."""
+    import ray
+
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return Owned(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0))
 
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:

@@ -104,7 +104,10 @@ def node_cache(environment: Mapping[str, str]) -> ArtifactCache:
 
 
 def node_folder(environment: Mapping[str, str]) -> Path:
-    """Where artifacts and ledgers of capture lie. Raises Stalled where it is somebody else's: what lies there is run as code."""
+    """Where artifacts lie, and the ledgers of capture.
+
+    Raises Stalled where it is somebody else's: what lies there is run as code.
+    """
     if given := environment.get(CACHE_VARIABLE):
         return Path(given)
     folder = Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}"

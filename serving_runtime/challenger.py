@@ -26,8 +26,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from serving_runtime.breaker import Breaker
+from serving_runtime.forcing import FORCED_AT_ONCE
 from serving_runtime.guard import Guard
-from serving_runtime.outcomes import Outcome, outcome_of
+from serving_runtime.outcomes import Fallback, Outcome, outcome_of
 from serving_runtime.protocol import DRAINING, Answer, Call
 from serving_runtime.user_config import Split
 
@@ -66,10 +67,21 @@ class Attempt:
     kind: AttemptKind
     answer: Answer | None = None
     reason: str = ""
+    timed_out: bool = False
     same_accident: bool = False
     """The call broke while it was under way beside another that broke: a replica that dies takes along all it had."""
     again: bool = False
     """Neither was the call before answered: nothing was since the failure that counts, less than ACCIDENT_S ago."""
+
+    @property
+    def fallback(self) -> Fallback | None:
+        """Why stable answers in its place; none where it need not."""
+        if self.kind is AttemptKind.DRAINING:
+            return Fallback.DRAINING
+        if self.answer is None:
+            return Fallback.TIMEOUT if self.timed_out else Fallback.LOST
+        outcome = outcome_of(self.answer.status)
+        return {Outcome.BAD: Fallback.ERROR, Outcome.CLIENT_ERROR: Fallback.CLIENT_ERROR}.get(outcome)
 
     @property
     def is_evidence(self) -> bool:
@@ -86,6 +98,7 @@ class Challenger:
         self._clock = clock
         self._breaker = Breaker()
         self._ongoing = 0
+        self._forced = 0
         self._accidents = 0
         self._accident_at: float | None = None
         self._good_since_bad = 0
@@ -99,16 +112,33 @@ class Challenger:
         """Is that the same application under the same limits? Then breaker and requests in progress carry on."""
         return (split.application, split.max_ongoing) == (self.split.application, self.split.max_ongoing)
 
-    def admits(self) -> bool:
-        """May one more question be asked now? True must be followed by `ask`."""
-        if self.guard is not None and self.guard.tripped is not None:
-            return False
-        return self._ongoing < self.split.max_ongoing and self._breaker.allows(self._clock())
+    @property
+    def breaker_is_open(self) -> bool:
+        """Does the transport to it fail?"""
+        return self._breaker.is_open
 
-    def admits_user(self) -> bool:
+    def refuses(self) -> Fallback | None:
+        """Why no more questions may be asked now; none for "ask", which must follow."""
+        if self.guard is not None and self.guard.tripped is not None:
+            return Fallback.GUARD
+        if self._ongoing >= self.split.max_ongoing:
+            return Fallback.FULL
+        return None if self._breaker.allows(self._clock()) else Fallback.BREAKER
+
+    def refuses_user(self) -> Fallback | None:
         """The same for a question that a user waits for."""
-        at_once = FEW_AT_ONCE + self._good_since_bad
-        return (self.guard is None or self.unsettled < at_once) and self.admits()
+        guard = self.guard
+        if guard is not None and guard.tripped is None and self.unsettled >= FEW_AT_ONCE + self._good_since_bad:
+            return Fallback.FEW
+        return self.refuses()
+
+    def refuses_forced(self) -> Fallback | None:
+        """The same for one that named this version itself: no probe of the breaker, and few at once."""
+        if self.guard is not None and self.guard.tripped is not None:
+            return Fallback.GUARD
+        if self._breaker.is_open:
+            return Fallback.BREAKER
+        return Fallback.FULL if self._forced >= FORCED_AT_ONCE or self._ongoing >= self.split.max_ongoing else None
 
     async def ask(self, call: Call) -> Attempt:
         """Ask, and come back within `timeout_s`. Never raises for what the candidate does."""
@@ -121,7 +151,17 @@ class Challenger:
             self._report(attempt)
         return attempt
 
-    async def _ask(self, call: Call) -> Attempt:
+    async def ask_forced(self, call: Call) -> Attempt:
+        """The same for a request that named this version: what becomes of it says nothing to breaker and guard."""
+        self._ongoing += 1
+        self._forced += 1
+        try:
+            return await self._ask(call, evidence=False)
+        finally:
+            self._ongoing -= 1
+            self._forced -= 1
+
+    async def _ask(self, call: Call, *, evidence: bool = True) -> Attempt:
         accidents = self._accidents
         # A context of its own: Serve ties a call made inside a request to that request, and would cancel it with it.
         question = asyncio.get_running_loop().create_task(self._connection.answer(call), context=Context())
@@ -129,11 +169,12 @@ class Challenger:
         if not done:
             question.cancel()
             question.add_done_callback(_forget)
-            again = self._is_same_accident()
-            return Attempt(AttemptKind.FAILED, reason=f"no answer within {self.split.timeout_s:g} s", again=again)
+            again = evidence and self._is_same_accident()
+            reason = f"no answer within {self.split.timeout_s:g} s"
+            return Attempt(AttemptKind.FAILED, reason=reason, timed_out=True, again=again)
         error = asyncio.CancelledError() if question.cancelled() else question.exception()
         if error is not None:
-            return self._broken(error, accidents)
+            return self._broken(error, accidents) if evidence else Attempt(AttemptKind.FAILED, reason=_words(error))
         answer = question.result()
         if answer.status == DRAINING:
             return Attempt(AttemptKind.DRAINING)
@@ -144,8 +185,7 @@ class Challenger:
         same = accidents < self._accidents
         self._accidents += not same
         again = self._is_same_accident()
-        reason = f"{type(error).__name__}: {str(error)[:200]}"
-        return Attempt(AttemptKind.FAILED, reason=reason, same_accident=same, again=again)
+        return Attempt(AttemptKind.FAILED, reason=_words(error), same_accident=same, again=again)
 
     def _is_same_accident(self) -> bool:
         """A call was not answered. Was one before it not either, with no answer since, and is that not long ago?"""
@@ -167,6 +207,10 @@ class Challenger:
         if self._breaker.is_open != was_open:
             state = "opened" if self._breaker.is_open else "closed"
             _log.warning("breaker to %s %s %s", self.split.application, state, attempt.reason)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _forget(question: asyncio.Task[Answer]) -> None:

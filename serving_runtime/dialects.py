@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from serving_runtime.fast_scoring import Form, Rows, answer_bytes
-from serving_runtime.protocol import Answer, Call, Scored, model_fault, score
+from serving_runtime.protocol import Answer, Call, Parsed, Scored, finish, model_fault, parse, score
 
 _TYPES = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 
@@ -27,6 +27,12 @@ class Dialect(Protocol):
 
     def score(self, model: Any, input_schema: Any, call: Call) -> Scored:
         """Answer a call from bytes to bytes, whatever it is."""
+
+    def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+        """The first half of `score`: the rows before the signature is enforced, or the answer to a call without."""
+
+    def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
+        """The second half of `score`, for rows that somebody else may have added to."""
 
 
 class Invocations:
@@ -46,6 +52,14 @@ class Invocations:
     def score(self, model: Any, input_schema: Any, call: Call) -> Scored:
         """MLflow's own way."""
         return score(model, input_schema, call)
+
+    def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+        """MLflow's own way."""
+        return parse(model, input_schema, call)
+
+    def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
+        """MLflow's own way."""
+        return finish(model, parsed, call)
 
 
 _INVOCATIONS = Invocations()

@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from serving_runtime import feedback
 from serving_runtime.access import Gate
 from serving_runtime.callers import Caller, Refusal
 from serving_runtime.endpoints import OPEN, Endpoint, allowed_methods, below_route, find_endpoint
+from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.host import Host
 from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, too_large
 from serving_runtime.public_route import PublicRoute
@@ -42,6 +44,8 @@ class Door:
         self._gate, self._route = gate, route
         self._version = str(version)
         self._refused = refused
+        self._names: frozenset[str] = frozenset()
+        self._encoded: frozenset[bytes] = frozenset()
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -64,6 +68,8 @@ class Door:
                 return self._respond(Answer(200, VERSION.encode()), self._version)
             case Endpoint.INVOCATIONS:
                 return await self._ask(request)
+            case Endpoint.FEEDBACK:
+                return await self._report(request)
 
     async def _let_in(self, request: Request) -> Caller | Refusal:
         config = self._host.config
@@ -74,16 +80,37 @@ class Door:
 
     async def _ask(self, request: Request) -> Response:
         """A request for a prediction: read it, let the host answer."""
+        body = await self._body(request, BODY_LIMIT_BYTES)
+        if isinstance(body, Answer):
+            return self._refuse(body)
+        reply = await self._host.answer(_call(request, body, self._wanted()))
+        headers = {RECEIPT_HEADER: reply.receipt} if reply.receipt else None
+        return self._respond(reply.answer, str(reply.version), headers)
+
+    async def _report(self, request: Request) -> Response:
+        """What a user says about an answer. It is no request for one: nobody's outcome."""
+        body = await self._body(request, feedback.BODY_LIMIT_BYTES)
+        if isinstance(body, Answer):
+            return self._respond(body, self._version)
+        return self._respond(self._host.report(body), self._version)
+
+    @staticmethod
+    async def _body(request: Request, limit_bytes: int) -> bytes | Answer:
+        """The body, or why there is none."""
         from starlette.requests import ClientDisconnect
 
         try:
-            body = await _read(request)
+            body = await _read(request, limit_bytes)
         except ClientDisconnect:
-            return self._refuse(Answer(CLIENT_GONE, b""))
-        if body is None:
-            return self._refuse(too_large())
-        reply = await self._host.answer(_call(request, body))
-        return self._respond(reply.answer, str(reply.version))
+            return Answer(CLIENT_GONE, b"")
+        return too_large(limit_bytes) if body is None else body
+
+    def _wanted(self) -> frozenset[bytes]:
+        """Names of the headers that go along with a call, as ASGI has them."""
+        names = self._host.headers
+        if names is not self._names:
+            self._names, self._encoded = names, frozenset(name.encode("ascii") for name in names)
+        return self._encoded
 
     def _refuse(self, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
         self._refused()
@@ -97,21 +124,22 @@ class Door:
         )
 
 
-def _call(request: Request, body: bytes) -> Call:
+def _call(request: Request, body: bytes, wanted: frozenset[bytes]) -> Call:
     # Serve has put an id there where the client sent none, and echoes it on every answer.
     request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
-    return Call(body, request.headers.get("content-type"), request_id)
+    headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"] if name in wanted}
+    return Call(body, request.headers.get("content-type"), request_id, headers=headers)
 
 
-async def _read(request: Request) -> bytes | None:
+async def _read(request: Request, limit_bytes: int) -> bytes | None:
     """The body, or None as soon as it is above the limit."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
+    if declared.isdecimal() and int(declared) > limit_bytes:
         return None
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
+        if size > limit_bytes:
             return None
         chunks.append(chunk)
     return b"".join(chunks)

@@ -19,6 +19,7 @@ class Endpoint(StrEnum):
     PING = "/ping"
     HEALTH = "/health"
     VERSION = "/version"
+    FEEDBACK = "/feedback"
 
 
 OPEN = frozenset({Endpoint.PING, Endpoint.HEALTH})
@@ -29,6 +30,7 @@ _METHODS = {
     Endpoint.PING: ("GET", "HEAD"),
     Endpoint.HEALTH: ("GET", "HEAD"),
     Endpoint.VERSION: ("GET", "HEAD"),
+    Endpoint.FEEDBACK: ("POST",),
 }
 
 

@@ -9,8 +9,9 @@ Rules:
   same type, dtypes, column order and memory layout. A test compares both ways on a corpus and on generated requests.
 - Everything else is `None`: another content type, params, an unknown, missing or extra key or column, a null, a number
   that the column cannot hold exactly, ragged or empty data. `None` is no verdict: MLflow's own code says what is wrong.
-- Numbers are parsed by the standard library's json, as MLflow does: another parser would differ in whole numbers beyond
-  64 bits, NaN, duplicate keys and encodings.
+- Numbers are parsed by the standard library's json, as MLflow does, or by orjson in a tenth of its time where that can
+  make no difference. orjson refuses NaN, infinity, numbers beyond doubles and every encoding but UTF-8, which leaves
+  them to MLflow; whole numbers beyond 64 bits it makes doubles, which is what becomes of them in a column of doubles.
 - A form never looks at what a model is, only at its signature; `fast_form` says whether there is one.
 
 The caller runs `predict` off the event loop; nothing here waits.
@@ -25,6 +26,8 @@ import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
+
+import orjson
 
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 
@@ -148,7 +151,7 @@ class _Columns:
         self._doubles = {dtype.name for dtype in self._dtypes} == {"float64"}
 
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body)
+        key, content = _content(body, orjson.loads)
         if isinstance(content, dict):
             if key == SPLIT:
                 return self._split(content)
@@ -182,7 +185,10 @@ class _Columns:
             # Column by column in memory, as MLflow's own frames: what a model computes may depend on it in the last
             # digit.
             return pd.DataFrame(np.asfortranarray(rows.arrays[0]), columns=self._index, copy=False)
-        return pd.DataFrame(dict(zip(self._names, rows.arrays, strict=True)))
+        # What `DataFrame(dict)` comes to in the end, in a fifth of its time: the names' index is there already.
+        return pd.DataFrame._from_arrays(  # type: ignore[attr-defined]  # noqa: SLF001 pandas has no public name for it
+            list(rows.arrays), columns=self._index, index=pd.RangeIndex(rows.count), verify_integrity=False
+        )
 
     def _split(self, content: dict[str, Any]) -> Rows | None:
         columns, data = content.get("columns"), content.get("data")
@@ -258,9 +264,10 @@ class _Tensor:
         self._spec = spec
         self._name = spec.name
         self._joins = spec.shape[0] == -1
+        self._parse = orjson.loads if spec.type.kind == "f" else json.loads
 
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body)
+        key, content = _content(body, self._parse)
         if key == INPUTS and self._name and isinstance(content, dict) and set(content) == {self._name}:
             content = content[self._name]
         if key not in (INPUTS, INSTANCES) or not _is_plain_list(content):
@@ -286,7 +293,7 @@ class _Free:
     """No signature: whatever array MLflow makes of a list of numbers."""
 
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body)
+        key, content = _content(body, json.loads)
         if key not in (INPUTS, INSTANCES) or not _is_plain_list(content):
             return None
         return self._fit(_array(content))
@@ -324,10 +331,10 @@ def _tensor_form(schema: Any) -> Form | None:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _content(body: bytes) -> tuple[str, Any]:
+def _content(body: bytes, parse: Callable[[bytes], Any]) -> tuple[str, Any]:
     """The only key of the body and what is under it; an empty key where it is anything else."""
     try:
-        request = json.loads(body)
+        request = parse(body)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, a number with too many digits; nested too deeply
         return "", None
     if not isinstance(request, dict) or len(request) != 1:

@@ -35,7 +35,7 @@ SHOWN = 5  # names in a message; a person sees what they are about
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class Lacking:
     """A request's rows before the join."""
 
     data: Any
@@ -96,18 +96,18 @@ class Columns:
 
     # --- what a request asks for ---------------------------------------------------------------------------------
 
-    def rows(self, data: Any) -> Rows:
+    def rows(self, data: Any) -> Lacking:
         """What has to be looked up for these rows. Raises BadInput with what is wrong about the request."""
         columns = _columns(data)
         missing = tuple(name for name in self.names if name not in columns)
         if not missing:
-            return Rows(data, (), ())
+            return Lacking(data, (), ())
         if self.key not in columns:
             raise BadInput(f"a row needs the field {self.key!r}, by which {_some(missing)} are looked up")
         keys = tuple(self._key(value) for value in _values(data, self.key))
         if len(set(keys)) > KEYS_LIMIT:
             raise BadInput(f"a request has {KEYS_LIMIT} different values of {self.key!r} at most: send it in parts")
-        return Rows(data, missing, keys)
+        return Lacking(data, missing, keys)
 
     def _key(self, value: Any) -> str | None:
         """The key as text; None where the row has none."""
@@ -127,7 +127,7 @@ class Columns:
 
     # --- the join ------------------------------------------------------------------------------------------------
 
-    def values(self, rows: Rows, found: Mapping[str, Found]) -> tuple[Mapping[str, Any], ...]:
+    def values(self, rows: Lacking, found: Mapping[str, Found]) -> tuple[Mapping[str, Any], ...]:
         """For each row the features that it lacks: what was found, or the default.
 
         A required one that was not found is left out.
@@ -141,7 +141,7 @@ class Columns:
         usable = {**self._defaults, **values}
         return {name: usable[name] for name in missing if name in usable}
 
-    def joined(self, rows: Rows, values: Sequence[Mapping[str, Any]]) -> Any:
+    def joined(self, rows: Lacking, values: Sequence[Mapping[str, Any]]) -> Any:
         """The rows with these features, one mapping a row."""
         if not rows.missing:
             return rows.data
@@ -164,6 +164,19 @@ class Columns:
         column = np.empty(len(values), dtype=object)
         column[:] = values
         return column
+
+
+def arrays_of(data: Any) -> Mapping[str, Any]:
+    """The columns of joined rows as numpy arrays of one dimension, by name; none where they are none."""
+    import numpy as np
+
+    if hasattr(data, "columns"):
+        if not data.columns.is_unique:
+            return {}
+        return {name: data[name].to_numpy() for name in data.columns}
+    if not isinstance(data, Mapping) or not all(isinstance(column, np.ndarray) for column in data.values()):
+        return {}
+    return data
 
 
 def _columns(data: Any) -> frozenset[str]:

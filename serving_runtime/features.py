@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
-from serving_runtime.feature_columns import Columns, Rows
+from serving_runtime.feature_columns import Columns, Lacking
 from serving_runtime.look_ups import Found, LookUp, LookUps, LookUpTally, Source
-from serving_runtime.protocol import Answer, error_answer
+from serving_runtime.protocol import Answer, Parsed, error_answer
 
 # For sources that block. As many as a replica's threads that predict: more questions at once than that come only while
 # the source is slow, and those are better given up.
@@ -46,10 +46,17 @@ class FeatureSource(Protocol):
         """Give back connections: the replica ends."""
 
 
+class Read(NamedTuple):
+    """A request's rows, and what MLflow calls params."""
+
+    rows: Lacking
+    params: Mapping[str, Any] | None = None
+
+
 class Used(NamedTuple):
     """The features of a request's rows, one mapping a row: only those that the request did not carry itself."""
 
-    rows: Rows
+    read: Read
     values: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -59,28 +66,39 @@ class FeatureJoin:
     def __init__(self, columns: Columns, look_ups: LookUps) -> None:
         self._columns, self._look_ups = columns, look_ups
 
-    def rows(self, data: Any) -> Rows | Answer:
-        """What these rows lack, or the answer that says what is wrong about the request. For a thread."""
+    def read(self, parse: Callable[[], Parsed | Answer]) -> Read | Answer:
+        """Parse, and see what the rows lack; or the answer that says what is wrong about the request. For a thread."""
+        parsed = parse()
+        if isinstance(parsed, Answer):
+            return parsed
         try:
-            return self._columns.rows(data)
+            return Read(self._columns.rows(parsed.data), parsed.params)
         except BadInput as error:
             return error_answer(400, "INVALID_PARAMETER_VALUE", str(error))
 
-    async def look_up(self, rows: Rows) -> Used | Answer:
+    async def look_up(self, read: Read) -> Used | Answer:
         """The features of these rows within the time limit, or the answer where a required one cannot be had."""
-        keys = dict.fromkeys(key for key in rows.keys if key is not None)
+        keys = dict.fromkeys(key for key in read.rows.keys if key is not None)
         found = await self._look_ups.look_up(keys) if keys else {}
-        values = self._columns.values(rows, found)
-        required = [name for name in rows.missing if name in self._columns.required]
-        for key, row in zip(rows.keys, values, strict=True):
+        return self._used(read, found)
+
+    def defaults_only(self, read: Read) -> Used | Answer:
+        """The same without asking anybody; 503 where a default is not enough."""
+        used = self._used(read, dict.fromkeys(filter(None, read.rows.keys), Found(LookUp.OPEN)))
+        return used if isinstance(used, Used) else _away((), LookUp.OPEN)
+
+    def joined(self, used: Used) -> Parsed:
+        """The rows with their features. For a thread."""
+        return Parsed(self._columns.joined(used.read.rows, used.values), used.read.params)
+
+    def _used(self, read: Read, found: Mapping[str, Found]) -> Used | Answer:
+        values = self._columns.values(read.rows, found)
+        required = [name for name in read.rows.missing if name in self._columns.required]
+        for key, row in zip(read.rows.keys, values, strict=True):
             lacks = [name for name in required if name not in row]
             if lacks:
                 return self._refusal(lacks, None if key is None else found[key])
-        return Used(rows, values)
-
-    def joined(self, used: Used) -> Any:
-        """The rows with their features. For a thread."""
-        return self._columns.joined(used.rows, used.values)
+        return Used(read, values)
 
     async def close(self) -> None:
         """Give back the source's connections. Never raises."""
@@ -94,8 +112,12 @@ class FeatureJoin:
         if found.outcome is LookUp.MISS:
             message = f"Nothing is known of a value of {self._columns.key!r}, by which {names} must be looked up."
             return error_answer(400, "INVALID_PARAMETER_VALUE", message)
-        message = f"{names} cannot be looked up now ({found.outcome}). Send the request again."
-        return error_answer(503, "TEMPORARILY_UNAVAILABLE", message)
+        return _away(lacks, found.outcome)
+
+
+def _away(lacks: Sequence[str], outcome: LookUp) -> Answer:
+    message = f"{', '.join(lacks)} cannot be looked up now ({outcome}). Send the request again."
+    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message)
 
 
 # --- starting ---------------------------------------------------------------------------------------------------

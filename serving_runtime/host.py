@@ -22,6 +22,8 @@ Rules:
    what the candidate answered well: one at a time, after the user has the answer, and for the guard only. Asked only
    where the candidate failed, it could not show an outage that both share.
 11. Predictions are compared, where the split asks for it, after the user has the answer.
+12. What a model does not ask for costs its requests nothing: keys, segments, feedback and forced versions have a way of
+    their own (`_answer_asker`, `_answer_forced`).
 
 Nothing here knows Ray, HTTP or metrics: `OwnServer`, `Connection` and `Tally` are the doors.
 """
@@ -37,18 +39,23 @@ from typing import Any, Protocol
 
 from serving_runtime.agreement import Comparison, compare
 from serving_runtime.challenger import Attempt, AttemptKind, Challenger, Connection
+from serving_runtime.feedback import NOT_ASKED, Arms, Refusal, answer_of, read_report, receipt
+from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, named, refused, unavailable
 from serving_runtime.guard import Guard, Tripped, words
 from serving_runtime.outcomes import (
+    Fallback,
     Joint,
     Outcome,
+    Served,
     StartOrder,
     UserOutcome,
     candidate_outcome,
     joint_outcome,
     outcome_of,
 )
-from serving_runtime.protocol import Answer, Call, as_copy, timed_out
-from serving_runtime.routing import pick
+from serving_runtime.protocol import Answer, Call, as_copy, model_fault, timed_out
+from serving_runtime.request_keys import RequestKeys
+from serving_runtime.routing import draw_of, pick
 from serving_runtime.user_config import AgreementTerms, Split, UserConfig
 
 _log = logging.getLogger(__name__)
@@ -78,14 +85,6 @@ DEFAULT_TIMEOUT_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Served:
-    """A version as metrics name it."""
-
-    version: int
-    build: str
-
-
-@dataclasses.dataclass(frozen=True)
 class VersionEvent:
     """One request as evidence about a version."""
 
@@ -109,7 +108,30 @@ class AgreementEvent:
     agrees: bool
 
 
-Event = VersionEvent | ShadowEvent | AgreementEvent
+@dataclasses.dataclass(frozen=True)
+class FallbackEvent:
+    """Stable answered what was drawn for the candidate `served`."""
+
+    served: Served
+    why: Fallback
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackEvent:
+    """A user said what became of an answer; `served` is the version that the request was drawn for."""
+
+    served: Served
+    good: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RefusedFeedbackEvent:
+    """A user said something that belongs to no answer."""
+
+    why: Refusal
+
+
+Event = VersionEvent | ShadowEvent | AgreementEvent | FallbackEvent | FeedbackEvent | RefusedFeedbackEvent
 
 
 class Tally(Protocol):
@@ -124,6 +146,9 @@ class Tally(Protocol):
     def announce(self, served: Served, *, candidate: bool) -> None:
         """From now on this version can be counted: its series start at 0."""
 
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        """A user of this segment, which is one of a closed set, waited that long; `version` gave the answer."""
+
 
 class OwnServer(Protocol):
     """This version's own model server."""
@@ -134,10 +159,11 @@ class OwnServer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """An answer and the version that gave it."""
+    """An answer and the version that gave it; `receipt` names its arm where feedback is asked for."""
 
     answer: Answer
     version: int
+    receipt: str = ""
 
 
 class Host:
@@ -169,6 +195,10 @@ class Host:
         self._guard: Guard | None = None
         self._controls = False
         self._said_at_s: float | None = None
+        self.headers = frozenset((FORCE_HEADER,))
+        """Names of the headers that a call must carry, in lower case."""
+        self._keys: RequestKeys | None = None
+        self._arms: Arms | None = None
         self._waiting = _WaitingRoom()
         self._tasks: set[asyncio.Task[Any]] = set()
         tally.announce(served, candidate=False)
@@ -196,7 +226,33 @@ class Host:
             self._tally.announce(Served(split.version, split.build), candidate=True)
         if self._challenger is not None:
             self._challenger.guard = self._guard
+        self._ask_of_requests(config)
         return True
+
+    def _ask_of_requests(self, config: UserConfig) -> None:
+        """What is wanted of each request beside its answer."""
+        wanted = config.sticky is not None or config.segments is not None
+        self._keys = RequestKeys(config.sticky, config.segments) if wanted else None
+        self.headers = frozenset((FORCE_HEADER,)) | (self._keys.headers if self._keys else frozenset())
+        if not config.feedback:
+            self._arms = None
+            return
+        self._arms = Arms(self._clock) if self._arms is None else self._arms
+        for served in self._serving:
+            self._arms.know(served)
+            for good in (True, False):
+                self._tally.count(FeedbackEvent(served, good), 0)
+
+    @property
+    def _serving(self) -> tuple[Served, ...]:
+        """This version, and its challenger."""
+        return (self._served, *((_candidate(self._challenger),) if self._challenger else ()))
+
+    @property
+    def breaker(self) -> tuple[Served, bool] | None:
+        """The challenger, and whether its breaker is open."""
+        challenger = self._challenger
+        return None if challenger is None else (_candidate(challenger), challenger.breaker_is_open)
 
     def _guard_of(self, split: Split | None) -> Guard | None:
         """The guard there is while application and terms stay the same (a trip outlives new terms), or a new one."""
@@ -217,8 +273,15 @@ class Host:
 
     # --- answering ---------------------------------------------------------------------------------------------
 
-    async def answer(self, call: Call) -> Reply:
-        """Answer one request. It goes on to its end when the caller is cancelled (rule 6)."""
+    async def answer(self, call: Call, *, may_force: bool = False) -> Reply:
+        """Answer one request. It goes on to its end when the caller is cancelled (rule 6).
+
+        `may_force` is the caller's permission to name a version, where the model asks for one.
+        """
+        if FORCE_HEADER in call.headers:
+            return await asyncio.shield(self._spawn(self._answer_forced(call, may_force=may_force)))
+        if self._keys is not None or self._arms is not None:
+            return await asyncio.shield(self._spawn(self._answer_asker(call)))
         return await asyncio.shield(self._spawn(self._answer(call)))
 
     async def _answer(self, call: Call) -> Reply:
@@ -226,13 +289,92 @@ class Host:
         if challenger is None:
             reply, _ = await self._by_self(call)
             return reply
-        turn = pick(challenger.split, self._draw())
-        if turn.to_candidate and challenger.admits_user():
-            return await self._by_candidate(call, challenger)
+        reply, _ = await self._answer_drawn(call, challenger, self._draw())
+        return reply
+
+    async def _answer_drawn(self, call: Call, challenger: Challenger, draw: float) -> tuple[Reply, Served]:
+        """The reply, and the arm: whom it was drawn for and asked of."""
+        turn = pick(challenger.split, draw)
+        if turn.to_candidate:
+            refusal = challenger.refuses_user()
+            if refusal is None:
+                return await self._by_candidate(call, challenger)
+            self._falls_back(challenger, refusal)
         reply, outcome = await self._by_self(call)
         if turn.copy:
             self._copy(_Copy(call, reply.answer, outcome, challenger))
-        return reply
+        return reply, self._served
+
+    async def _answer_asker(self, call: Call) -> Reply:
+        """The same for a model that asks who asks, or what becomes of its answers."""
+        started, challenger, keys, arms = self._clock(), self._challenger, self._keys, self._arms
+        asker = keys.read(call) if keys is not None else None
+        if challenger is None:
+            arm = self._served
+            reply, _ = await self._by_self(call)
+        else:
+            key = asker.sticky if asker is not None else None
+            draw = self._draw() if key is None else draw_of(key, challenger.split.application)
+            reply, arm = await self._answer_drawn(call, challenger, draw)
+        if asker is not None and asker.segment is not None:
+            self._tally.segment_took(reply.version, asker.segment, (self._clock() - started) * 1000.0)
+        if arms is None:
+            return reply
+        arms.answered(call.request_id, arm)
+        return dataclasses.replace(reply, receipt=receipt(arm))
+
+    async def _answer_forced(self, call: Call, *, may_force: bool) -> Reply:
+        """A request that names its version: by that one, or not at all (`forcing.py`)."""
+        challenger = self._challenger
+        refusal = refused(self._config.forced_version if self._config else None, may_force=may_force)
+        which = refusal or named(call, self._serving)
+        if isinstance(which, Answer):
+            self._tally.answered(UserOutcome.REFUSED)
+            return Reply(which, self._served.version)
+        if challenger is None or which == self._served:
+            answer = await self._ask_self(call, self._timeout_s)
+        else:
+            answer = await self._ask_forced(call, challenger)
+        unasked = answer.status == UNAVAILABLE
+        self._tally.answered(UserOutcome.REFUSED if unasked else _USER[outcome_of(answer.status)])
+        if self._arms is None:
+            return Reply(answer, which.version)
+        self._arms.answered(call.request_id, None)
+        return Reply(answer, which.version, receipt(None))
+
+    async def _ask_forced(self, call: Call, challenger: Challenger) -> Answer:
+        served = _candidate(challenger)
+        refusal = challenger.refuses_forced()
+        if refusal is not None:
+            return unavailable(served, refusal, call.request_id)
+        attempt = await challenger.ask_forced(call)
+        if attempt.answer is not None:
+            return attempt.answer
+        if attempt.timed_out:
+            return timed_out(call.request_id, challenger.split.timeout_s)
+        if attempt.kind is AttemptKind.DRAINING:
+            return unavailable(served, Fallback.DRAINING, call.request_id)
+        _log.warning("candidate %s, asked by name: %s (request id %s)", served.version, attempt.reason, call.request_id)
+        return model_fault(call.request_id)
+
+    # --- feedback ----------------------------------------------------------------------------------------------
+
+    def report(self, body: bytes) -> Answer:
+        """Count what a user reports about an answer (`feedback.py`), or say why not. Never raises."""
+        if self._arms is None:
+            return NOT_ASKED
+        report = read_report(body)
+        if isinstance(report, Answer):
+            self._tally.count(RefusedFeedbackEvent(Refusal.MALFORMED), 1)
+            return report
+        arm = self._arms.settle(report)
+        if isinstance(arm, Refusal):
+            self._tally.count(RefusedFeedbackEvent(arm), 1)
+            return answer_of(arm)
+        self._tally.count(FeedbackEvent(arm, report.good), 1)
+        return answer_of(None)
+
+    # --- by whom -----------------------------------------------------------------------------------------------
 
     async def _by_self(self, call: Call) -> tuple[Reply, Outcome]:
         """An ordinary request of this version."""
@@ -255,7 +397,11 @@ class Host:
             _log.warning("no answer within %g s to request id %s", timeout_s, call.request_id)
             return timed_out(call.request_id, timeout_s)
 
-    async def _by_candidate(self, call: Call, challenger: Challenger) -> Reply:
+    def _falls_back(self, challenger: Challenger, why: Fallback) -> None:
+        self._tally.count(FallbackEvent(_candidate(challenger), why), 1)
+
+    async def _by_candidate(self, call: Call, challenger: Challenger) -> tuple[Reply, Served]:
+        """A request that was drawn for the candidate, and the arm that it belongs to."""
         started = self._clock()
         served = _candidate(challenger)
         ticket = self._order.start()
@@ -266,6 +412,7 @@ class Host:
             attempt = await challenger.ask(call)
             counts = attempt.is_evidence
             if attempt.kind is AttemptKind.DRAINING:
+                self._falls_back(challenger, Fallback.DRAINING)
                 outcome = None
             else:
                 reply, outcome = await self._settle(call, attempt, challenger, started)
@@ -274,7 +421,8 @@ class Host:
             self._order.finish(ticket, (VersionEvent(served, outcome),) if outcome and counts else ())
         if outcome is None:
             reply, _ = await self._by_self(call)
-        return reply
+            return reply, self._served
+        return reply, served
 
     async def _settle(
         self, call: Call, attempt: Attempt, challenger: Challenger, started: float
@@ -294,6 +442,9 @@ class Host:
         counts_as = candidate_outcome(candidate, stable)
         self._guard_judges(guard, attempt, counts_as)
         self._guard_sees(guard, stable)
+        # A request that both call wrong fell back to nobody.
+        if attempt.fallback is not None and not (candidate is Outcome.CLIENT_ERROR and stable is not Outcome.GOOD):
+            self._falls_back(challenger, attempt.fallback)
         if candidate is Outcome.CLIENT_ERROR and stable is Outcome.BAD and attempt.answer is not None:
             self._tally.answered(UserOutcome.CLIENT_ERROR)
             return Reply(attempt.answer, version), counts_as
@@ -360,7 +511,7 @@ class Host:
         challenger = copy.challenger
         async with challenger.copies:
             self._waiting.give(copy.size)
-            if challenger is not self._challenger or not challenger.split.shadow or not challenger.admits():
+            if challenger is not self._challenger or not challenger.split.shadow or challenger.refuses() is not None:
                 self._drop(challenger)
                 return
             ticket = self._order.start()

@@ -1,11 +1,12 @@
-"""Signed tokens (JWT, RFC 7519): whose token somebody sent, by the public keys of an identity provider (JWKS, RFC 7517).
+"""Signed tokens (JWT, RFC 7519): whose token somebody sent, by an identity provider's public keys (JWKS, RFC 7517).
 
 Rules:
 - Asymmetric signatures only, and only those that the config repo lists. Which of them a key may have made follows from
   the key itself, never from the token: a token that says `none`, or HS256 with a public key as its secret, has no key.
 - `kid` looks a key up in the set we hold, and nothing else: no path, no address. `jku`, `x5u`, `jwk` and `x5c` of a
   token are never read, and a token with a `crit` that we do not know is refused (by PyJWT).
-- `exp`, `iss`, `aud` and `sub` must be there and right; `nbf` and `iat` where they are. Clocks may differ by `LEEWAY_S`.
+- `exp`, `iss`, `aud` and `sub` must be there and right; `nbf` and `iat` where they are. Clocks may differ by
+  `LEEWAY_S`.
 - Scopes (`scope`, or `scp` as some providers call it) say what a caller may do: `sluice:<slug>` or `sluice:*` call,
   `sluice:force` and `sluice:feedback` permit. These two are permissions always: a model of that name is called with
   `sluice:*`.
@@ -44,6 +45,7 @@ REMEMBERED = 4096
 NAME_LIMIT_CHARS = 255
 """Of a subject, as OpenID Connect limits it."""
 SCOPE_PREFIX = "sluice:"
+_NONE = ["none of this key's"]  # a name that no signature has: an empty list would mean that nobody chose
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _BY_CURVE = {"P-256": frozenset({"ES256"}), "P-384": frozenset({"ES384"}), "Ed25519": frozenset({"EdDSA"})}
 
@@ -77,8 +79,9 @@ class KeySet:
 class TokenCheck:
     """Verifies tokens as one config wants them. One event loop owns it."""
 
-    def __init__(self, terms: Jwt) -> None:
-        self._terms = terms
+    def __init__(self, terms: Jwt, remembered: int = REMEMBERED) -> None:
+        """`remembered`: tokens at most."""
+        self._terms, self._remembered = terms, remembered
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()  # until then, seconds since the epoch
         self._known_by: KeySet | None = None
 
@@ -95,7 +98,7 @@ class TokenCheck:
         found = self._verify(sent, keys)
         if isinstance(found, tuple):
             self._known[digest] = found
-            if len(self._known) > REMEMBERED:
+            if len(self._known) > self._remembered:
                 self._known.popitem(last=False)
             return found[0]
         return found
@@ -111,8 +114,7 @@ class TokenCheck:
             claims = jwt.decode(
                 sent,
                 key.key,
-                algorithms=sorted(key.algorithms & set(self._terms.algorithms))
-                or ["no signature is taken of this key"],
+                algorithms=sorted(key.algorithms & set(self._terms.algorithms)) or _NONE,
                 audience=self._terms.audience,
                 issuer=self._terms.issuer,
                 leeway=LEEWAY_S,

@@ -62,6 +62,7 @@ class VariablePlace:
         self._read = False
 
     def read(self, *, hurry: bool) -> bytes | None:  # noqa: ARG002 the port's
+        """Its value, the first time."""
         if self._read:
             return None
         value = os.environ.get(self._name)
@@ -80,6 +81,7 @@ class FilePlace:
         self._taken: tuple[int, ...] | None = None
 
     def read(self, *, hurry: bool) -> bytes | None:  # noqa: ARG002 the port's
+        """The content, where the file is another than last time and has stopped changing."""
         try:
             return self._read_if_new()
         except OSError as error:
@@ -87,15 +89,16 @@ class FilePlace:
             raise BadInput(f"{self._path}: {error.strerror or error}") from error
 
     def _read_if_new(self) -> bytes | None:
-        before, self._seen = self._seen, _mark(self._path.stat())
+        about = self._path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise BadInput(f"{self._path} is no file")
+        before, self._seen = self._seen, _mark(about)
         if self._seen == self._taken:
             return None
         if before is not None and self._seen != before:
             return None  # it is changing: what is in force stays for one look more
         with self._path.open("rb") as file:
             about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise BadInput(f"{self._path} is no file")
             if about.st_mode & stat.S_IWOTH:
                 raise BadInput(f"{self._path} may be written by everybody: chmod o-w")
             content = file.read(LIMIT_BYTES + 1)
@@ -112,8 +115,9 @@ def _mark(about: os.stat_result) -> tuple[int, ...]:
 class UrlPlace:
     """An address that answers GET."""
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = url
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic, *, fetch_s: float = FETCH_S) -> None:
+        """`fetch_s` is the limit for the whole answer."""
+        self._url, self._fetch_s = url, fetch_s
         self._clock = clock
         self._tried_at: float | None = None
         self._failed = False
@@ -123,21 +127,22 @@ class UrlPlace:
         return self._tried_at is None or self._clock() - self._tried_at >= URL_AT_MOST_EVERY_S
 
     def read(self, *, hurry: bool) -> bytes | None:
+        """The answer, where it is time to ask again."""
         now, every = self._clock(), URL_AT_MOST_EVERY_S if hurry or self._failed else URL_EVERY_S
         if self._tried_at is not None and now - self._tried_at < every:
             return None
         self._tried_at, self._failed = now, True
         # A loop of its own, in this thread: only there is one time limit for the whole of an answer to be had.
-        content = asyncio.run(_fetch(self._url))
+        content = asyncio.run(_fetch(self._url, self._fetch_s))
         self._failed = False
         return content
 
 
-async def _fetch(url: str) -> bytes:
+async def _fetch(url: str, limit_s: float) -> bytes:
     import aiohttp
 
     try:
-        timeout = aiohttp.ClientTimeout(total=FETCH_S)
+        timeout = aiohttp.ClientTimeout(total=limit_s)
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
             session.get(url, allow_redirects=False, headers={"accept-encoding": "identity"}) as answer,
@@ -151,7 +156,7 @@ async def _fetch(url: str) -> bytes:
                     raise BadInput(f"{url} answered with more than {URL_LIMIT_BYTES} bytes")
             return bytes(content)
     except TimeoutError as error:
-        raise BadInput(f"{url} did not answer within {FETCH_S:g} s") from error
+        raise BadInput(f"{url} did not answer within {limit_s:g} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise BadInput(f"{url}: {type(error).__name__}") from error
 

@@ -20,22 +20,39 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from policies.errors import Stalled
 from policies.serving import Batching
-from serving_runtime.batching import Full, Line
+from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
+from serving_runtime.feature_columns import arrays_of
+from serving_runtime.features import FeatureJoin, Used
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.outcomes import Outcome, outcome_of
-from serving_runtime.protocol import JSON, Answer, Call, ModelFault, Scored, mark_faults, model_fault, overloaded
+from serving_runtime.protocol import (
+    JSON,
+    Answer,
+    Call,
+    ModelFault,
+    Parsed,
+    Scored,
+    mark_faults,
+    model_fault,
+    overloaded,
+)
+from serving_runtime.torch_models import Owned, choose_device, settle
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+UNAVAILABLE = 503
 
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
 
@@ -54,16 +71,37 @@ def _nobody(_rows: int) -> None:
     """Where nobody counts batches."""
 
 
+class Meter(Protocol):
+    """Where a server's times and sizes go. Cheap; never raises; called on the event loop."""
+
+    def took(self, elapsed_ms: float) -> None:
+        """One request was here for that long."""
+
+    def took_batch(self, rows: int) -> None:
+        """So many rows were predicted in one call."""
+
+    def loaded(self, stage: Stage, seconds: float) -> None:
+        """A stage of the start is over; no warm-up is, where the model has no example for it."""
+
+
 class ModelServer:
     """A loaded model that answers calls."""
 
-    def __init__(self, model: Any, took: Callable[[float], None], took_batch: Callable[[int], None] = _nobody) -> None:
+    def __init__(
+        self,
+        model: Any,
+        took: Callable[[float], None],
+        took_batch: Callable[[int], None] = _nobody,
+        features: FeatureJoin | None = None,
+    ) -> None:
         """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
 
-        Both on the event loop.
+        Both on the event loop. `features` joins what the rows lack.
         """
         mark_faults(model)
         self._loaded = _Loaded(model)
+        self._features = features
+        self._joining = 0
         self._took = took
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
@@ -78,18 +116,27 @@ class ModelServer:
         self._line.configure(batching)
 
     async def answer(self, call: Call) -> Answer:
-        """The model's answer; its faults are logged under the request id."""
+        """The model's answer."""
+        return (await self.scored(call)).answer
+
+    async def scored(self, call: Call) -> Scored:
+        """The model's answer with what went into it; its faults are logged under the request id."""
         started = time.perf_counter()
-        counts = True
+        counts = drawn = FORCE_HEADER not in call.headers  # who names a version is no sample of its users
         try:
             scored = await self._score(call)
-            counts = outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
+            counts = drawn and outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
         finally:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)
         if scored.fault is not None:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
-        return scored.answer
+        return scored
+
+    async def close(self) -> None:
+        """Give back what the features hold. Never raises."""
+        if self._features is not None:
+            await self._features.close()
 
     async def warm_up(self, folder: Path) -> bool:
         """Answer the artifact's own example; False where it has none. Raises Stalled with the model's words."""
@@ -98,18 +145,41 @@ class ModelServer:
             _log.warning("the model has no %s: it is not warmed up, and its first request pays for it", EXAMPLE_FILE)
             return False
         body = await asyncio.to_thread(example.read_bytes)
-        scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"))
+        scored = await self._score(Call(body=body, content_type=JSON, request_id="warm-up"), warming=True)
+        if scored.answer.status == UNAVAILABLE:
+            _log.warning("%s lacks features that are required: the model is not warmed up", EXAMPLE_FILE)
+            return False
         if outcome_of(scored.answer.status) is not Outcome.GOOD:
             text = scored.answer.body.decode(errors="replace")
             reason = text if scored.fault is None else f"{type(scored.fault).__name__}: {scored.fault}"
             raise Stalled(f"the model fails on its own {EXAMPLE_FILE}: {reason}") from scored.fault
         return True
 
-    async def _score(self, call: Call) -> Scored:
+    async def _score(self, call: Call, *, warming: bool = False) -> Scored:
+        dialect = dialect_of(call)
         try:
-            return await self._line.do(_Request(call, dialect_of(call), self._loaded))
+            if self._features is not None:
+                return await self._score_joined(call, dialect, self._features, warming=warming)
+            return await self._line.do(_Request(call, dialect, self._loaded))
         except Full:
             return Scored(overloaded(call.request_id))
+
+    async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
+        if self._joining >= Limits.waiting:
+            raise Full
+        self._joining += 1
+        try:
+            parsed = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
+            lacking = await asyncio.to_thread(features.read, parsed)
+            if isinstance(lacking, Answer):
+                return Scored(lacking)
+            used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
+        finally:
+            self._joining -= 1
+        if isinstance(used, Answer):
+            return Scored(used)
+        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
+        return dataclasses.replace(scored, features=used.values)
 
 
 class _Loaded:
@@ -120,6 +190,13 @@ class _Loaded:
         self.input_schema = model.metadata.get_input_schema()
         self.form: Form | None = fast_form(model)
         self._raw = raw_predict(model)
+
+    def rows(self, columns: Mapping[str, Any]) -> Rows | None:
+        """Rows of its form from arrays by name, which may be more than its inputs; None where they do not fit."""
+        names = () if self.input_schema is None else self.input_schema.input_names()
+        if self.form is None or not all(name in columns for name in names):
+            return None
+        return self.form.take({name: columns[name] for name in names})
 
     def predict(self, rows: Rows) -> Any:
         """The model's own predictions for rows of its form. Raises ModelFault."""
@@ -151,36 +228,84 @@ class _Request:
         return self.dialect.write(self.call, predictions)
 
     def failed(self, error: Exception) -> Scored:
-        reason = error.__cause__ if isinstance(error, ModelFault) else error
-        return Scored(model_fault(self.call.request_id), reason)
+        return _model_failed(self.call, error)
 
 
-def load(folder: Path) -> Any:
+@dataclasses.dataclass(slots=True)
+class _Joined:
+    """One call in line, whose rows get their features before the model sees them."""
+
+    call: Call
+    dialect: Dialect
+    loaded: _Loaded
+    features: FeatureJoin
+    used: Used
+    parsed: Parsed | None = None
+    broken: Exception | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.call.body)
+
+    def read(self) -> Rows | None:
+        try:
+            self.parsed = self.features.joined(self.used)
+            return None if self.parsed.params else self.loaded.rows(arrays_of(self.parsed.data))
+        except Exception as error:  # noqa: BLE001 a stranger's rows and a source's values: a job never raises
+            self.broken = error
+            return None
+
+    def alone(self) -> Scored:
+        if self.parsed is None or self.broken is not None:
+            return _model_failed(self.call, self.broken or ValueError("the rows were not joined"))
+        return self.dialect.finish(self.loaded.model, self.parsed, self.call)
+
+    def write(self, predictions: Any) -> Scored:
+        return self.dialect.write(self.call, predictions)
+
+    def failed(self, error: Exception) -> Scored:
+        return _model_failed(self.call, error)
+
+
+def _model_failed(call: Call, error: Exception) -> Scored:
+    reason = error.__cause__ if isinstance(error, ModelFault) else error
+    return Scored(model_fault(call.request_id), reason)
+
+
+def load(folder: Path, owned: Owned) -> Any:
     """The pyfunc model in that folder. Blocks; raises what MLflow or the model's own code raises."""
     # Some models behave differently when they serve; this is how MLflow's own server tells them.
     os.environ["_MLFLOW_IS_IN_SERVING_ENVIRONMENT"] = "true"
     from mlflow import pyfunc
 
-    return pyfunc.load_model(str(folder))
+    choose_device(owned)
+    model = pyfunc.load_model(str(folder))
+    settle(model, owned)
+    return model
 
 
 async def start(
-    folder: Callable[[], Path], took: Callable[[float], None], loaded: Callable[[Stage, float], None]
+    folder: Callable[[], Path],
+    owned: Owned,
+    meter: Meter,
+    features: Callable[[Any], Awaitable[FeatureJoin]] | None = None,
 ) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
 
-    `loaded(stage, seconds)` is called after each stage; not for a warm-up that the model has no example for.
+    `features(input_schema)` is called when the model is loaded: its own code may hold the entry point.
     """
-    path = await _timed(Stage.FETCH, loaded, asyncio.to_thread(folder))
-    server = ModelServer(await _timed(Stage.LOAD, loaded, asyncio.to_thread(load, path)), took)
+    path = await _timed(Stage.FETCH, meter, asyncio.to_thread(folder))
+    model = await _timed(Stage.LOAD, meter, asyncio.to_thread(load, path, owned))
+    join = await features(model.metadata.get_input_schema()) if features is not None else None
+    server = ModelServer(model, meter.took, meter.took_batch, join)
     started = time.perf_counter()
     if await server.warm_up(path):
-        loaded(Stage.WARM_UP, time.perf_counter() - started)
+        meter.loaded(Stage.WARM_UP, time.perf_counter() - started)
     return server
 
 
-async def _timed(stage: Stage, loaded: Callable[[Stage, float], None], work: Awaitable[T]) -> T:
+async def _timed(stage: Stage, meter: Meter, work: Awaitable[T]) -> T:
     started = time.perf_counter()
     result = await work
-    loaded(stage, time.perf_counter() - started)
+    meter.loaded(stage, time.perf_counter() - started)
     return result

@@ -14,11 +14,20 @@ Rules:
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable, Hashable, Iterable
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 E = TypeVar("E", bound=Hashable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A version as metrics name it."""
+
+    version: int
+    build: str
 
 
 class Outcome(StrEnum):
@@ -72,6 +81,25 @@ class CaptureOutcome(StrEnum):
     """Capture itself failed on it; the log says how."""
     LOST = "lost"
     """Still open when a replica on this node died; counted by the next one that starts here."""
+
+
+class Fallback(StrEnum):
+    """Why stable answers a request that was drawn for the candidate."""
+
+    ERROR = "error"
+    """The candidate answered with a 5xx."""
+    CLIENT_ERROR = "client_error"
+    """It called the request wrong, which is checked with stable."""
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    """The call broke: its replica died, or its application is gone."""
+    DRAINING = "draining"
+    FULL = "full"
+    """As many requests are under way there as may be."""
+    FEW = "few"
+    """Under a guard: it has shown too little to be given more at once."""
+    BREAKER = "breaker"
+    GUARD = "guard"
 
 
 def outcome_of(status: int) -> Outcome:

@@ -8,7 +8,7 @@ Counting is `policies/counting.py`, the queries' text is `promql.py`. Rules:
   `.build`. The same version with other settings is another build, and its counts are its own.
 - Errors: `ray_sluice_version_requests_total`, bad and rescued of all; a client's errors are no evidence. With them come
   the pairs of `ray_sluice_shadow_total`. Latency: `ray_sluice_latency_ms`, those over the threshold of all. Agreement:
-  `ray_sluice_agreement_total`, of the candidate alone.
+  `ray_sluice_agreement_total`, of the candidate alone. Feedback: `ray_sluice_feedback_total`.
 - A document's own queries: the raw samples of its counters, a query for each of the two counts; or, where they are
   expressions, both evaluated in one query, in bins of ESTIMATE_SCRAPES scrapes. Their targets must be well, too.
 - A bin is finished once every target was scraped after its end. The current bin, and those that a target still
@@ -370,7 +370,8 @@ class PrometheusMetrics:
             pair = _pair(pages[0].queries)
             total, part = self._filled(pages, pair)
             return ((total, promql.total_role(pair)), (part, promql.part_role(pair)))
-        select = promql.agreement if sli is Sli.AGREEMENT else promql.requests
+        selectors = {Sli.AGREEMENT: promql.agreement, Sli.FEEDBACK: promql.feedback}
+        select = selectors.get(sli, promql.requests)
         return ((select(models, builds, where), None),)
 
     def _filled(self, pages: Iterable[Page], pair: Pair) -> tuple[str, str]:

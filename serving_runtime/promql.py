@@ -26,6 +26,9 @@ SHADOW = "ray_sluice_shadow_total"
 AGREEMENT = "ray_sluice_agreement_total"
 """One for each copy in shadow that both versions answered, by whether they predict the same."""
 
+FEEDBACK = "ray_sluice_feedback_total"
+"""One for each report of a user about an answer, by the version that its request was drawn for."""
+
 GUARD_REQUESTS = "ray_sluice_guard_requests"
 GUARD_BAD = "ray_sluice_guard_bad"
 """What a host's guard had counted when it stopped the candidate; shown for as long as it does."""
@@ -57,8 +60,17 @@ def requests(models: Iterable[str], builds: Iterable[str], where: Mapping[str, s
 
 def agreement(models: Iterable[str], builds: Iterable[str], where: Mapping[str, str]) -> str:
     """Selector of the predictions of candidates in shadow that were compared with stable's."""
+    return _good_and_bad(AGREEMENT, models, builds, where)
+
+
+def feedback(models: Iterable[str], builds: Iterable[str], where: Mapping[str, str]) -> str:
+    """Selector of what users reported about versions."""
+    return _good_and_bad(FEEDBACK, models, builds, where)
+
+
+def _good_and_bad(metric: str, models: Iterable[str], builds: Iterable[str], where: Mapping[str, str]) -> str:
     return _selector(
-        AGREEMENT,
+        metric,
         _equal(where),
         _one_of("model", models),
         _one_of("build", builds),

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -87,9 +88,9 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
-def too_large() -> Answer:
+def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
-    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {BODY_LIMIT_BYTES} bytes.")
+    return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
 
 
 def model_fault(request_id: str) -> Answer:
@@ -147,6 +148,17 @@ class Scored:
 
     answer: Answer
     fault: BaseException | None = None
+    features: Sequence[Mapping[str, Any]] = ()
+    """What was looked up for it, a mapping for each row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """A request between its body and the model, for those who change its rows."""
+
+    data: Any
+    """As MLflow hands it to `predict`: a DataFrame, a mapping of columns, a list of mappings, an array, a value."""
+    params: Mapping[str, Any] | None
 
 
 class _OneCall:
@@ -173,19 +185,98 @@ def score(model: Any, input_schema: Any, call: Call) -> Scored:
 
     `model` is a loaded pyfunc model after `mark_faults`, `input_schema` its `metadata.get_input_schema()`.
     """
-    from mlflow.pyfunc import scoring_server
-
-    if not call.content_type:
-        supported = ", ".join(scoring_server.CONTENT_TYPES)
-        return Scored(error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}."))
     one = _OneCall(model)
     try:
-        response = scoring_server.invocations(call.body, call.content_type, one, input_schema)
+        return Scored(_invoke(call, one, input_schema))
     except Exception as error:  # noqa: BLE001 whatever a stranger's bytes or a stranger's model raise
         if one.fault is not None or one.predicted:
             return Scored(model_fault(call.request_id), one.fault or error)
         return Scored(_request_error(error))
-    return Scored(Answer(response.status, response.response.encode(), response.mimetype))
+
+
+def _invoke(call: Call, model: Any, input_schema: Any) -> Answer:
+    from mlflow.pyfunc import scoring_server
+
+    if not call.content_type:
+        supported = ", ".join(scoring_server.CONTENT_TYPES)
+        return error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}.")
+    response = scoring_server.invocations(call.body, call.content_type, model, input_schema)
+    return Answer(response.status, response.response.encode(), response.mimetype)
+
+
+# --- the same in two steps --------------------------------------------------------------------------------------
+
+
+class _Reached(BaseException):
+    """The request has been parsed. No Exception: MLflow would answer it."""
+
+
+class _Stop:
+    """What MLflow's `invocations` calls in the model's place to parse only."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.metadata = metadata
+        self.parsed: Parsed | None = None
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:
+        self.parsed = Parsed(data, params)
+        raise _Reached
+
+
+def parse(model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
+    """The first half of `score`: the request's rows before the schema is enforced, or the answer to one without.
+
+    Blocks; never raises. MLflow's form for language models (`messages`, `prompt`, `input`) has no rows.
+    """
+    stop = _Stop(model.metadata)
+    try:
+        return _invoke(call, stop, input_schema)
+    except _Reached:
+        parsed = stop.parsed
+    except Exception as error:  # noqa: BLE001 whatever a stranger's bytes raise
+        return _request_error(error)
+    if parsed is None or _is_for_language(call, parsed.data):
+        return error_answer(400, "BAD_REQUEST", "This model takes rows with named fields, such as dataframe_records.")
+    return parsed
+
+
+def _is_for_language(call: Call, data: Any) -> bool:
+    from mlflow.pyfunc import scoring_server
+
+    if not isinstance(data, dict) or not any(key in data for key in scoring_server.SUPPORTED_LLM_FORMATS):
+        return False
+    return bool(scoring_server.is_unified_llm_input(json.loads(call.body)))
+
+
+def finish(model: Any, parsed: Parsed, call: Call) -> Scored:
+    """The second half of `score`: enforce the schema, predict, serialize. Blocks; never raises.
+
+    What it says about a request never quotes its rows: others than its sender may have added to them.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    try:
+        predictions = model.predict(parsed.data, params=parsed.params)
+    except ModelFault as fault:
+        return Scored(model_fault(call.request_id), fault.__cause__ or fault)
+    except Exception as error:  # noqa: BLE001 whatever MLflow's checks raise about a stranger's rows
+        return Scored(_request_error(_without_rows(error)))
+    text = io.StringIO()
+    try:
+        scoring_server.predictions_to_json(predictions, text)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's model returns
+        return Scored(model_fault(call.request_id), error)
+    return Scored(Answer(200, text.getvalue().encode()))
+
+
+def _without_rows(error: Exception) -> Exception:
+    """Where MLflow repeats all rows before it says what is wrong with them: only that."""
+    from mlflow.exceptions import MlflowException
+
+    reason = error.__context__
+    if isinstance(error, MlflowException) and isinstance(reason, Exception) and isinstance(reason, MlflowException):
+        return reason
+    return error
 
 
 def _request_error(error: Exception) -> Answer:

@@ -28,9 +28,7 @@ class RateLimit:
         """`rate` is for each caller; `callers` are remembered at once."""
         self._rate = rate
         self._callers = callers
-        self._buckets: OrderedDict[tuple[str, bool], tuple[float, float]] = (
-            OrderedDict()
-        )  # (requests left, at that time)
+        self._buckets: OrderedDict[tuple[str, bool], tuple[float, float]] = OrderedDict()  # requests left at that time
 
     def wait_s(self, caller: Caller, now: float) -> int:
         """Take one request from the caller's bucket: 0, or the whole seconds to wait where it is empty."""

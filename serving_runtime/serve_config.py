@@ -190,6 +190,7 @@ def _user_config(slug: str, application: Application, each: ToServe, around: Sur
         "max_queued_requests": _queued(model),
         **_written(model, "memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"),
         **_written(around, "access"),
+        **({"feedback": True} if any(one.sli is Sli.FEEDBACK for one in each.objectives) else {}),
     }
 
 

@@ -102,6 +102,8 @@ class UserConfig:
     forced_version: ForcedVersion | None = None
     capture: Capture | None = None
     access: Access | None = None
+    feedback: bool = False
+    """Remember whose answers were whose: an SLO counts what users report about them."""
 
 
 def parse_user_config(raw: object) -> UserConfig:

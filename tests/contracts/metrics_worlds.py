@@ -69,6 +69,9 @@ class World(Protocol):
     def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         """Predictions in shadow that were compared with stable's."""
 
+    def reported(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        """What users said about answers."""
+
     def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         """Events that an application of the user's own counts: `ORDERS`."""
 
@@ -134,6 +137,9 @@ class FakeWorld:
 
     def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         self.metrics.agreed(model, candidate, at, good=good, bad=bad)
+
+    def reported(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        self.metrics.reported(model, version, at, good=good, bad=bad)
 
     def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         self.metrics.counted(model, version, at, good=good, bad=bad)
@@ -229,6 +235,10 @@ class PrometheusWorld:
     def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         for outcome, count in (("good", good), ("bad", bad)):
             self._count(at, promql.AGREEMENT, {**_who(model, candidate), "outcome": outcome}, count)
+
+    def reported(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        for outcome, count in (("good", good), ("bad", bad)):
+            self._count(at, promql.FEEDBACK, {**_who(model, version), "outcome": outcome}, count)
 
     def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         who = {"model": model, "version": str(version.version)}  # as most applications would: without the build

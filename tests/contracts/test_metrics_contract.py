@@ -23,6 +23,7 @@ from tests.contracts.metrics_worlds import ORDERS, WIDTH, FakeWorld, PrometheusW
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 ERRORS = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
 LATENCY = Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200.0)
+PURCHASES = Objective(name="purchases", sli=Sli.FEEDBACK, target=0.03)
 AGREEMENT = Objective(name="agreement", sli=Sli.AGREEMENT, target=0.98)
 STABLE = Application(version=1, digest="sha256:" + "1" * 64)
 CANDIDATE = Application(version=2, digest="sha256:" + "2" * 64)
@@ -240,6 +241,20 @@ def test_agreement_is_the_candidates_alone(world: World, begin: datetime) -> Non
     assert evidence.source.available, evidence.source.reason
     assert [b.candidate for b in evidence.bins] == [Counts(100, 3), Counts(20, 0), Counts()]
     assert {b.stable for b in evidence.bins} == {Counts()}
+    assert {(b.rescued, b.pairs) for b in evidence.bins} == {(None, None)}
+
+
+def test_feedback_is_counted_for_both_versions_when_it_arrives(world: World, begin: datetime) -> None:
+    world.reported(MODEL, CANDIDATE, begin, good=3, bad=97)
+    world.reported(MODEL, STABLE, begin, good=5, bad=95)
+    world.reported(MODEL, CANDIDATE, begin + WIDTH, bad=20)
+    world.scrape(begin + 3 * WIDTH)
+
+    evidence = ask(world.metrics, begin + 3 * WIDTH, begin, objective=PURCHASES)
+
+    assert evidence.source.available, evidence.source.reason
+    assert [b.candidate for b in evidence.bins] == [Counts(100, 97), Counts(20, 20), Counts()]
+    assert [b.stable for b in evidence.bins] == [Counts(100, 95), Counts(), Counts()]
     assert {(b.rescued, b.pairs) for b in evidence.bins} == {(None, None)}
 
 

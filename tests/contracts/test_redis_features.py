@@ -16,6 +16,7 @@ from policies.serving import Features
 from serving_runtime import features
 from serving_runtime.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S
 from serving_runtime.look_ups import LookUp
+from serving_runtime.protocol import Parsed
 from serving_runtime.redis_features import RedisFeatures
 from tests.contracts.redis_server import PASSWORD, RedisServer, TlsRedis
 from tests.fakes.features import LookUpCounts
@@ -58,11 +59,11 @@ class Looking:
         """The feature of these users' rows."""
         if self._join is None:
             self._join = await features.start(self._terms, None, self.counts, lambda: self.now)
-        rows = self._join.rows([{"user": user} for user in users])
-        assert isinstance(rows, features.Rows)
-        used = await self._join.look_up(rows)
+        read = self._join.read(lambda: Parsed([{"user": user} for user in users], None))
+        assert isinstance(read, features.Read)
+        used = await self._join.look_up(read)
         assert isinstance(used, features.Used)
-        return [row["spend"] for row in self._join.joined(used)]
+        return [row["spend"] for row in self._join.joined(used).data]
 
     async def close(self) -> None:
         if self._join is not None:
@@ -142,9 +143,9 @@ def test_values_of_a_wrong_type_become_defaults(
     async def story() -> None:
         counts = LookUpCounts()
         join = await features.start(terms, schema, counts)
-        rows = join.rows([{"user": "ada"}, {"user": "bob"}])
-        assert isinstance(rows, features.Rows)
-        used = await join.look_up(rows)
+        read = join.read(lambda: Parsed([{"user": "ada"}, {"user": "bob"}], None))
+        assert isinstance(read, features.Read)
+        used = await join.look_up(read)
         assert isinstance(used, features.Used)
         assert used.values == ({"spend": 12.5, "visits": 3}, {"spend": 0.0, "visits": 3})
         assert counts.outcomes == {LookUp.HIT: 1, LookUp.DEFAULT: 1}

@@ -29,6 +29,7 @@ class _Tally:
     rescued: int = 0
     pairs: Discordant | None = None
     agreement: Counts = NOTHING
+    feedback: Counts = NOTHING
     queried: Counts = NOTHING
     latencies: dict[float, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
 
@@ -37,6 +38,8 @@ class _Tally:
             return Counts(self.total, self.bad)
         if objective.sli is Sli.AGREEMENT:
             return self.agreement
+        if objective.sli is Sli.FEEDBACK:
+            return self.feedback
         if objective.sli is Sli.QUERIES:
             return self.queried
         assert objective.threshold_ms is not None
@@ -102,6 +105,10 @@ class FakeMetrics:
     def agreed(self, model: str, candidate: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         """Predictions in shadow that were stable's, and that were not."""
         self._tally(model, candidate, at).agreement += Counts(good + bad, bad)
+
+    def reported(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
+        """What users said at `at` about answers of this version."""
+        self._tally(model, version, at).feedback += Counts(good + bad, bad)
 
     def counted(self, model: str, version: Application, at: datetime, *, good: int = 0, bad: int = 0) -> None:
         """Events of the documents' own queries."""

@@ -13,8 +13,8 @@ from typing import Any
 from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.door import REQUEST_ID_HEADER, Door
-from serving_runtime.host import Event, Host, OwnServer, Served
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.host import Event, Host, OwnServer
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.public_route import PublicRoute
 
 VERSION = 7
@@ -27,6 +27,7 @@ class Counts:
     def __init__(self) -> None:
         self.events: collections.Counter[Event] = collections.Counter()
         self.answers: collections.Counter[UserOutcome] = collections.Counter()
+        self.segments: list[tuple[int, str, float]] = []
 
     def count(self, event: Event, number: int) -> None:
         self.events[event] += number
@@ -36,6 +37,9 @@ class Counts:
 
     def announce(self, served: Served, *, candidate: bool) -> None:
         """Nothing starts at 0 here."""
+
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        self.segments.append((version, segment, elapsed_ms))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -386,7 +386,7 @@ def test_the_buckets_of_a_histogram_are_an_objective() -> None:
         (OWN, "'" + TOTAL + "'", "orders", "ratioMetric.total.metricSource.spec.query: does not say whose"),
         (OWN, "spec: {query: '" + TOTAL + "'}", "spec: {sli: errors}", "has spec: {query: ...}"),
         (ERRORS, "sli: errors\n        total", "sli: agreement\n        total", "total is errors, good is agreement"),
-        (OWN, "type: Prometheus", "type: sluicegate", "type: sluicegate has spec: {sli: errors or sli: agreement}"),
+        (OWN, "type: Prometheus", "type: sluicegate", "spec: {sli: errors, sli: agreement or sli: feedback}"),
         (HISTOGRAM, "wait_bucket{", "wait_seconds{", "thresholdMetric.metricSource.spec.query: a value over time"),
         (HISTOGRAM, "op: gt", "op: lt", "objectives[0].op: should be 'lte' or 'gt', not \"lt\""),
         (HISTOGRAM, ", value: 0.5", "", "a thresholdMetric needs op"),

@@ -32,7 +32,7 @@ def lint(
 def environment(name: str, fields: str = "", stage: str = "Production", ray: str = "", prometheus: str = "") -> str:
     return (
         f"  {name}:\n    trigger: {{stage: {stage}}}\n    ray: {{dashboard: 'http://{ray or name}:8265'}}\n"
-        f"    prometheus: {{url: 'http://{prometheus or name}:9090'}}\n{fields}"
+        f"    prometheus: {{url: 'http://{prometheus or name}:9090'}}\n    access: {{open: true}}\n{fields}"
     )
 
 
@@ -45,7 +45,7 @@ def test_a_plain_repo_has_nothing_to_report() -> None:
 def test_only_one_environment_restores_a_trigger() -> None:
     (note,) = lint(environment("eu") + environment("us"))
     assert str(note) == (
-        "sluice.yaml:8: error: environments.us.on_rollback: eu watches stage Production too, and both would restore it "
+        "sluice.yaml:9: error: environments.us.on_rollback: eu watches stage Production too, and both would restore it "
         "after a rollback; only one may write to the registry: write on_rollback: annotate here"
     )
 
@@ -53,6 +53,37 @@ def test_only_one_environment_restores_a_trigger() -> None:
 def test_one_ray_cluster_has_one_environment() -> None:
     (note,) = lint(environment("eu") + environment("us", stage="Staging", ray="EU"))
     assert "environments.us.ray.dashboard: eu has this Ray cluster already" in str(note)
+
+
+ELSEWHERE = PRODUCTION + "    ray: {dashboard: 'http://ray.example.com:8265'}\n"
+
+
+def test_a_cluster_elsewhere_says_who_may_call() -> None:
+    (note,) = lint(ELSEWHERE)
+    assert note.severity is Severity.ERROR
+    assert "environments.production.access: is not written, and this Ray cluster is no loopback one" in str(note)
+    assert lint(ELSEWHERE + "    access: {open: true}\n") == ()
+    assert lint(ELSEWHERE + "    access: {keys: {file: /etc/sluice/keys}}\n") == ()
+    assert lint(PRODUCTION + "    ray: {dashboard: 'http://[::1]:8265'}\n") == ()
+
+
+def test_the_keys_of_tokens_come_by_https() -> None:
+    def access(url: str) -> str:
+        return f"{ELSEWHERE}    access: {{jwt: {{issuer: me, audience: us, jwks_url: '{url}'}}}}\n"
+
+    (note,) = lint(access("http://login.example.com/keys"))
+    assert "environments.production.access.jwt.jwks_url: is not https" in str(note)
+    assert lint(access("https://login.example.com/keys")) == ()
+    assert lint(access("http://127.0.0.1:8080/keys")) == ()
+
+
+def test_a_version_is_forced_by_keys_where_there_are_some() -> None:
+    forced = "forced_version: {to: keys}\n"
+    (note,) = lint(model=forced)
+    assert note.severity is Severity.WARNING
+    assert "forced_version.to: nobody can: production asks nobody for a key" in str(note)
+    assert lint(PRODUCTION + "    access: {keys: {env: KEYS}}\n", model=forced) == ()
+    assert lint(model="forced_version: {to: anyone}\n") == ()
 
 
 def test_one_prometheus_needs_labels_to_tell_clusters_apart() -> None:

@@ -26,6 +26,7 @@ from policies.model import CauseKind, Phase, VerdictKind
 from policies.rollout import TRANSITIONS
 from policies.schemas import schema
 from serving_runtime import telemetry
+from serving_runtime.callers import Reason
 from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
 
 ROOT = Path(__file__).parents[2]
@@ -230,6 +231,7 @@ def test_every_metric_is_documented_as_it_is_defined_and_no_other() -> None:
         ("sluice_answers", UserOutcome),
         ("sluice_shadow", Joint),
         ("sluice_capture_requests", CaptureOutcome),
+        ("sluice_refused", Reason),
     ],
 )
 def test_every_outcome_is_documented_and_no_other(metric: str, outcomes: Any) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from serving_runtime.door import REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
+from policies.serving import RequestKey, Segments
+from serving_runtime import feedback
+from serving_runtime.door import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
+from serving_runtime.feedback import RECEIPT_HEADER
+from serving_runtime.forcing import FORCE_HEADER
+from serving_runtime.host import FeedbackEvent
 from serving_runtime.model_server import ModelServer
-from serving_runtime.outcomes import UserOutcome
+from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import BODY_LIMIT_BYTES
+from serving_runtime.user_config import UserConfig
 from tests.fakes.bare_model import BareModel
-from tests.fakes.replica import VERSION, Replica, replica
+from tests.fakes.replica import MADE_ID, VERSION, Replica, replica
 
 JSON = {"content-type": "application/json"}
 
@@ -54,6 +61,7 @@ def test_it_tells_that_it_lives(client: TestClient, path: str) -> None:
     ("method", "path", "body", "status", "error_code"),
     [
         ("GET", "/invocations", b"", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/feedback", b"", 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/nothing", b"", 404, "ENDPOINT_NOT_FOUND"),
         ("POST", "/invocations", b"0" * (BODY_LIMIT_BYTES + 1), 413, "REQUEST_LIMIT_EXCEEDED"),
     ],
@@ -90,3 +98,51 @@ def test_a_fault_names_the_request_and_not_its_reason(client: TestClient) -> Non
 def test_a_request_id_is_kept_to_a_length(client: TestClient) -> None:
     answer = client.post("/invocations", content=b'{"inputs": [13]}', headers={**JSON, "x-request-id": "i" * 1000})
     assert json.loads(answer.content)["request_id"] == "i" * REQUEST_ID_LIMIT_CHARS
+
+
+# --- what a model document asks of requests ---------------------------------------------------------------------------
+
+
+def configured(own: Replica, **asked: Any) -> None:
+    config = UserConfig(revision=1, model="m", version=VERSION, build="0" * 8, request_timeout_s=5.0, **asked)
+    assert own.host.configure(config)
+
+
+def test_an_answer_carries_a_receipt_and_a_report_with_its_request_id_counts(client: TestClient, own: Replica) -> None:
+    configured(own, feedback=True)
+    answer = client.post("/invocations", content=b'{"inputs": [1.0]}', headers={**JSON, REQUEST_ID_HEADER: "r-1"})
+    assert answer.headers[RECEIPT_HEADER] == f"{VERSION}-{'0' * 8}"
+    report = client.post("/feedback", json={"request_id": "r-1", "good": True})
+    assert (report.status_code, report.json()) == (200, {"counted": True})
+    assert own.counts.events[FeedbackEvent(Served(VERSION, "0" * 8), good=True)] == 1
+    assert own.counts.answers == Counter({UserOutcome.OK: 1})  # a report is no request for an answer
+
+
+def test_an_id_that_the_client_did_not_send_is_the_one_that_serve_made(client: TestClient, own: Replica) -> None:
+    configured(own, feedback=True)
+    client.post("/invocations", content=b'{"inputs": [1.0]}', headers=JSON)
+    assert client.post("/feedback", json={"request_id": MADE_ID, "good": False}).json() == {"counted": True}
+
+
+def test_reports_are_refused_in_words(client: TestClient, own: Replica) -> None:
+    assert client.post("/feedback", json={"request_id": "r-1", "good": True}).status_code == 404
+    configured(own, feedback=True)
+    assert client.post("/feedback", json={"request_id": "r-1", "good": True}).status_code == 404
+    assert client.post("/feedback", json={"request_id": "r-1"}).status_code == 400
+    assert client.post("/feedback", content=b"0" * (feedback.BODY_LIMIT_BYTES + 1)).status_code == 413
+    assert client.get("/feedback").headers["allow"] == "POST"
+
+
+def test_headers_that_a_model_asks_for_reach_it_and_no_others(client: TestClient, own: Replica) -> None:
+    configured(own, segments=Segments(key=RequestKey(header="x-country"), values=("de",)))
+    for country in ("de", "se"):
+        client.post("/invocations", content=b'{"inputs": [1.0]}', headers={**JSON, "X-Country": country})
+    assert [(version, segment) for version, segment, _ in own.counts.segments] == [(VERSION, "de"), (VERSION, "other")]
+    assert own.host.headers == {"x-country", FORCE_HEADER}
+
+
+def test_without_leave_nobody_names_a_version(client: TestClient, own: Replica) -> None:
+    configured(own)
+    answer = client.post("/invocations", content=b'{"inputs": [1.0]}', headers={**JSON, FORCE_HEADER: str(VERSION)})
+    assert answer.status_code == 403
+    assert own.counts.answers == Counter({UserOutcome.REFUSED: 1})

@@ -13,8 +13,8 @@ import pytest
 from serving_runtime import host as host_module
 from serving_runtime.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from serving_runtime.challenger import ACCIDENT_S, FEW_AT_ONCE, Connection
-from serving_runtime.host import AgreementEvent, Event, Host, Reply, Served, ShadowEvent, VersionEvent
-from serving_runtime.outcomes import Joint, Outcome, UserOutcome
+from serving_runtime.host import AgreementEvent, Event, Host, Reply, ShadowEvent, VersionEvent
+from serving_runtime.outcomes import Joint, Outcome, Served, UserOutcome
 from serving_runtime.protocol import DRAINING, Answer, Call
 from serving_runtime.user_config import AgreementTerms, GuardTerms, Split, UserConfig
 
@@ -74,6 +74,7 @@ class Counts:
         self.events: Counter[Event] = Counter()
         self.users: Counter[UserOutcome] = Counter()
         self.announced: list[Served] = []
+        self.segments: list[tuple[int, str, float]] = []
         self.seen = asyncio.Event()
 
     def count(self, event: Event, number: int) -> None:
@@ -86,6 +87,9 @@ class Counts:
     def announce(self, served: Served, *, candidate: bool) -> None:
         assert candidate == (served == CANDIDATE)
         self.announced.append(served)
+
+    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
+        self.segments.append((version, segment, elapsed_ms))
 
 
 class World:
