@@ -32,12 +32,16 @@ from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import features, model_server
 from serving_runtime.access import Gate
-from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
+from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
+from serving_runtime.capture import Recorded, Recorder
+from serving_runtime.capture_batches import Origin
+from serving_runtime.captured_rows import Layout
 from serving_runtime.description import Named
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
+from serving_runtime.model_server import ModelServer
 from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
@@ -104,9 +108,11 @@ class Model:
             None if about.features is None else partial(self._start_features, about.features),
             Named(about.slug, str(about.version)),
         )
+        self._recorder = await asyncio.to_thread(_recorder, about, self._server)
+        self._answers = Recorded(self._server, self._recorder)
         self._host = Host(
             served,
-            self._server,
+            self._answers,
             connect=ServeConnection,
             tally=self._telemetry,
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
@@ -125,6 +131,8 @@ class Model:
     async def __del__(self) -> None:
         """Called by Serve, once, when this replica's last request has been answered."""
         await self._server.close()
+        await asyncio.to_thread(self._recorder.close)
+        self._flush()
 
     # --- configuring -------------------------------------------------------------------------------------------
 
@@ -143,6 +151,7 @@ class Model:
         self._drains = config.drain
         self._memory.configure(config.memory_limit_mib)
         self._server.configure(config.batching)
+        self._recorder.configure(config.capture)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
 
     async def check_health(self) -> None:
@@ -158,12 +167,16 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                breaker, memory = self._host.breaker, resident_bytes()
-                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
+                self._flush()
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
             await asyncio.sleep(FLUSH_EVERY_S)
+
+    def _flush(self) -> None:
+        self._telemetry.captured(self._recorder.take_counts())
+        breaker, memory = self._host.breaker, resident_bytes()
+        self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
 
     # --- the handle: a host asks on behalf of a user, a front as a user ------------------------------------------
 
@@ -178,7 +191,7 @@ class Model:
         """Answer for a host: the fields of an `Answer`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
-        answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
+        answer = await self._answers.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return answer.plain()
 
     async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,6 +248,19 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+def _recorder(about: AppArguments, server: ModelServer) -> Recorder:
+    """Capture for this replica. Raises Stalled as the cache does."""
+    from ray import serve
+
+    replica = serve.get_replica_context().replica_id.unique_id
+    inputs, outputs = (None if schema is None else schema.to_dict() for schema in server.schemas)
+    terms = about.features
+    looked_up = {**dict.fromkeys(terms.required), **terms.defaults} if terms else {}
+    layout = Layout(about.build, inputs, outputs, looked_up)
+    origin = Origin(about.slug, about.version, about.build, replica)
+    return Recorder(origin, layout, node_folder(os.environ) / "capture")
 
 
 def _owned() -> Owned:

@@ -83,6 +83,11 @@ class Call:
     """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
+def as_copy(call: Call) -> Call:
+    """The same call, asked for a comparison only."""
+    return dataclasses.replace(call, headers={**call.headers, COPY_HEADER: "1"})
+
+
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
     """An error in MLflow's shape: `{"error_code": ..., "message": ...}`."""
     if len(message) > MESSAGE_LIMIT_CHARS:

@@ -27,7 +27,7 @@ from policies.rollout import TRANSITIONS
 from policies.schemas import schema
 from serving_runtime import front_telemetry, telemetry
 from serving_runtime.callers import Reason
-from serving_runtime.outcomes import Joint, Outcome, UserOutcome
+from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -233,6 +233,7 @@ def test_every_metric_is_documented_as_it_is_defined_and_no_other() -> None:
         ("sluice_version_requests", Outcome),
         ("sluice_answers", UserOutcome),
         ("sluice_shadow", Joint),
+        ("sluice_capture_requests", CaptureOutcome),
         ("sluice_refused", Reason),
     ],
 )
