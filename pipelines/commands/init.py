@@ -31,6 +31,8 @@ from policies.notes import errors
 from policies.strict_yaml import dump
 
 _README = "README.md"
+_FOR_EXPERIMENTS = ("rollout-experiment.yaml", "slo-feedback.yaml")
+"""Built in too, but not for everybody: who runs one copies them (docs/experiments.md)."""
 _FIFTEEN_SECONDS = timedelta(seconds=15)
 
 
@@ -78,7 +80,7 @@ def repo_files(answers: Answers) -> Mapping[str, str]:
     files = {
         SLUICE: _sluice_text(answers),
         _README: _README_TEXT,
-        **{f"policies/{name}": text for name, text in built_in_documents().items()},
+        **{f"policies/{name}": text for name, text in built_in_documents().items() if name not in _FOR_EXPERIMENTS},
     }
     for name in answers.models or ("example",):
         path = model_path(slug(name))
