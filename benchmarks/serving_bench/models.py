@@ -84,7 +84,7 @@ def _log_noop(folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int, st
     return model, {n: _split(pd.DataFrame({"x": [i + 0.5 for i in range(n)]})) for n in rows}
 
 
-def _log_sklearn(folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int, str]]:
+def _log_sklearn(_folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int, str]]:
     import mlflow
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -102,7 +102,7 @@ def _log_sklearn(folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int,
     return model, {n: _split(data.head(n)) for n in rows}
 
 
-def _log_torch(folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int, str]]:
+def _log_torch(_folder: Path, rows: tuple[int, ...]) -> tuple[Any, Mapping[int, str]]:
     import mlflow
     import torch
 

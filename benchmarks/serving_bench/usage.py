@@ -21,8 +21,7 @@ QUIET_LOOK_S = 0.1
 QUIET_TICKS = 1
 """In one look: a server at rest uses up to 10 % of a core for housekeeping."""
 QUIET_LIMIT_S = 5.0
-"""A server that works off what wrk left behind, at most 64 requests, is done by then; if not, that is its next reading's
-burden too and shows in the spread."""
+"""What wrk leaves behind, at most 64 requests, is worked off by then; if not, the next reading's spread shows it."""
 
 
 @dataclasses.dataclass(frozen=True)
