@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs check test test-unit test-simulation demo bench-host bench-carry bench-decisions lock clean
+.PHONY: help setup programs check test test-unit test-simulation test-feast demo bench-host bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -46,6 +46,16 @@ test-unit: setup ## without real parts (about 5 minutes)
 
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
+
+# Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
+FEAST := .sluice/feast
+$(FEAST)/.installed: Makefile
+	$(PYTHON) -m venv $(FEAST)
+	$(FEAST)/bin/pip install --disable-pip-version-check --quiet 'feast==0.67.0' cachetools pytest pytest-timeout
+	@touch $@
+
+test-feast: $(FEAST)/.installed ## the example docs/examples/feast on a real Feast (2 minutes the first time)
+	$(FEAST)/bin/python -m pytest --rootdir . docs/examples/feast
 
 demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
 	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)

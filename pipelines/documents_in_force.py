@@ -23,7 +23,7 @@ from policies.layout import SLUICE, locate
 from policies.model import Tip
 from policies.notes import Note, errors
 
-_PEOPLES = ("models/", "policies/")
+_PEOPLES = ("models/", "ensembles/", "policies/")
 _ENVIRONMENTS = "environments/"
 
 # Replacing a broken document can bring another break to light (a policy that only the new model document names): once

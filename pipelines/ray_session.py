@@ -50,8 +50,13 @@ DRAINING_S = 5
 30 s, meant for large clusters, would keep a name from coming back for that long."""
 REPLICA_PORTS = 300
 """One for each start of a replica; a port that was used stays out of the pool for 150 s, and a start takes 2 s."""
-GRPC_PORTS = 20
-"""The same for gRPC, which the local stack does not serve."""
+GRPC_PORTS = REPLICA_PORTS
+"""The same for gRPC, where it is served: each replica listens for both."""
+GRPC_SERVICER = "serving_runtime.grpc_messages.add_to_server"
+"""What makes Serve listen for gRPC, and know the protocol."""
+MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
+"""What one application may say to another: a request's body has 8 MiB at most, an answer may be larger. In throughput
+mode calls by handle go over gRPC, and its default of 4 MiB would fail what a door has let in."""
 RANGE_TRIES = 100
 """Ranges of free ports that are tried; on a machine where a hundred are taken, something else is wrong."""
 RANGE_FROM, RANGE_TO = 20_000, 32_000
@@ -70,6 +75,7 @@ _PORTS = (
     "object_manager",
     "client",
     "http",
+    "grpc",
     "haproxy_metrics",
     "haproxy_stats",
     "fallback_http",
@@ -80,9 +86,12 @@ _PORTS = (
 class RaySession:
     """One Ray head. Start and stop it once; also a context manager."""
 
-    def __init__(self, folder: Path, *, cpus: int = VIRTUAL_CPUS) -> None:
-        """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths)."""
-        self._folder, self._cpus = folder, cpus
+    def __init__(self, folder: Path, *, cpus: int = VIRTUAL_CPUS, grpc: bool = False) -> None:
+        """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths).
+
+        `grpc` makes Serve listen for gRPC too, which cannot be turned on later.
+        """
+        self._folder, self._cpus, self._serves_grpc = folder, cpus, grpc
         self._token_file = folder / "token"
         self._temporary: Path | None = None
         self._ports: dict[str, int] = {}
@@ -126,6 +135,11 @@ class RaySession:
     def http(self) -> str:
         """Address where Serve answers requests."""
         return f"http://{LOOPBACK}:{self._ports['http']}"
+
+    @property
+    def grpc(self) -> str:
+        """`host:port` where Serve answers gRPC, if it was asked to. Plaintext."""
+        return f"{LOOPBACK}:{self._ports['grpc']}"
 
     @property
     def discovery(self) -> Path:
@@ -175,8 +189,12 @@ class RaySession:
         head.wait_until(self.discovery.is_file, "telling where its metrics are", HEAD_READY_S)
 
     def _start_serve(self, environment: Mapping[str, str]) -> None:
-        """HTTP options are set once, here: a config that is applied later cannot change them."""
+        """HTTP and gRPC options are set once, here: a config that is applied later cannot change them."""
         options = ["--http-host", LOOPBACK, "--http-port", str(self._ports["http"]), "--proxy-location", "HeadOnly"]
+        if self._serves_grpc:
+            # Without reflection: it looks services up in the protobuf library's common pool, where ours is not.
+            options += ["--grpc-port", str(self._ports["grpc"]), "--grpc-servicer-functions", GRPC_SERVICER]
+            options += ["--grpc-disable-reflection"]
         command = [sys.executable, "-m", "ray.serve.scripts", "start", *options]
         starting = ManagedProcess("Serve's start", command, self._folder / "serve.log", env=environment)
         with starting:
@@ -220,6 +238,7 @@ class RaySession:
         return {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_LIMIT_BYTES),
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",

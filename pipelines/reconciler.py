@@ -38,6 +38,7 @@ from policies.rollout import decide
 from policies.stored_documents import history_text, record_text, release_text
 from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
+from serving_runtime.serve_fronts import render_fronts
 
 _LOG = logging.getLogger(__name__)
 
@@ -352,7 +353,8 @@ def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look:
         if m.document is not None
     ]
     around = Surroundings(tracking_uri=look.registry.tracking_uri, access=environment.document.access)
-    return render(served, around)
+    versions = render(served, around)["applications"]
+    return {"applications": [*versions, *render_fronts(look.documents.fronts(environment.name), served, around)]}
 
 
 def _as_committed(plan: Plan) -> Look:

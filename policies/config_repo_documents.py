@@ -3,8 +3,8 @@
 Rules:
 - All problems are collected, not only the first; a repo with an error is not read at all, so a broken document is never
   taken for one that was removed.
-- A file's name says what it holds: `models/<slug of the name>.yaml`. Names that meet after all (slugs, routes,
-  policies) are errors.
+- A file's name says what it holds: `models/<slug of the name>.yaml`, `ensembles/<name>.yaml`. Names that meet
+  after all (slugs, routes, policies) are errors.
 - A built-in policy or SLO counts only where the repo has no document of that kind and name.
 
 This module must not read files: it takes the text of every file, by path.
@@ -17,14 +17,16 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from policies.document_errors import note, unknown_key
+from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
 from policies.errors import BadInput
-from policies.layout import SLUICE, Located, Place, locate, model_path
+from policies.fronts import EnsembleDocument, Fronts, ensemble_route
+from policies.layout import SLUICE, Located, Place, ensemble_path, locate, model_path
 from policies.model import Objective, Release
-from policies.names import check_environment_name, slug
+from policies.names import slug
 from policies.notes import Note, Severity, errors, in_order
+from policies.references import Routed, cross_check
 from policies.slo import SloProblem, objective
 from policies.strict_yaml import Parsed, Path, dotted
 
@@ -47,14 +49,36 @@ class ConfigRepo:
     """By environment and slug."""
     serve: Mapping[str, Mapping[str, Any] | None]
     """The Ray Serve config of each environment; none where there is no file."""
+    ensembles: Mapping[str, EnsembleDocument] = dataclasses.field(default_factory=dict)
+    """By name."""
     sources: Mapping[tuple[str, str], tuple[str, Parsed]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
-    """File and positions by section (`sluice`, `models`, `policies`, `slos`, `releases`) and name: for messages."""
+    """File and positions by section (`sluice`, `models`, `ensembles`, `policies`, `slos`, `releases`) and name."""
 
     def serves(self, environment: str) -> Mapping[str, ModelDocument]:
         """The models that one environment serves, by slug."""
         return {key: model for key, model in self.models.items() if environment in environments_of(model, self.sluice)}
+
+    def environments_of(self, served: ModelDocument | EnsembleDocument) -> frozenset[str]:
+        """The environments that serve a model or an ensemble."""
+        return environments_of(served, self.sluice)
+
+    @property
+    def routed(self) -> Iterator[Routed]:
+        """Everything that has a route, models first."""
+        for key, model in sorted(self.models.items()):
+            where, words = self.environments_of(model), f"the model {model.name!r}"
+            yield Routed("models", key, route_of(model), where, words)
+        for name, ensemble in sorted(self.ensembles.items()):
+            where, words = self.environments_of(ensemble), f"the ensemble {name!r}"
+            yield Routed("ensembles", name, ensemble_route(ensemble), where, words)
+
+    def fronts(self, environment: str) -> Fronts:
+        """What stands before the models of one environment, ensembles by name."""
+        grpc = self.sluice.environments[environment].grpc
+        there = (e for _, e in sorted(self.ensembles.items()) if environment in environments_of(e, self.sluice))
+        return Fronts(ensembles=tuple(there), grpc=grpc if grpc.enabled else None)
 
     def note(self, section: str, name: str, path: Path, message: str, severity: Severity = Severity.ERROR) -> Note:
         """A finding about a field of one of the documents, with its file and line where they are known."""
@@ -98,9 +122,9 @@ def route_of(model: ModelDocument) -> str:
     return model.route or f"/models/{slug(model.name)}"
 
 
-def environments_of(model: ModelDocument, sluice: SluiceDocument) -> frozenset[str]:
-    """The environments that serve a model."""
-    return frozenset(sluice.environments if model.environments is None else model.environments)
+def environments_of(served: ModelDocument | EnsembleDocument, sluice: SluiceDocument) -> frozenset[str]:
+    """The environments that serve a model or an ensemble."""
+    return frozenset(sluice.environments if served.environments is None else served.environments)
 
 
 # --- the whole repo -------------------------------------------------------------------------------------------
@@ -113,6 +137,7 @@ class _Reader:
         self.notes: list[Note] = []
         self.sluice: SluiceDocument | None = None
         self.models: dict[str, ModelDocument] = {}
+        self.ensembles: dict[str, EnsembleDocument] = {}
         self.policies: dict[str, RolloutPolicy] = {}
         self.slos: dict[str, Objective] = {}
         self.releases: dict[tuple[str, str], Release] = {}
@@ -146,13 +171,14 @@ class _Reader:
         repo = ConfigRepo(
             sluice=self.sluice,
             models=self.models,
+            ensembles=self.ensembles,
             policies=self.policies,
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
             serve={environment: self.serve.get(environment) for environment in known},
             sources=self.sources,
         )
-        self.notes += _cross_check(repo)
+        self.notes += cross_check(repo)
         self.notes += _strangers(known, {*self.serve, *(environment for environment, _ in self.releases)})
         notes = in_order(self.notes)
         return RepoReading(repo=None if errors(notes) else repo, notes=notes)
@@ -164,6 +190,8 @@ class _Reader:
                 self.sources[("sluice", "")] = (read.file, read.parsed)
             case Place.MODEL:
                 self._keep_model(read)
+            case Place.ENSEMBLE:
+                self._keep_ensemble(read)
             case Place.POLICY:
                 self._keep_policy(read)
             case Place.RELEASE:
@@ -188,6 +216,21 @@ class _Reader:
             return
         self.models[key] = model
         self.sources[("models", key)] = (read.file, read.parsed)
+
+    def _keep_ensemble(self, read: Document) -> None:
+        ensemble: EnsembleDocument = read.value
+        try:
+            path = ensemble_path(ensemble.name)
+        except BadInput:
+            message = "should have no two dashes in a row: they separate the parts of an application's name"
+            self.notes.append(note(read.parsed, read.file, ("name",), message))
+            return
+        if read.file != path:
+            message = f"the ensemble {ensemble.name!r} belongs into the file {path}: rename this one"
+            self.notes.append(note(read.parsed, read.file, ("name",), message))
+            return
+        self.ensembles[ensemble.name] = ensemble
+        self.sources[("ensembles", ensemble.name)] = (read.file, read.parsed)
 
     def _keep_policy(self, read: Document) -> None:
         section, path, name, value = self._policy(read)
@@ -268,64 +311,3 @@ def _strangers(known: Iterable[str], seen: Iterable[str]) -> Iterator[Note]:
         message = "is not read: sluice.yaml names no such environment"
         folder = f"environments/{environment}"
         yield Note(severity=Severity.WARNING, file=folder, line=None, field="", message=message)
-
-
-# --- documents against each other -----------------------------------------------------------------------------
-
-
-def _cross_check(repo: ConfigRepo) -> Iterator[Note]:
-    for environment in repo.sluice.environments:
-        try:
-            check_environment_name(environment)
-        except BadInput as error:
-            yield repo.note("sluice", "", ("environments", environment), str(error))
-    for key, model in repo.models.items():
-        yield from _references(repo, key, model)
-    yield from _routes(repo)
-
-
-def _references(repo: ConfigRepo, key: str, model: ModelDocument) -> Iterator[Note]:
-    """What a model names and the repo does not have."""
-    for i, environment in enumerate(model.environments or ()):
-        if environment not in repo.sluice.environments:
-            yield repo.note("models", key, ("environments", i), _absent(environment, repo.sluice.environments))
-    if model.rollout not in repo.policies:
-        yield repo.note("models", key, ("rollout",), _absent(model.rollout, repo.policies))
-    for i, name in enumerate(model.slos):
-        if name not in repo.slos:
-            yield repo.note("models", key, ("slos", i), _absent(name, repo.slos))
-        if name in model.slos[:i]:
-            yield repo.note("models", key, ("slos", i), f"{name} is named twice: once is enough")
-
-
-def _absent(name: str, there: Iterable[str]) -> str:
-    return f"{name[:80]!r} " + unknown_key(name, sorted(there))
-
-
-def _routes(repo: ConfigRepo) -> Iterator[Note]:
-    """A route that is another's, or begins with another's, in an environment that serves both."""
-    routes = {key: route_of(model) for key, model in repo.models.items()}
-    for key, route in routes.items():
-        if any(part in ("", ".", "..") for part in route.removeprefix("/").split("/")):
-            yield repo.note("models", key, ("route",), f"{route} has an empty part, . or ..: write it without")
-    taken = {route: key for key, route in sorted(routes.items(), reverse=True)}
-    for key, route in routes.items():
-        for prefix in _prefixes(route):
-            other = taken.get(prefix, key)
-            if other != key and _meet(repo, key, other):
-                what = "is the route" if prefix == route else f"lies below the route {prefix}"
-                message = f"{route} {what} of the model {repo.models[other].name!r} too: choose another"
-                yield repo.note("models", key, ("route",), message)
-
-
-def _prefixes(route: str) -> Iterator[str]:
-    """The route itself and every route above it."""
-    while route:
-        yield route
-        route = route.rpartition("/")[0]
-
-
-def _meet(repo: ConfigRepo, one: str, other: str) -> bool:
-    """Is there an environment that serves both?"""
-    first, second = (environments_of(repo.models[key], repo.sluice) for key in (one, other))
-    return not first.isdisjoint(second)

@@ -22,7 +22,7 @@ from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
 from policies.durations import format_duration
 from policies.loopback import leads_to_loopback
-from policies.model import Sli
+from policies.model import Settings, Sli
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair
 from policies.strict_yaml import Path, dotted
@@ -156,6 +156,15 @@ def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
                 yield repo.note("models", key, (field,), message)
 
 
+def _time_after_features(repo: ConfigRepo) -> Iterator[Note]:
+    """A version that waits for features as long as anybody waits for it has no time left to predict."""
+    for key, model in repo.models.items():
+        features, limit = model.settings.features, candidate_timeout(model)
+        if features is not None and timedelta(milliseconds=features.timeout_ms) >= limit:
+            message = f"must be shorter than a candidate's whole time, {format_duration(limit)}"
+            yield repo.note("models", key, ("settings", "features", "timeout_ms"), message)
+
+
 def _agreement_has_evidence(repo: ConfigRepo) -> Iterator[Note]:
     """Predictions are compared in shadow, and nowhere else."""
     for key, model in repo.models.items():
@@ -187,10 +196,25 @@ def _counted_exactly(repo: ConfigRepo) -> Iterator[Note]:
 
 
 def _served_somewhere(repo: ConfigRepo) -> Iterator[Note]:
-    for key, model in repo.models.items():
-        if model.environments == ():
-            message = "is empty: no environment serves this model; leave the line out for all"
-            yield repo.note("models", key, ("environments",), message, Severity.WARNING)
+    for section, documents in (("models", repo.models), ("ensembles", repo.ensembles)):
+        for key, served in documents.items():
+            if served.environments == ():
+                message = f"is empty: no environment serves this {section[:-1]}; leave the line out for all"
+                yield repo.note(section, key, ("environments",), message, Severity.WARNING)
+
+
+def _time_for_members(repo: ConfigRepo) -> Iterator[Note]:
+    """A host answers in its candidate's place: an ensemble that gave up before never hears of it."""
+    patience = {model.name: candidate_timeout(model) for model in repo.models.values()}
+    for key, ensemble in repo.ensembles.items():
+        for i, name in enumerate(ensemble.members):
+            if ensemble.patience <= patience[name]:
+                message = (
+                    f"{name} waits {format_duration(patience[name])} for a candidate before it answers in its place, "
+                    f"and a member has {format_duration(ensemble.patience)} here: a hanging candidate would fail the "
+                    "ensemble"
+                )
+                yield repo.note("ensembles", key, ("members", i), message, Severity.WARNING)
 
 
 def _somebody_may_force(repo: ConfigRepo) -> Iterator[Note]:
@@ -276,18 +300,32 @@ _RANDOM_BITS = 4.1
 def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
     """What is in Git is read by many and stays for ever."""
     for key, model in repo.models.items():
-        for name, value in model.settings.env.items():
-            path: Path = ("settings", "env", name)
-            if _is_secret(name, value):
-                message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
-                yield repo.note("models", key, path, message)
-            elif _is_random(value):
-                message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
-                yield repo.note("models", key, path, message, Severity.WARNING)
-        for i, package in enumerate(model.settings.packages):
-            if _SECRET_SHAPES.search(package):
-                message = "holds a password or token: configure pip on the Ray nodes instead"
-                yield repo.note("models", key, ("settings", "packages", i), message)
+        yield from _no_secrets_in(repo, "models", key, model.settings)
+    for key, ensemble in repo.ensembles.items():
+        yield from _no_secrets_in(repo, "ensembles", key, ensemble.settings)
+        for name, value in ensemble.options.items():
+            if isinstance(value, str):
+                yield from _not_secret(repo, "ensembles", key, ("options", name), value)
+
+
+def _no_secrets_in(repo: ConfigRepo, section: str, key: str, settings: Settings) -> Iterator[Note]:
+    for name, value in settings.env.items():
+        yield from _not_secret(repo, section, key, ("settings", "env", name), value)
+    for name, option in ({} if settings.features is None else settings.features.options).items():
+        yield from _not_secret(repo, section, key, ("settings", "features", "options", name), str(option))
+    for i, package in enumerate(settings.packages):
+        if _SECRET_SHAPES.search(package):
+            message = "holds a password or token: configure pip on the Ray nodes instead"
+            yield repo.note(section, key, ("settings", "packages", i), message)
+
+
+def _not_secret(repo: ConfigRepo, section: str, key: str, path: Path, value: str) -> Iterator[Note]:
+    if _is_secret(str(path[-1]), value):
+        message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
+        yield repo.note(section, key, path, message)
+    elif _is_random(value):
+        message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
+        yield repo.note(section, key, path, message, Severity.WARNING)
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -317,9 +355,11 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _keys_of_tokens_come_safely,
     _time_for_stable,
     _time_to_be_slow,
+    _time_after_features,
     _agreement_has_evidence,
     _counted_exactly,
     _served_somewhere,
+    _time_for_members,
     _somebody_may_force,
     _long_enough_to_measure,
     _room_for_every_step,

@@ -18,6 +18,8 @@ Rules:
 8. No config without applications is ever submitted: `PUT {"applications": []}` deletes everything.
 9. A hold (`holding.py`) stays until the tip says a higher revision: one whose rollback is not in Git is no drift that
    may be repaired.
+10. A front asks hosts that serve: it is added after them and told of another once that serves. A host is not dropped
+   while a front may ask it (`asking.py`).
 
 This module must not decide what should run (that is `rollout.py`) nor talk to Ray (that is `ray_cluster.py`).
 """
@@ -28,6 +30,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policies.asking import asking_who_serves, is_asked, waits_for
 from policies.holding import lifts
 from policies.model import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
@@ -202,6 +205,10 @@ class _Look:
     def ready(self, name: str) -> bool:
         return name in self.live and isinstance(readiness(name, self.observed), Ready)
 
+    def serves(self, name: str) -> bool:
+        """Runs and healthy, with a replica that is there: a front may ask it."""
+        return self.ready(name) and all(d.replicas_running for d in self.live[name].deployments)
+
     def answers(self, config: Config) -> bool:
         """Runs, healthy, up to date but for its route, with a replica that is there: it can take a route."""
         name = config["name"]
@@ -213,8 +220,9 @@ class _Look:
 
 def _next_applications(look: _Look) -> dict[str, Config]:
     """The applications of the next submit by name: the wanted ones in the file's order, then what is left over."""
-    free = {name: app for name, app in look.wanted.items() if name not in look.deleting}
-    wanted = {name: _still_held(_without_rash_weight(app, look), look) for name, app in free.items()}
+    free = {n: app for n, app in look.wanted.items() if n not in look.deleting and not _waits_for(app, look)}
+    asking = {n: asking_who_serves(app, look.submitted(n), look.live, look.serves) for n, app in free.items()}
+    wanted = {name: _still_held(_without_rash_weight(app, look), look) for name, app in asking.items()}
     routes = _next_routes(wanted, look)
     coming: dict[str, Config] = {name: {**app, "route_prefix": routes[name]} for name, app in wanted.items()}
     for name, submitted in look.leftover.items():
@@ -228,6 +236,11 @@ def _next_applications(look: _Look) -> dict[str, Config]:
         last = min(look.leftover)
         coming[last] = _drained(look.leftover[last])
     return coming
+
+
+def _waits_for(app: Config, look: _Look) -> tuple[str, ...]:
+    """The hosts that this front, which is not there yet, must not be added before (rule 10)."""
+    return () if app["name"] in look.live else waits_for(app, look.serves)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
@@ -352,8 +365,10 @@ def _may_drain(kept: Config, look: _Look) -> bool:
 
 
 def _may_drop(drained: Config, look: _Look) -> bool:
-    """Drained and seen to be, or with nothing running that could be drained."""
+    """Drained and seen to be, or with nothing running that could be drained; and no front asks it any more."""
     application = look.live[drained["name"]]
+    if is_asked(drained["name"], look.live):
+        return False
     if _differing(application.submitted, drained) or not _successors_in_place(drained, look):
         return False
     updating = any(d.replicas_running and d.trigger == "CONFIG_UPDATE_STARTED" for d in application.deployments)
@@ -392,7 +407,9 @@ def _changes(look: _Look, coming: Mapping[str, Config]) -> Iterator[str]:
 def _not_in_place(look: _Look) -> Iterator[str]:
     yield from (f"{name}: is still being deleted" for name in look.wanted if name in look.deleting)
     for name, app in look.wanted.items():
-        if name not in look.deleting and (why := application_in_place(app, look.observed)):
+        if name not in look.deleting and (missing := _waits_for(app, look)):
+            yield f"{name}: is added once its members serve: {', '.join(missing)}"
+        elif name not in look.deleting and (why := application_in_place(app, look.observed)):
             held = _still_held(app, look) != app
             yield f"{name}: held: it was stopped without a commit, and Git must say so first" if held else why
     for name in look.leftover:

@@ -17,6 +17,7 @@ from typing import Any
 
 from policies.document_errors import Reading, note, read_noun
 from policies.documents import API_VERSION, ModelDocument, RolloutPolicy, SluiceDocument
+from policies.fronts import EnsembleDocument
 from policies.layout import Place
 from policies.model import Release
 from policies.notes import Note, Severity
@@ -36,6 +37,7 @@ _SERVE_CONFIGS_REMEMBERED = 8
 KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.SLUICE: {"Sluice": (API_VERSION, SluiceDocument)},
     Place.MODEL: {"Model": (API_VERSION, ModelDocument)},
+    Place.ENSEMBLE: {"Ensemble": (API_VERSION, EnsembleDocument)},
     Place.POLICY: {"RolloutPolicy": (API_VERSION, RolloutPolicy), "SLO": (OPENSLO_VERSION, SloDocument)},
     Place.RELEASE: {"Release": (API_VERSION, Release)},
 }
@@ -44,7 +46,7 @@ KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
 READ = frozenset({*KINDS, Place.SERVE})
 """The places whose files are read."""
 
-_PEOPLE = frozenset({Place.SLUICE, Place.MODEL, Place.POLICY})
+_PEOPLE = frozenset({Place.SLUICE, Place.MODEL, Place.ENSEMBLE, Place.POLICY})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,6 +87,36 @@ class PrometheusTarget:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class Autoscaling:
+    """How many replicas; changes in place."""
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas at least."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Replicas at most."""
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 2.0
+    """Requests in progress per replica that scaling aims for."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where there would be more replicas at least than at most."""
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class GrpcEntry:
+    """The Open Inference Protocol over gRPC, for all models of the environment. Serve must have been started for it."""
+
+    enabled: bool = False
+    """Clients name it in their metadata: application = sluice-grpc."""
+    cpus: Annotated[float, Field(gt=0, le=512)] = 0.5
+    """CPUs each of its replicas reserves."""
+    autoscaling: Autoscaling = dataclasses.field(default_factory=Autoscaling)
+    max_ongoing_requests: Annotated[int, Field(ge=1, le=10000)] = 64
+    """Requests in progress that one replica takes at most."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class EnvironmentDocument:
     """One Ray cluster with its own trigger."""
 
@@ -100,6 +130,7 @@ class EnvironmentDocument:
     """How often everything is looked at; at least 1s."""
     access: Access | None = None
     """Who may call the models; none: anybody who reaches them, which is meant for a cluster on loopback only."""
+    grpc: GrpcEntry = dataclasses.field(default_factory=GrpcEntry)
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -120,23 +151,6 @@ class SluiceDocument:
 
 
 # --- models/<model>.yaml --------------------------------------------------------------------------------------
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
-class Autoscaling:
-    """How many replicas; changes in place."""
-
-    min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Replicas at least."""
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Replicas at most."""
-    target_ongoing_requests: Annotated[float, Field(gt=0)] = 2.0
-    """Requests in progress per replica that scaling aims for."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where there would be more replicas at least than at most."""
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

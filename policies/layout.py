@@ -15,7 +15,7 @@ from policies.errors import BadInput
 from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
-FOLDERS = ("models/", "policies/", "environments/", "history/")
+FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/")
 
 _ROLLOUT_ID = re.compile(ROLLOUT_ID)
 
@@ -25,6 +25,7 @@ class Place(StrEnum):
 
     SLUICE = "sluice"
     MODEL = "model"
+    ENSEMBLE = "ensemble"
     POLICY = "policy"
     RELEASE = "release"
     SERVE = "serve"
@@ -46,8 +47,12 @@ class Located:
 
 _PATTERNS = (
     (Place.SLUICE, re.compile(r"sluice\.yaml")),
-    (Place.SIDE, re.compile(r"(?:models|policies|environments|history)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)")),
+    (
+        Place.SIDE,
+        re.compile(r"(?:models|ensembles|policies|environments|history)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)"),
+    ),
     (Place.MODEL, re.compile(r"models/(?P<slug>[^/]+)\.yaml")),
+    (Place.ENSEMBLE, re.compile(r"ensembles/(?P<slug>[^/]+)\.yaml")),
     (Place.POLICY, re.compile(r"policies/[^/]+\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
@@ -71,6 +76,11 @@ def locate(path: str) -> Located | None:
 def model_path(slug: str) -> str:
     """`models/<slug>.yaml`. Raises BadInput for what is no slug."""
     return f"models/{_checked_slug(slug)}.yaml"
+
+
+def ensemble_path(name: str) -> str:
+    """`ensembles/<name>.yaml`. Raises BadInput for what is no safe name."""
+    return f"ensembles/{_checked_slug(name)}.yaml"
 
 
 def release_path(environment: str, slug: str) -> str:

@@ -59,7 +59,7 @@ def set_patience() -> None:
 @contextmanager
 def in_our_words(attempt: str) -> Iterator[None]:
     """Errors inside become Retry or Stalled that begin with `attempt` ("reading fraud from MLflow")."""
-    from google.protobuf.json_format import Error as NotProtobuf  # type: ignore[import-untyped]
+    from google.protobuf.json_format import Error as NotProtobuf
     from mlflow.exceptions import MlflowException
 
     try:

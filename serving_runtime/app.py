@@ -7,7 +7,7 @@ Rules:
 - Handles are made in the request path: in Serve's throughput mode they need the running loop.
 - The constructor is async and loads in threads, so that the replica's actor answers Serve's questions while a large
   model loads; Serve routes nothing to it before the constructor and the first reconfigure have ended.
-- This is the only module of the package that imports Ray's Serve, besides `telemetry.py` and `exposure.py`.
+- Ray's Serve is imported here, in `front_app.py`, in `exposure.py` and in the modules of metrics, and nowhere else.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import features, model_server
 from serving_runtime.access import Gate
-from serving_runtime.artifact_cache import ArtifactCache, node_cache, registry_download
+from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
+from serving_runtime.capture import Recorded, Recorder
+from serving_runtime.capture_batches import Origin
+from serving_runtime.captured_rows import Layout
 from serving_runtime.description import Named
 from serving_runtime.door import Door
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
+from serving_runtime.model_server import ModelServer
+from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
@@ -89,7 +94,7 @@ class Model:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
-        _log_with_serve()
+        log_with_serve()
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         about = AppArguments.parse(args)
         served = Served(about.version, about.build)
@@ -103,9 +108,11 @@ class Model:
             None if about.features is None else partial(self._start_features, about.features),
             Named(about.slug, str(about.version)),
         )
+        self._recorder = await asyncio.to_thread(_recorder, about, self._server)
+        self._answers = Recorded(self._server, self._recorder)
         self._host = Host(
             served,
-            self._server,
+            self._answers,
             connect=ServeConnection,
             tally=self._telemetry,
             draw=random.Random().random,  # noqa: S311 traffic is split, no secret made
@@ -124,6 +131,8 @@ class Model:
     async def __del__(self) -> None:
         """Called by Serve, once, when this replica's last request has been answered."""
         await self._server.close()
+        await asyncio.to_thread(self._recorder.close)
+        self._flush()
 
     # --- configuring -------------------------------------------------------------------------------------------
 
@@ -142,6 +151,7 @@ class Model:
         self._drains = config.drain
         self._memory.configure(config.memory_limit_mib)
         self._server.configure(config.batching)
+        self._recorder.configure(config.capture)
         _log.info("revision %d: drain %s, split %s", config.revision, config.drain, config.split)
 
     async def check_health(self) -> None:
@@ -157,14 +167,18 @@ class Model:
         while True:
             try:
                 self._telemetry.troubled(self._gate.troubles)
-                breaker, memory = self._host.breaker, resident_bytes()
-                self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
+                self._flush()
             except Exception:  # noqa: BLE001 whatever it is, the loop must go on
                 # Ray's metrics have failed; requests go on, and the next flush may succeed.
                 _log.exception("counts of one flush are lost")
             await asyncio.sleep(FLUSH_EVERY_S)
 
-    # --- the handle: a host asks on behalf of a user -------------------------------------------------------------
+    def _flush(self) -> None:
+        self._telemetry.captured(self._recorder.take_counts())
+        breaker, memory = self._host.breaker, resident_bytes()
+        self._telemetry.flush(self._revision or 0, self._host.tripped, memory, breaker)
+
+    # --- the handle: a host asks on behalf of a user, a front as a user ------------------------------------------
 
     async def answer(
         self,
@@ -177,8 +191,29 @@ class Model:
         """Answer for a host: the fields of an `Answer`, status `DRAINING` when this version is on its way out."""
         if self._drains:
             return (DRAINING, b"", JSON)
-        answer = await self._server.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
+        answer = await self._answers.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return answer.plain()
+
+    async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer for a front as a user would be answered: with split, copies, fallback and counts, drained or not.
+
+        Both sides are plain mappings whose unknown keys nobody minds: a front may be younger than this version. Who may
+        call was asked by the front.
+        """
+        call = Call(
+            question["body"],
+            question.get("content_type"),
+            question.get("request_id", ""),
+            CallKind(question.get("kind", CallKind.INVOCATIONS)),
+            question.get("headers") or {},
+        )
+        wanted = question.get("version") or None
+        answer, version = await self._door.ask(call, version=wanted, may_force=question.get("may_force") is True)
+        return {**answer._asdict(), "version": version}
+
+    async def describe(self) -> dict[str, Any]:
+        """What this version says of itself to a front: the answer to `GET /v2/models/{model}`."""
+        return {**model_metadata(self._server.described)._asdict(), "version": self._server.described.named.version}
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""
@@ -215,6 +250,19 @@ class ServeConnection:
         return self._handle
 
 
+def _recorder(about: AppArguments, server: ModelServer) -> Recorder:
+    """Capture for this replica. Raises Stalled as the cache does."""
+    from ray import serve
+
+    replica = serve.get_replica_context().replica_id.unique_id
+    inputs, outputs = (None if schema is None else schema.to_dict() for schema in server.schemas)
+    terms = about.features
+    looked_up = {**dict.fromkeys(terms.required), **terms.defaults} if terms else {}
+    layout = Layout(about.build, inputs, outputs, looked_up)
+    origin = Origin(about.slug, about.version, about.build, replica)
+    return Recorder(origin, layout, node_folder(os.environ) / "capture")
+
+
 def _owned() -> Owned:
     """What Ray has reserved for this replica."""
     import ray
@@ -227,7 +275,7 @@ def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:
     return cache.fetch(about.digest, registry_download(about.model, about.version, about.tracking_uri))
 
 
-def _log_with_serve() -> None:
+def log_with_serve() -> None:
     """Let this package's log go where Serve's own goes: the replica's log file."""
     serve_log = logging.getLogger("ray.serve")
     own = logging.getLogger(__package__)

@@ -100,11 +100,14 @@ def node_cache(environment: Mapping[str, str]) -> ArtifactCache:
     given = environment.get(LIMIT_VARIABLE, "")
     if given and not (given.isdecimal() and int(given)):
         raise BadInput(f"{LIMIT_VARIABLE} is {given[:20]!r}; write whole GiB, as in 50")
-    return ArtifactCache(_node_folder(environment) / "artifacts", int(given) * 1024**3 if given else KEPT_BYTES)
+    return ArtifactCache(node_folder(environment) / "artifacts", int(given) * 1024**3 if given else KEPT_BYTES)
 
 
-def _node_folder(environment: Mapping[str, str]) -> Path:
-    """Where artifacts lie. Raises Stalled where it is somebody else's: what lies there is run as code."""
+def node_folder(environment: Mapping[str, str]) -> Path:
+    """Where artifacts lie, and the ledgers of capture.
+
+    Raises Stalled where it is somebody else's: what lies there is run as code.
+    """
     if given := environment.get(CACHE_VARIABLE):
         return Path(given)
     folder = Path(tempfile.gettempdir()) / f"sluicegate-{os.getuid()}"

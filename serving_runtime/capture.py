@@ -37,9 +37,10 @@ from serving_runtime.capture_batches import Batches, Origin, Plan
 from serving_runtime.capture_ledger import Ledger, Open, take_losses
 from serving_runtime.capture_outbox import Room
 from serving_runtime.captured_rows import Captured, Layout, Role
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.object_store import ObjectStore, open_store
 from serving_runtime.outcomes import CaptureOutcome
-from serving_runtime.protocol import COPY_HEADER, Answer, Call
+from serving_runtime.protocol import COPY_HEADER, Answer, Call, Scored
 
 _log = logging.getLogger(__name__)
 
@@ -224,8 +225,8 @@ class Recorder:
 class OwnServer(Protocol):
     """A version's own model server."""
 
-    async def answer(self, call: Call) -> Answer:
-        """The answer."""
+    async def scored(self, call: Call) -> Scored:
+        """The answer, and the features that were used for it."""
 
 
 class Recorded:
@@ -237,9 +238,10 @@ class Recorded:
     async def answer(self, call: Call) -> Answer:
         """The server's own answer. A call that gets none (given up, cancelled) is not captured."""
         if not self._recorder.wants(call.request_id):
-            return await self._own.answer(call)
+            return (await self._own.scored(call)).answer
         at_s, started = time.time(), time.perf_counter()
-        answer = await self._own.answer(call)
+        scored = await self._own.scored(call)
+        answer = scored.answer
         self._recorder.offer(
             Captured(
                 call.request_id,
@@ -249,7 +251,14 @@ class Recorded:
                 answer.status,
                 answer.body,
                 (time.perf_counter() - started) * 1000.0,
-                Role.COPY if COPY_HEADER in call.headers else Role.USER,
+                _role(call),
+                scored.features,
             )
         )
         return answer
+
+
+def _role(call: Call) -> Role:
+    if COPY_HEADER in call.headers:
+        return Role.COPY
+    return Role.FORCED if FORCE_HEADER in call.headers else Role.USER

@@ -67,6 +67,8 @@ class Role(StrEnum):
     """For a user. Where two versions were, the one asked later gave the answer."""
     COPY = "copy"
     """For a comparison, beside the answer that the user got."""
+    FORCED = "forced"
+    """For a user who named the version: no sample of its users."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +116,17 @@ class Layout:
         outputs: Sequence[Mapping[str, Any]] | None,
         features: Mapping[str, Any] | None = None,
     ) -> None:
-        """`inputs` and `outputs` are MLflow schemas as their `to_dict` gives them; `features` are defaults by name.
+        """`inputs` and `outputs` are MLflow schemas as their `to_dict` gives them.
 
-        None where a model has no such schema: then requests are not split, and predictions are JSON text.
+        None where a model has no such schema: then requests are not split, and predictions are JSON text. `features`
+        are defaults by name, None for a feature that has none.
         """
         self._build = build
         self._inputs = _columns("input", inputs)
         self._outputs = _columns("prediction", outputs) or (_Column("prediction", 0, CellType(Kind.JSON)),)
+        signed = {column.source: column.cell for column in self._inputs}
         self._features = tuple(
-            _Column(f"feature.{name}", name, CellType(kind_of_default(default)))
+            _Column(f"feature.{name}", name, signed.get(name, CellType(kind_of_default(default))))
             for name, default in (features or {}).items()
         )
         split = (*self._inputs, *self._features, *self._outputs)
@@ -265,7 +269,7 @@ def _values(columns: tuple[_Column, ...], given: Given) -> list[list[Any]]:
 def _features(features: Sequence[Mapping[str, Any]], count: int) -> Given | None:
     if len(features) != count:
         return None
-    names = features[0]
+    names = {name: None for row in features for name in row}  # a row that came with one itself has no such name
     return Given(count, named={name: [row.get(name) for row in features] for name in names})
 
 

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Callable
@@ -80,6 +81,25 @@ class Door:
                 return await self._report(request)
             case _:
                 return self._respond(self._tell(found.endpoint), self._about.named.version)
+
+    async def ask(self, call: Call, *, version: str | None = None, may_force: bool = False) -> tuple[Answer, str]:
+        """What a front hands over, which has asked who calls: the same room and the same host as for everybody.
+
+        Of its headers only those go on that would over HTTP. `version`: answered by this one, or 404.
+        """
+        if (unknown := self._unknown(Found(Endpoint.V2_VERSION_INFER, self._about.named.model, version))) is not None:
+            self._refused()
+            return unknown, self._about.named.version
+        if not await self._enter():
+            self._refused()
+            return no_room(call.request_id), self._about.named.version
+        wanted = {name.decode() for name in self._wanted(call.kind)}
+        known = {name: value for name, value in call.headers.items() if name in wanted}
+        try:
+            reply = await self._host.answer(dataclasses.replace(call, headers=known), may_force=may_force)
+        finally:
+            self._room.leave()
+        return reply.answer, str(reply.version)
 
     @property
     def waiting(self) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from policies.errors import BadInput
@@ -142,18 +143,22 @@ class Columns:
         return {name: usable[name] for name in missing if name in usable}
 
     def joined(self, rows: Lacking, values: Sequence[Mapping[str, Any]]) -> Any:
-        """The rows with these features, one mapping a row."""
-        if not rows.missing:
-            return rows.data
+        """The rows with these features, one mapping a row; without the key, where the signature has no such column.
+
+        MLflow would drop it too, with a line in the log for every request.
+        """
+        extra = {self.key} if self._specs and self.key not in self._specs else set()
         if isinstance(rows.data, list):
-            return [{**more, **row} for row, more in zip(rows.data, values, strict=True)]
+            values = values or [{}] * len(rows.data)
+            return [_without(extra, {**more, **row}) for row, more in zip(rows.data, values, strict=True)]
         columns = {name: self._column(name, [row[name] for row in values]) for name in rows.missing}
         if not isinstance(rows.data, Mapping):
-            return rows.data.assign(**columns)
-        if not _is_one_row(rows.data[self.key]):
-            return {**rows.data, **columns}
-        # Plain values, all of them: MLflow makes no row of numpy's scalars and plain ones together.
-        return {name: _plain(value) for name, value in rows.data.items()} | {n: one[0] for n, one in columns.items()}
+            return rows.data.drop(columns=[name for name in extra if name in rows.data]).assign(**columns)
+        if columns and _is_one_row(rows.data[self.key]):
+            # Plain values, all of them: MLflow makes no row of numpy's scalars and plain ones together.
+            plain = {name: _plain(value) for name, value in rows.data.items()}
+            return _without(extra, plain | {name: column[0] for name, column in columns.items()})
+        return _without(extra, {**rows.data, **columns})
 
     def _column(self, name: str, values: list[Any]) -> Any:
         import numpy as np
@@ -188,6 +193,10 @@ def _columns(data: Any) -> frozenset[str]:
     if hasattr(data, "columns"):
         return frozenset(name for name in data.columns if isinstance(name, str))
     raise BadInput("rows have named fields here: write dataframe_split, dataframe_records, or inputs by name")
+
+
+def _without(names: AbstractSet[str], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in row.items() if name not in names} if names else row
 
 
 def _values(data: Any, name: str) -> Iterable[Any]:

@@ -53,7 +53,7 @@ from serving_runtime.outcomes import (
     joint_outcome,
     outcome_of,
 )
-from serving_runtime.protocol import Answer, Call, model_fault, timed_out
+from serving_runtime.protocol import Answer, Call, as_copy, model_fault, timed_out
 from serving_runtime.request_keys import RequestKeys
 from serving_runtime.routing import draw_of, pick
 from serving_runtime.user_config import AgreementTerms, Split, UserConfig
@@ -476,7 +476,7 @@ class Host:
 
     async def _ask_control(self, call: Call, guard: Guard) -> None:
         try:
-            own = await self._ask_self(call, self._timeout_s)
+            own = await self._ask_self(as_copy(call), self._timeout_s)
         finally:
             self._controls = False
         self._guard_sees(guard, outcome_of(own.status))
@@ -524,7 +524,7 @@ class Host:
     async def _shadowed(self, copy: _Copy) -> tuple[Event, ...]:
         """What one copy counts as: the candidate's own outcome and, where the request was right, the pair."""
         served, guard, terms = _candidate(copy.challenger), copy.challenger.guard, copy.challenger.split.agreement
-        attempt = await copy.challenger.ask(copy.call)
+        attempt = await copy.challenger.ask(as_copy(copy.call))
         if attempt.kind is AttemptKind.DRAINING:
             return (ShadowEvent(served, Joint.DROPPED),)
         candidate = candidate_outcome(_attempt_outcome(attempt), copy.outcome)

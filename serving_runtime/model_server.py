@@ -116,12 +116,22 @@ class ModelServer:
         self._took = took
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
+    @property
+    def schemas(self) -> tuple[Any, Any]:
+        """The model's MLflow schemas of inputs and outputs; None where it has none."""
+        metadata = self._loaded.model.metadata
+        return metadata.get_input_schema(), metadata.get_output_schema()
+
     def configure(self, batching: Batching | None) -> None:
         """Batch by these terms from now on; none: one request after the other. In place, at once."""
         self._line.configure(batching)
 
     async def answer(self, call: Call) -> Answer:
-        """The model's answer; its faults are logged under the request id."""
+        """The model's answer."""
+        return (await self.scored(call)).answer
+
+    async def scored(self, call: Call) -> Scored:
+        """The model's answer with what went into it; its faults are logged under the request id."""
         started = time.perf_counter()
         counts = drawn = FORCE_HEADER not in call.headers  # who names a version is no sample of its users
         try:
@@ -134,7 +144,7 @@ class ModelServer:
             return self.described.hinted(scored.answer)
         if scored.fault is not None:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
-        return scored.answer
+        return scored
 
     async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
         """The same as it comes, where the model streams (`event_stream.py`); its latency is that of the first event."""

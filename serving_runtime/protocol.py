@@ -35,6 +35,8 @@ BODY_LIMIT_BYTES = 8 * 1024 * 1024
 # rest.
 MESSAGE_LIMIT_CHARS = 4000
 
+_REPEATS_ROWS = "Failed to enforce schema of data"  # how MLflow begins such a message
+
 DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
 
 # Set by a host on what it asks for a comparison only; the door lets no stranger set it.
@@ -81,6 +83,11 @@ class Call:
     """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
+def as_copy(call: Call) -> Call:
+    """The same call, asked for a comparison only."""
+    return dataclasses.replace(call, headers={**call.headers, COPY_HEADER: "1"})
+
+
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:
     """An error in MLflow's shape: `{"error_code": ..., "message": ...}`."""
     if len(message) > MESSAGE_LIMIT_CHARS:
@@ -97,6 +104,12 @@ def model_fault(request_id: str) -> Answer:
     """The answer when the model failed on a request: an id to find the reason by, and nothing else."""
     message = f"The model failed on this request. The log of its replica has the reason under request id {request_id}."
     return error_answer(500, "INTERNAL_ERROR", message, request_id=request_id)
+
+
+def unavailable(request_id: str) -> Answer:
+    """The answer when nobody who could answer was reached."""
+    message = f"No version could be reached. Try again in a second. Request id {request_id}."
+    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
 
 
 def overloaded(request_id: str) -> Answer:
@@ -267,11 +280,10 @@ def parse(model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
 
 
 def _is_for_language(call: Call, data: Any) -> bool:
-    from mlflow.pyfunc import scoring_server
+    from mlflow.pyfunc.scoring_server import is_unified_llm_input
 
-    if not isinstance(data, dict) or not any(key in data for key in scoring_server.SUPPORTED_LLM_FORMATS):
-        return False
-    return bool(scoring_server.is_unified_llm_input(json.loads(call.body)))
+    # The columns of `inputs` may have these names too.
+    return isinstance(data, dict) and is_unified_llm_input(data) and is_unified_llm_input(json.loads(call.body))
 
 
 def finish(model: Any, parsed: Parsed, call: Call) -> Scored:
@@ -299,10 +311,12 @@ def without_rows(error: Exception) -> Exception:
     """Where MLflow repeats all rows before it says what is wrong with them: only that."""
     from mlflow.exceptions import MlflowException
 
+    if not isinstance(error, MlflowException) or not error.message.startswith(_REPEATS_ROWS):
+        return error
     reason = error.__context__
-    if isinstance(error, MlflowException) and isinstance(reason, Exception) and isinstance(reason, MlflowException):
-        return reason
-    return error
+    said = f" {reason.message}" if isinstance(reason, MlflowException) else ""
+    shorter: Exception = MlflowException.invalid_parameter_value(f"The rows do not fit the model's signature.{said}")
+    return shorter
 
 
 def request_error(error: Exception) -> Answer:

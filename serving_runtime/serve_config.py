@@ -33,6 +33,7 @@ from policies.serving import Access, Features
 from policies.stored_documents import plain
 from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
+from serving_runtime.front_config import FrontArgs, FrontConfig
 from serving_runtime.user_config import UserConfig
 
 IMPORT_PATH = "serving_runtime.app:build"
@@ -115,7 +116,7 @@ def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[di
     release, model = each.release, each.model
     phase = phase_in_force(release)
     route = route_of(model)
-    alone = release.candidate_takes_the_route and phase is Phase.SETTLING
+    alone = _answers_alone(release)
     if release.stable is not None:
         own = _user_config(slug, release.stable, each, around)
         own["split"] = None if alone else _split(slug, each)
@@ -127,6 +128,16 @@ def _applications(slug: str, each: ToServe, around: Surroundings) -> Iterator[di
         # Told before its route comes: the next step of one in SETTLING is to have it.
         own["public"] = phase is Phase.SETTLING or release.candidate_takes_the_route
         yield _application(slug, release.candidate, model, own, route if alone else None, around)
+
+
+def host_of(release: Release) -> Application | None:
+    """The version that has the route, and answers for the model; none where there is none yet."""
+    return release.candidate if _answers_alone(release) else release.stable
+
+
+def _answers_alone(release: Release) -> bool:
+    """Does the candidate have the route?"""
+    return release.candidate_takes_the_route and phase_in_force(release) is Phase.SETTLING
 
 
 def phase_in_force(release: Release) -> Phase:
@@ -216,12 +227,12 @@ def _application(
     route: str | None,
     around: Surroundings,
 ) -> dict[str, Any]:
-    runtime_env = _runtime_env(application)
+    environment = runtime_env(application.settings, application.requirements)
     return {
         "name": application.name(slug),
         "route_prefix": route,
         "import_path": IMPORT_PATH,
-        **({"runtime_env": runtime_env} if runtime_env else {}),
+        **({"runtime_env": environment} if environment else {}),
         "args": {
             "model": model.name,
             "slug": slug,
@@ -247,12 +258,13 @@ def _deployment(settings: Settings, model: ModelDocument, user_config: Mapping[s
         "graceful_shutdown_timeout_s": model.graceful_shutdown.total_seconds(),
         "health_check_period_s": HEALTH_CHECK_PERIOD_S,
         "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
-        "ray_actor_options": _actor_options(settings),
-        **_placement(settings),
+        "ray_actor_options": actor_options(settings),
+        **placement(settings),
     }
 
 
-def _actor_options(settings: Settings) -> dict[str, Any]:
+def actor_options(settings: Settings) -> dict[str, Any]:
+    """What each replica reserves."""
     options: dict[str, Any] = {"num_cpus": settings.cpus}
     if settings.gpus:
         options["num_gpus"] = settings.gpus
@@ -263,7 +275,7 @@ def _actor_options(settings: Settings) -> dict[str, Any]:
     return options
 
 
-def _placement(settings: Settings) -> dict[str, Any]:
+def placement(settings: Settings) -> dict[str, Any]:
     """Serve places the replica itself in the first bundle."""
     if settings.placement is None:
         return {}
@@ -271,11 +283,10 @@ def _placement(settings: Settings) -> dict[str, Any]:
     return {"placement_group_bundles": bundles, "placement_group_strategy": settings.placement.strategy}
 
 
-def _runtime_env(application: Application) -> dict[str, Any]:
+def runtime_env(settings: Settings, requirements: Sequence[str] = ()) -> dict[str, Any]:
     """Only what is asked for: an empty pip list would make Ray build a virtual environment for nothing."""
-    settings = application.settings
     environment: dict[str, Any] = {}
-    if packages := list(dict.fromkeys((*application.requirements, *settings.packages))):
+    if packages := list(dict.fromkeys((*requirements, *settings.packages))):
         environment["uv" if settings.environment == "uv" else "pip"] = packages
     if settings.image:
         environment["image_uri"] = settings.image
@@ -315,11 +326,9 @@ class ServeBackpressure:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class ServeDeployment:
-    """The one deployment of an application."""
+class ServeReplicas:
+    """How a deployment's replicas are kept."""
 
-    name: Literal["Model"]
-    user_config: UserConfig
     autoscaling_config: ServeAutoscaling
     max_ongoing_requests: int
     max_queued_requests: int
@@ -332,6 +341,14 @@ class ServeDeployment:
     ray_actor_options: ServeActorOptions
     placement_group_bundles: tuple[Mapping[str, float], ...] | None = None
     placement_group_strategy: str | None = None
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeDeployment(ServeReplicas):
+    """The one deployment of a version."""
+
+    name: Literal["Model"]
+    user_config: UserConfig
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -370,7 +387,27 @@ class ServeApplication:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class ServeFrontDeployment(ServeReplicas):
+    """The one deployment of a front."""
+
+    name: Literal["Front"]
+    user_config: FrontConfig
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class ServeFront:
+    """One front (`serve_fronts.py`)."""
+
+    name: str
+    route_prefix: str | None
+    import_path: Literal["serving_runtime.front_app:build"]
+    runtime_env: ServeRuntimeEnv | None = None
+    args: FrontArgs
+    deployments: Annotated[tuple[ServeFrontDeployment, ...], Field(min_length=1, max_length=1)]
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class ServeConfig:
     """The whole file."""
 
-    applications: tuple[ServeApplication, ...]
+    applications: tuple[Annotated[ServeApplication | ServeFront, Field(discriminator="import_path")], ...]

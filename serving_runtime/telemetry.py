@@ -6,6 +6,7 @@
 | sluice_answers | counter | model, outcome | what users got |
 | sluice_shadow | counter | model, version, build, outcome | copies: candidate's outcome first, stable's second |
 | sluice_agreement | counter | model, version, build, outcome | copies that both answered well: do predictions agree |
+| sluice_capture_requests | counter | model, outcome | sampled requests: taken, and what became of each |
 | sluice_refused | counter | model, reason | who may not call, by why |
 | sluice_access_trouble | gauge | model, source | 1 while keys or tokens' keys cannot be read, else 0 |
 | sluice_latency_ms | histogram | model, version, build | time in a version's own server, copies included |
@@ -56,7 +57,7 @@ from serving_runtime.host import (
 )
 from serving_runtime.look_ups import LookUp
 from serving_runtime.model_server import Stage
-from serving_runtime.outcomes import Fallback, Joint, Outcome, Served, UserOutcome
+from serving_runtime.outcomes import CaptureOutcome, Fallback, Joint, Outcome, Served, UserOutcome
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +113,11 @@ class RayTelemetry:
                 tag_keys=(*_VERSION_TAGS, "outcome"),
             ),
         }
+        self._counters["capture"] = metrics.Counter(
+            "sluice_capture_requests",
+            description="Sampled requests: taken, and what became of each.",
+            tag_keys=("model", "outcome"),
+        )
         self._counters["refused"] = metrics.Counter(
             "sluice_refused", description="Requests of who may not call, by why.", tag_keys=("model", "reason")
         )
@@ -266,6 +272,11 @@ class RayTelemetry:
         """What is wrong with the sources of `access`, by name; refreshed with each flush."""
         for source, trouble in troubles.items():
             self._trouble.set(1.0 if trouble else 0.0, tags={"model": self._model, "source": source})
+
+    def captured(self, counts: Mapping[CaptureOutcome, int]) -> None:
+        """What became of sampled requests; the series of a replica begin with the first of them."""
+        for outcome in CaptureOutcome if counts else ():
+            self._add("capture", {"model": self._model, "outcome": outcome}, counts.get(outcome, 0))
 
     def loaded(self, stage: Stage, seconds: float) -> None:
         """A stage of this replica's start is over."""

@@ -18,8 +18,11 @@ settings.load_profile("sluicegate")
 
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySession]:
-    """The one Ray with Serve of all real tests. A test's first submit replaces whatever the one before left running."""
+    """The one Ray with Serve of all real tests; it serves gRPC too.
+
+    A test's first submit replaces whatever the one before left running.
+    """
     from pipelines.ray_session import RaySession
 
-    with RaySession(tmp_path_factory.mktemp("ray")) as session:
+    with RaySession(tmp_path_factory.mktemp("ray"), grpc=True) as session:
         yield session

@@ -31,6 +31,8 @@ from policies.notes import errors
 from policies.strict_yaml import dump
 
 _README = "README.md"
+_FOR_EXPERIMENTS = ("rollout-experiment.yaml", "slo-feedback.yaml")
+"""Built in too, but not for everybody: who runs one copies them (docs/experiments.md)."""
 _FIFTEEN_SECONDS = timedelta(seconds=15)
 
 
@@ -78,7 +80,7 @@ def repo_files(answers: Answers) -> Mapping[str, str]:
     files = {
         SLUICE: _sluice_text(answers),
         _README: _README_TEXT,
-        **{f"policies/{name}": text for name, text in built_in_documents().items()},
+        **{f"policies/{name}": text for name, text in built_in_documents().items() if name not in _FOR_EXPERIMENTS},
     }
     for name in answers.models or ("example",):
         path = model_path(slug(name))
@@ -220,6 +222,7 @@ every rollout to it, with the evidence in the message.
 |---|---|---|
 | `sluice.yaml` | people | environments: trigger, Ray cluster, Prometheus |
 | `models/<model>.yaml` | people | how a registered model is served |
+| `ensembles/<name>.yaml` | people | several models behind one route |
 | `policies/*.yaml` | people | rollout policies and SLOs (OpenSLO v1) |
 | `environments/<env>/releases/<model>.yaml` | Sluicegate | what should serve: stable, candidate, phase, weight |
 | `environments/<env>/serve.yaml` | Sluicegate | the Ray Serve config, exactly what is applied |
@@ -227,8 +230,8 @@ every rollout to it, with the evidence in the message.
 
 ## For reviewers
 
-- Change `sluice.yaml`, `models/` and `policies/` by pull request; leave the rest to Sluicegate. `sluice lint .` names
-  every mistake with file, line and what would be right. Run it on each pull request.
+- Change `sluice.yaml`, `models/`, `ensembles/` and `policies/` by pull request; leave the rest to Sluicegate.
+  `sluice lint .` names every mistake with file, line and what would be right. Run it on each pull request.
 - `settings` of a model restarts replicas: it is rolled out like a new version. `autoscaling` and the timeouts change in
   place. A changed policy holds from the next look on, also for a rollout that is under way.
 - No secrets, also not in `settings.env`: whatever is here is read by many and stays for ever.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -269,6 +270,46 @@ def test_over_tls_with_a_password_and_no_word_of_it_where_it_is_refused(
         assert with_url(trusted.replace("rediss:", "redis:")) == [[0.0], LookUp.ERROR]
     assert PASSWORD not in caplog.text
     assert "wrong-secret" not in caplog.text
+
+
+def test_the_replicas_need_no_more_than_the_page_says(redis: RedisServer, environment: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
+    rights = re.search(r"that can do\s+`([^`]*)`\s+on\s+`([^`]*)`", page)
+    assert rights is not None
+    redis.command("ACL", "SETUSER", "replica", "on", f">{PASSWORD}", rights[2], *rights[1].split())
+    redis.command("HSET", "user:ada", "spend", "1")
+    redis.command("SET", "user:bob", '{"spend": 2}')
+    redis.command("HSET", "other:ada", "spend", "3")
+    environment.setenv("FEATURES_URL", redis.url.replace("unix://", f"unix://replica:{PASSWORD}@"))
+    assert asyncio.run(asked(["ada"])) == {"ada": {"spend": "1"}}
+    assert asyncio.run(asked(["bob"], values="json")) == {"bob": {"spend": 2}}
+    with pytest.raises(ConnectionError, match="Redis refuses"):
+        asyncio.run(asked(["ada"], prefix="other:"))
+
+
+def test_the_example_of_a_session_counts_each_payment_once(redis: RedisServer, environment: pytest.MonkeyPatch) -> None:
+    environment.syspath_prepend(str(Path(__file__).parents[2] / "docs" / "examples"))
+    about = {"entry_point": "sessions:Sessions", "key": "payment", "timeout_ms": 5000.0}
+    terms = Features(**about, defaults={"payments_1h": 1}, options={"url_env": "FEATURES_URL"})
+
+    async def story() -> None:
+        source = await features.make_source(terms)
+        once = await source.look_up(["ada:p1", "ada:p2", "bob:p1", "no user"])
+        twice = await source.look_up(["ada:p1", "ada:p3"])
+        await source.close()
+        assert [entry["payments_1h"] for entry in once.values()] == [1, 2, 1, 1]
+        assert [entry["payments_1h"] for entry in twice.values()] == [2, 3]
+
+    asyncio.run(story())
+    assert 3500 < redis.command("TTL", "session:ada") <= 3600
+    redis.command("ZADD", "session:ada", "XX", "1", "p1")  # long ago
+    asyncio.run(story_of_one(terms))
+
+
+async def story_of_one(terms: Features) -> None:
+    source = await features.make_source(terms)
+    assert await source.look_up(["ada:p2"]) == {"ada:p2": {"payments_1h": 2}}
+    await source.close()
 
 
 @pytest.mark.parametrize(

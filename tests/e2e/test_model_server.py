@@ -21,9 +21,11 @@ import requests
 from policies.model import ApplicationStatus
 from serving_runtime.app import DEPLOYMENT
 from serving_runtime.artifact_cache import digest_of, registry_download
+from serving_runtime.breaker import FAILURES_TO_OPEN
 from serving_runtime.door import VERSION_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 from tests.conditions import wait_until
+from tests.contracts.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -465,3 +467,33 @@ def test_what_cannot_or_must_not_be_served_says_why_and_leaves_its_neighbours_al
     assert "no weights today" in alone.failure(name(3))
     assert "changed after it was admitted" in alone.failure(changed["name"])
     assert alone.invoke(1).status_code == 200
+
+
+def test_a_candidate_looks_up_what_its_requests_lack_and_answers_while_redis_is_dead(
+    alone: Serving, tmp_path: Path
+) -> None:
+    build = "000000fe"
+    server = RedisServer(tmp_path)
+    terms = {"entry_point": "serving_runtime.redis_features:RedisFeatures", "key": "user", "timeout_ms": 1000.0}
+    source = {"defaults": {"x": 7.0}, "options": {"url_env": "FEATURES_URL", "prefix": "user:"}}
+    looks_up = alone.application(2, alone.user_config(2, 1, build=build), build=build, features={**terms, **source})
+    looks_up["name"] = f"{SLUG}--v2-{build}"
+    looks_up["runtime_env"]["env_vars"]["FEATURES_URL"] = server.url
+
+    def asked() -> tuple[int, str, Any]:
+        content = {"dataframe_records": [{"user": "ada"}, {"user": "nobody"}]}
+        answer = requests.post(f"{alone.url}/invocations", json=content, timeout=ANSWER_S)
+        return answer.status_code, answer.headers[VERSION_HEADER], answer.json().get("predictions")
+
+    with server:
+        server.command("HSET", "user:ada", "x", "1.5")
+        alone.put(looks_up, split=split(application=looks_up["name"], build=build, weight_percent=100))
+        wait_until(lambda: asked() == (200, "2", [3.0, 14.0]), READY_S, "an answer with what Redis has")
+        server.kill()
+        for _ in range(10):
+            assert asked() == (200, "2", [14.0, 14.0])
+        lookups = "ray_sluice_lookups_total"
+        wait_until(lambda: alone.counts(lookups)["2", "open"] >= 10, LIVE_S, "an open breaker, exported")
+    counts = alone.counts(lookups)
+    assert counts["2", "hit"] == counts["2", "miss"] >= 1
+    assert counts["2", "error"] == 2 * FAILURES_TO_OPEN

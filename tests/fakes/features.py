@@ -76,3 +76,8 @@ def refuses(_options: Mapping[str, Any]) -> KnownFeatures:
 def no_source(_options: Mapping[str, Any]) -> str:
     """An entry point that makes something else."""
     return "features"
+
+
+def blocking(_options: Mapping[str, Any]) -> Blocking:
+    """An entry point whose source blocks."""
+    return Blocking(lambda _keys: {})

@@ -26,7 +26,9 @@ class Upstream:
         """The headers of each request."""
         self.pieces = threading.Semaphore(0)
         self.port = free_port()
-        config = uvicorn.Config(self._answer, port=self.port, log_level="warning", lifespan="off")
+        config = uvicorn.Config(
+            self._answer, port=self.port, log_level="warning", lifespan="off", interface="asgi3", proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 

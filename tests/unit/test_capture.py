@@ -23,7 +23,7 @@ from serving_runtime.capture_batches import PORTION_ROWS, Origin
 from serving_runtime.capture_outbox import LONGEST_PAUSE_S
 from serving_runtime.captured_rows import Captured, Layout, Role
 from serving_runtime.outcomes import CaptureOutcome
-from serving_runtime.protocol import COPY_HEADER, Answer, Call
+from serving_runtime.protocol import Answer, Call, Scored, as_copy
 from tests.conditions import wait_until
 from tests.fakes.object_store import MemoryStore
 
@@ -427,8 +427,8 @@ def test_a_ledger_that_cannot_be_read_or_kept_is_said_and_capture_goes_on(
 class Own:
     """A model server that answers at once."""
 
-    async def answer(self, call: Call) -> Answer:
-        return Answer(200, b'{"predictions": [1.0]}') if call.body else Answer(400, b"{}")
+    async def scored(self, call: Call) -> Scored:
+        return Scored(Answer(200, b'{"predictions": [1.0]}') if call.body else Answer(400, b"{}"))
 
 
 def asked(world: World, *calls: Call) -> list[Answer]:
@@ -441,7 +441,7 @@ def asked(world: World, *calls: Call) -> list[Answer]:
 
 def test_an_answer_is_captured_with_its_request_and_its_time(world: World) -> None:
     call = Call(b'{"dataframe_records": [{"x": 2.0}]}', "application/json", "id-9")
-    copy = Call(call.body, call.content_type, "id-9", headers={COPY_HEADER: "1"})
+    copy = as_copy(call)
     assert asked(world, call, copy, Call(b"", None, "id-10")) == [
         Answer(200, b'{"predictions": [1.0]}'), Answer(200, b'{"predictions": [1.0]}'), Answer(400, b"{}"),
     ]  # fmt: skip
@@ -464,7 +464,7 @@ def test_an_answer_outside_the_sample_is_not(world: World) -> None:
 
 def test_a_call_that_gets_no_answer_is_not_captured(world: World) -> None:
     class Hangs:
-        async def answer(self, _call: Call) -> Answer:
+        async def scored(self, _call: Call) -> Scored:
             await asyncio.Event().wait()
             raise AssertionError
 

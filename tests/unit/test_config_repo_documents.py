@@ -106,8 +106,21 @@ def test_an_environment_without_serve_config_says_so() -> None:
 
 def test_the_built_in_documents_are_the_defaults_of_the_nouns() -> None:
     read = repo({})
-    assert read.policies == {"default": RolloutPolicy(name="default")}
+    assert read.policies == {
+        "default": RolloutPolicy(name="default"),
+        "experiment": RolloutPolicy(
+            name="experiment",
+            shadow=None,
+            steps=(50,),
+            step=Bake(min_duration=timedelta(days=14), max_duration=timedelta(days=14), min_requests=1000),
+            settle=Bake(min_duration=timedelta(hours=1), max_duration=timedelta(days=1)),
+            max_duration=timedelta(days=16),
+            on_inconclusive="rollback",
+            tolerance=1.1,
+        ),
+    }
     assert read.slos == {
+        "feedback": Objective(name="feedback", sli=Sli.FEEDBACK, target=0.03),
         "errors": Objective(name="errors", sli=Sli.ERRORS, target=0.99),
         "latency": Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200),
     }

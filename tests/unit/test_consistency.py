@@ -227,6 +227,23 @@ def test_a_secret_is_an_error_and_is_not_repeated(key: str, value: str) -> None:
     assert value not in str(note)
 
 
+FEATURES = "settings:\n  features: {entry_point: 'a:b', key: user, required: [age], "
+
+
+def test_a_secret_among_the_options_of_features() -> None:
+    (note,) = lint(model=FEATURES + "options: {url_env: REDIS_URL, password: 'correct horse'}}\n")
+    assert note.field == "settings.features.options.password"
+    assert "looks like a secret" in note.message
+    assert "correct horse" not in str(note)
+
+
+def test_features_that_leave_no_time_to_predict() -> None:
+    (note,) = lint(model=FEATURES + "timeout_ms: 5000}\nrequest_timeout: 10s\n")
+    assert note.field == "settings.features.timeout_ms"
+    assert note.message == "must be shorter than a candidate's whole time, 5s"
+    assert lint(model=FEATURES + "timeout_ms: 4999}\nrequest_timeout: 10s\n") == ()
+
+
 def test_a_random_value_is_a_warning() -> None:
     (note,) = lint(model="settings: {env: {SALT: q7Rk2VxP9mZt4LwB8sNc3YhJ}}\n")
     assert note.severity is Severity.WARNING

@@ -25,9 +25,9 @@ from policies.layout import FOLDERS
 from policies.model import CauseKind, Phase, VerdictKind
 from policies.rollout import TRANSITIONS
 from policies.schemas import schema
-from serving_runtime import telemetry
+from serving_runtime import front_telemetry, telemetry
 from serving_runtime.callers import Reason
-from serving_runtime.outcomes import Joint, Outcome, UserOutcome
+from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -37,6 +37,7 @@ PAGES = {
 README, ARCHITECTURE, METRICS = PAGES["README.md"], PAGES["ARCHITECTURE.md"], PAGES["docs/metrics.md"]
 USERS = "".join(text for name, text in PAGES.items() if name != "ARCHITECTURE.md")
 PACKAGES = ("policies", "registry_bridge", "serving_runtime", "pipelines")
+MEASURING = (telemetry, front_telemetry)
 COMMANDS: Mapping[str, Any] = typer.main.get_group(app).commands
 
 
@@ -75,7 +76,7 @@ def test_the_diagram_has_every_transition() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["Sluice", "Model", "RolloutPolicy"])
+@pytest.mark.parametrize("kind", ["Sluice", "Model", "Ensemble", "RolloutPolicy"])
 def test_every_field_that_people_write_has_a_meaning(kind: str) -> None:
     rows = GENERATED["docs/config-repo.md"][kind]().splitlines()[2:]
     assert rows
@@ -194,9 +195,10 @@ def test_every_trailer_is_documented_and_no_other() -> None:
 # --- metrics ------------------------------------------------------------------------------------------------------
 
 
-def defined_metrics() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Kind and labels by name, from the calls in telemetry.py: they run inside a replica only."""
-    source = Path(telemetry.__file__).read_text(encoding="utf-8")
+def defined_metrics(*modules: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Kind and labels by name, from the calls in the modules of metrics: they run inside a replica only."""
+    source = "".join(Path(module.__file__).read_text(encoding="utf-8") for module in modules or MEASURING)
+    source = source.replace("from __future__ import annotations\n", "")
     found = {}
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         if (
@@ -219,7 +221,8 @@ def metric_rows(text: str) -> dict[str, tuple[str, tuple[str, ...]]]:
 def test_every_metric_is_documented_as_it_is_defined_and_no_other() -> None:
     assert len(defined_metrics()) >= 10
     assert metric_rows(METRICS) == defined_metrics()
-    assert metric_rows(telemetry.__doc__ or "") == defined_metrics()
+    for module in MEASURING:
+        assert metric_rows(module.__doc__ or "") == defined_metrics(module)
     named = {name for text in PAGES.values() for name in re.findall(r"\bray_(sluice_\w+)", text)}
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in named} <= set(defined_metrics())
 
@@ -230,6 +233,7 @@ def test_every_metric_is_documented_as_it_is_defined_and_no_other() -> None:
         ("sluice_version_requests", Outcome),
         ("sluice_answers", UserOutcome),
         ("sluice_shadow", Joint),
+        ("sluice_capture_requests", CaptureOutcome),
         ("sluice_refused", Reason),
     ],
 )
@@ -310,6 +314,7 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
     folders = {
         "Sluice": "sluice.yaml",
         "Model": "models/{}.yaml",
+        "Ensemble": "ensembles/{}.yaml",
         "RolloutPolicy": "policies/{}.yaml",
         "SLO": "policies/{}.yaml",
     }
@@ -318,7 +323,7 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
         data = yaml.safe_load(text)
         name = data.get("name") or data.get("metadata", {}).get("name", "")
         files[folders[data["kind"]].format(name)] = text + "\n"
-    assert len(files) == 5
+    assert len(files) == 6
     reading = read_repo(with_defaults(files, built_in_documents()))
     assert reading.notes == ()
     assert reading.repo is not None
@@ -342,7 +347,10 @@ def test_the_readmes_python_is_python() -> None:
 def test_the_layout_is_told_as_it_is() -> None:
     page = PAGES["docs/config-repo.md"]
     assert all(f"`{folder}" in page for folder in FOLDERS)
-    assert all(f"<!-- generated: {kind} -->" in page for kind in ("Sluice", "Model", "RolloutPolicy", "SLO", "Release"))
+    assert all(
+        f"<!-- generated: {kind} -->" in page
+        for kind in ("Sluice", "Model", "Ensemble", "RolloutPolicy", "SLO", "Release")
+    )
     assert schema("Model")["title"] == "Model"
 
 

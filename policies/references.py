@@ -1,0 +1,119 @@
+"""What documents name in each other, and routes that meet: errors of a repo that cannot be read one document at a time.
+
+Rules:
+- What is named must be there, wherever it is needed; a note stands at the name, in the document that names it.
+- No two have one route, and none has a route below another's, in an environment that serves both.
+
+What is there and only unwise is `consistency.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from policies.document_errors import unknown_key
+from policies.documents import ModelDocument
+from policies.errors import BadInput
+from policies.fronts import GRPC_ROUTE, EnsembleDocument
+from policies.names import check_environment_name
+from policies.notes import Note
+from policies.strict_yaml import Path
+
+if TYPE_CHECKING:
+    from policies.config_repo_documents import ConfigRepo
+
+
+@dataclasses.dataclass(frozen=True)
+class Routed:
+    """Something that has a route, and the document that says so."""
+
+    section: str
+    key: str
+    route: str
+    environments: frozenset[str]
+    words: str
+
+
+def cross_check(repo: ConfigRepo) -> Iterator[Note]:
+    """What is named and not there, and routes that meet."""
+    for environment in repo.sluice.environments:
+        try:
+            check_environment_name(environment)
+        except BadInput as error:
+            yield repo.note("sluice", "", ("environments", environment), str(error))
+    for key, model in repo.models.items():
+        yield from _environments(repo, "models", key, model)
+        yield from _references(repo, key, model)
+    for name, ensemble in repo.ensembles.items():
+        yield from _environments(repo, "ensembles", name, ensemble)
+        yield from _members(repo, ensemble)
+    yield from _routes(repo)
+
+
+def _environments(repo: ConfigRepo, section: str, key: str, served: ModelDocument | EnsembleDocument) -> Iterator[Note]:
+    for i, environment in enumerate(served.environments or ()):
+        if environment not in repo.sluice.environments:
+            yield repo.note(section, key, ("environments", i), _absent(environment, repo.sluice.environments))
+
+
+def _references(repo: ConfigRepo, key: str, model: ModelDocument) -> Iterator[Note]:
+    """What a model names and the repo does not have."""
+    if model.rollout not in repo.policies:
+        yield repo.note("models", key, ("rollout",), _absent(model.rollout, repo.policies))
+    for i, name in enumerate(model.slos):
+        if name not in repo.slos:
+            yield repo.note("models", key, ("slos", i), _absent(name, repo.slos))
+        if name in model.slos[:i]:
+            yield repo.note("models", key, ("slos", i), f"{name} is named twice: once is enough")
+
+
+def _absent(name: str, there: Iterable[str]) -> str:
+    return f"{name[:80]!r} " + unknown_key(name, sorted(there))
+
+
+def _members(repo: ConfigRepo, ensemble: EnsembleDocument) -> Iterator[Note]:
+    """Members that are no models, or that are not served wherever the ensemble is."""
+    models = {model.name: model for model in repo.models.values()}
+    for i, name in enumerate(ensemble.members):
+        path: Path = ("members", i)
+        if name not in models and name in repo.ensembles:
+            message = f"{name} is an ensemble itself: members are models, which have releases of their own"
+            yield repo.note("ensembles", ensemble.name, path, message)
+        elif name not in models:
+            yield repo.note("ensembles", ensemble.name, path, _absent(name, models))
+        else:
+            there = repo.environments_of(models[name])
+            without = sorted(repo.environments_of(ensemble) & set(repo.sluice.environments) - there)
+            if without:
+                message = (
+                    f"the model {name!r} is not served in {', '.join(without)}: serve it there, or name environments"
+                )
+                yield repo.note("ensembles", ensemble.name, path, message)
+
+
+def _routes(repo: ConfigRepo) -> Iterator[Note]:
+    """A route that is another's, or begins with another's, in an environment that serves both."""
+    routed = tuple(repo.routed)
+    for each in routed:
+        if any(part in ("", ".", "..") for part in each.route.removeprefix("/").split("/")):
+            message = f"{each.route} has an empty part, . or ..: write it without"
+            yield repo.note(each.section, each.key, ("route",), message)
+    grpc = frozenset(name for name, document in repo.sluice.environments.items() if document.grpc.enabled)
+    taken = {each.route: each for each in reversed(routed)}
+    taken[GRPC_ROUTE] = Routed("sluice", "", GRPC_ROUTE, grpc, "the entry for gRPC")
+    for each in routed:
+        for prefix in _prefixes(each.route):
+            other = taken.get(prefix, each)
+            if other != each and not other.environments.isdisjoint(each.environments):
+                what = "is the route" if prefix == each.route else f"lies below the route {prefix}"
+                message = f"{each.route} {what} of {other.words} too: choose another"
+                yield repo.note(each.section, each.key, ("route",), message)
+
+
+def _prefixes(route: str) -> Iterator[str]:
+    """The route itself and every route above it."""
+    while route:
+        yield route
+        route = route.rpartition("/")[0]

@@ -1,0 +1,136 @@
+"""An ensemble's answer to one request: ask all members at once, combine what they predict.
+
+Rules:
+1. Every member gets the request as it came. One that does not answer well is left out, as long as enough others do
+   (`needed`); else the ensemble answers what the member did: a wrong request first, for the user can mend that.
+2. The whole takes `request_timeout_s` at most, whatever members and the function do.
+3. Combining blocks nobody: your own functions, and ours on large answers, run in a thread.
+4. A function that fails is the ensemble's fault: 500 with the request id, its reason in the log.
+5. A client that goes away does not end what its request began: hosts count what they were asked.
+
+Nothing here knows Ray or HTTP: `Front` is the way to the members, `FrontTally` where counts go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from serving_runtime.combining import Combine, Options
+from serving_runtime.front import Front, Heard, Question
+from serving_runtime.front_config import FrontConfig
+from serving_runtime.outcomes import Outcome, UserOutcome, outcome_of
+from serving_runtime.protocol import Answer, Call, model_fault, timed_out, unavailable
+
+_log = logging.getLogger(__name__)
+
+# As many as a version's own predict threads: functions compute, and the members are what takes time.
+COMBINE_THREADS = 8
+# Ours takes a tenth of a millisecond for so much; larger answers are combined in a thread.
+COMBINED_AT_ONCE_BYTES = 8 * 1024
+
+
+class FrontTally(Protocol):
+    """Where counts go. Cheap; never raises."""
+
+    def answered(self, outcome: UserOutcome, elapsed_ms: float) -> None:
+        """A user got this, after so long."""
+
+    def heard(self, model: str, outcome: Outcome) -> None:
+        """A member answered, or did not."""
+
+
+class Ensemble:
+    """Answers for several members. One event loop owns it."""
+
+    def __init__(self, front: Front, combine: Combine, options: Options, tally: FrontTally, *, ours: bool) -> None:
+        """`ours`: `combine` is one of `combining.py`, which neither waits nor takes long for little."""
+        self._front, self._combine, self._options = front, combine, options
+        self._tally, self._ours = tally, ours
+        self._threads = ThreadPoolExecutor(COMBINE_THREADS, thread_name_prefix="combine")
+
+    async def answer(self, call: Call) -> tuple[Answer, str]:
+        """The answer, and the versions behind it as `member=version`. Raises nothing but CancelledError."""
+        started = time.perf_counter()
+        config = self._front.config
+        if config is None:
+            answer, versions = unavailable(call.request_id), ""
+        else:
+            answer, versions = await self._within_its_time(call, config)
+        outcome = _USER[outcome_of(answer.status)]
+        self._tally.answered(outcome, (time.perf_counter() - started) * 1000.0)
+        return answer, versions
+
+    async def _within_its_time(self, call: Call, config: FrontConfig) -> tuple[Answer, str]:
+        try:
+            async with asyncio.timeout(config.request_timeout_s):
+                heard = await asyncio.gather(*(self._front.ask(member, Question(call)) for member in config.members))
+                return await self._combined(call, heard, config.needed)
+        except TimeoutError:
+            _log.warning("no answer within %g s to request id %s", config.request_timeout_s, call.request_id)
+            return timed_out(call.request_id, config.request_timeout_s), ""
+
+    async def _combined(self, call: Call, heard: Sequence[Heard], needed: int) -> tuple[Answer, str]:
+        predictions: dict[str, Any] = {}
+        failed: list[Heard] = []
+        for each in heard:
+            outcome = outcome_of(each.answer.status)
+            if outcome is Outcome.GOOD and (read := _predictions(each.answer.body)) is not None:
+                predictions[each.member.name] = read[0]
+            else:
+                outcome = Outcome.BAD if outcome is Outcome.GOOD else outcome
+                failed.append(each)
+            self._tally.heard(each.member.model, outcome)
+        versions = ",".join(f"{each.member.model}={each.version}" for each in heard if each not in failed)
+        if len(predictions) < needed:
+            return _answer_of(failed, call), versions
+        return await self._answer(call, predictions, sum(len(each.answer.body) for each in heard)), versions
+
+    async def _answer(self, call: Call, predictions: Mapping[str, Any], size: int) -> Answer:
+        try:
+            if self._ours and size <= COMBINED_AT_ONCE_BYTES:
+                return self._written(predictions)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._written, predictions)
+        except Exception:  # noqa: BLE001 whatever somebody's function raises
+            _log.exception("combining failed on request id %s", call.request_id)
+            return model_fault(call.request_id)
+
+    def _written(self, predictions: Mapping[str, Any]) -> Answer:
+        combined = self._combine(predictions, self._options)
+        return Answer(200, json.dumps({"predictions": combined}, allow_nan=False, default=_plain).encode())
+
+
+def _predictions(body: bytes) -> tuple[Any] | None:
+    """What the member predicts; none where it answered something else."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return (told["predictions"],) if isinstance(told, dict) and "predictions" in told else None
+
+
+def _answer_of(failed: Sequence[Heard], call: Call) -> Answer:
+    """A wrong request first; then whatever failed first. A member that answered something else failed, too."""
+    wrong = [each for each in failed if outcome_of(each.answer.status) is Outcome.CLIENT_ERROR]
+    answer = (wrong or list(failed))[0].answer
+    return answer if outcome_of(answer.status) is not Outcome.GOOD else model_fault(call.request_id)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's arrays and numbers, which functions like to return."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_USER = {
+    Outcome.GOOD: UserOutcome.OK,
+    Outcome.BAD: UserOutcome.ERROR,
+    Outcome.CLIENT_ERROR: UserOutcome.CLIENT_ERROR,
+}
