@@ -141,7 +141,7 @@ class ModelServer:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)
         if scored.answer.status == BAD_REQUEST:
-            return self.described.hinted(scored.answer)
+            return dataclasses.replace(scored, answer=self.described.hinted(scored.answer))
         if scored.fault is not None:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
         return scored
