@@ -175,7 +175,7 @@ def test_a_model_answers_over_tls_with_headers_that_browsers_and_caches_heed(
     assert answer.headers["server"] == "nginx"
 
 
-def test_http_2_is_spoken(ports: Ports, trust: ssl.SSLContext) -> None:
+def test_http_2_is_spoken(ports: Ports) -> None:
     context = ssl.create_default_context(cadata=None)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -192,7 +192,7 @@ def test_old_tls_is_refused(ports: Ports, version: ssl.TLSVersion) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
         context.minimum_version = context.maximum_version = version
     with socket.create_connection(("127.0.0.1", ports.https), ANSWER_S) as plain, pytest.raises(ssl.SSLError):
         context.wrap_socket(plain, server_hostname=NAME)
