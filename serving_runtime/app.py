@@ -18,7 +18,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +38,14 @@ from serving_runtime.capture_batches import Origin
 from serving_runtime.captured_rows import Layout
 from serving_runtime.description import Named
 from serving_runtime.door import Door
+from serving_runtime.event_stream import EVENT_STREAM, wants_events
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
 from serving_runtime.model_server import ModelServer
 from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
-from serving_runtime.protocol import DRAINING, JSON, Answer, Call, CallKind
+from serving_runtime.protocol import COPY_HEADER, DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
 from serving_runtime.torch_models import Owned
@@ -194,6 +195,24 @@ class Model:
         answer = await self._answers.answer(Call(body, content_type, request_id, CallKind(kind), headers or {}))
         return answer.plain()
 
+    async def stream(
+        self, body: bytes, content_type: str | None, request_id: str, kind: str, headers: Mapping[str, str]
+    ) -> AsyncGenerator[tuple[Any, ...] | bytes, None]:
+        """The same for a host whose user wants events: the head as `answer` gives it, then the others as they come."""
+        if self._drains:
+            yield (DRAINING, b"", JSON)
+            return
+        answer = await self._answers.answer(Call(body, content_type, request_id, CallKind(kind), headers))
+        rest = answer.rest
+        try:
+            yield answer.plain()
+            if rest is not None:
+                async for item in rest:
+                    yield item.plain() if isinstance(item, Answer) else item
+        finally:
+            if rest is not None:
+                await rest.aclose()
+
     async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Answer for a front as a user would be answered: with split, copies, fallback and counts, drained or not.
 
@@ -209,7 +228,7 @@ class Model:
         )
         wanted = question.get("version") or None
         answer, version = await self._door.ask(call, version=wanted, may_force=question.get("may_force") is True)
-        return {**answer._asdict(), "version": version}
+        return {**answer._replace(rest=None)._asdict(), "version": version}
 
     async def describe(self) -> dict[str, Any]:
         """What this version says of itself to a front: the answer to `GET /v2/models/{model}`."""
@@ -229,6 +248,8 @@ class ServeConnection:
 
     async def answer(self, call: Call) -> Answer:
         """Ask. May hang or raise when the application is gone; cancelling it cancels the call over there."""
+        if wants_events(call) and COPY_HEADER not in call.headers:
+            return await self._head(call)
         more = (call.kind.value, dict(call.headers)) if call.headers or call.kind is not CallKind.INVOCATIONS else ()
         response = self._connect().answer.remote(call.body, call.content_type, call.request_id, *more)
         try:
@@ -236,6 +257,18 @@ class ServeConnection:
         except asyncio.CancelledError:
             response.cancel()
             raise
+
+    async def _head(self, call: Call) -> Answer:
+        handle = self._connect().options(stream=True)
+        response = handle.stream.remote(
+            call.body, call.content_type, call.request_id, call.kind.value, dict(call.headers)
+        )
+        try:
+            head = Answer(*await anext(response))
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        return head._replace(rest=_rest(response)) if head.content_type == EVENT_STREAM else head
 
     def _connect(self) -> Any:
         if self._handle is None:
@@ -248,6 +281,15 @@ class ServeConnection:
                 DEPLOYMENT, app_name=self._application, _check_exists=False, _record_telemetry=False
             )
         return self._handle
+
+
+async def _rest(response: Any) -> AsyncGenerator[bytes | Answer, None]:
+    """What follows over the handle; closing it ends the stream over there."""
+    try:
+        async for item in response:
+            yield item if isinstance(item, bytes) else Answer(*item)
+    finally:
+        response.cancel()
 
 
 def _recorder(about: AppArguments, server: ModelServer) -> Recorder:

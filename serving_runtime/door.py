@@ -24,8 +24,9 @@ from serving_runtime.access import Gate
 from serving_runtime.callers import ANYBODY, FORCE, Caller, Refusal
 from serving_runtime.description import Described
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
+from serving_runtime.event_stream import ACCEPT, EVENT_STREAM, asked_for_events
 from serving_runtime.feedback import RECEIPT_HEADER
-from serving_runtime.host import DEFAULT_TIMEOUT_S, Host
+from serving_runtime.host import DEFAULT_TIMEOUT_S, Host, Reply
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.openapi import openapi
@@ -158,13 +159,23 @@ class Door:
             if isinstance(body, Answer):
                 return self._refuse(_spoken(body, kind))
             call = self._call(request, body, kind)
+            if self._about.streams and asked_for_events(request.headers.get(ACCEPT, ""), body):
+                call = dataclasses.replace(call, headers={**call.headers, ACCEPT: EVENT_STREAM})
             reply = await self._host.answer(call, may_force=FORCE in caller.permissions)
         finally:
             self._room.leave()
         answer = _spoken(reply.answer, kind)
         if reply.receipt:
             answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
-        return self._respond(answer, str(reply.version))
+        return self._respond(answer, str(reply.version)) if answer.rest is None else self._stream(call, reply, answer)
+
+    def _stream(self, call: Call, reply: Reply, head: Answer) -> Response:
+        from serving_runtime.streamed_answers import EventResponse, follow
+
+        config = self._host.config
+        timeout_s = config.request_timeout_s if config else DEFAULT_TIMEOUT_S
+        events = follow(head, call.request_id, timeout_s, lambda: self._host.broke(call, reply))
+        return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
     async def _report(self, request: Request) -> Response:
         """What a user says about an answer. It is no request for one: nobody's outcome."""

@@ -28,6 +28,7 @@ from serving_runtime.protocol import JSON, Answer, Call, ModelFault, model_fault
 
 _log = logging.getLogger(__name__)
 
+ACCEPT: Final = "accept"
 EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -70,6 +71,15 @@ class Streamer:
             working.cancel()  # one that has not begun never does
             pump.stop()
 
+    async def head(self, call: Call) -> Answer:
+        """The first event as an answer, which has the others as its rest."""
+        items = self.stream(call)
+        head = await anext(items)
+        if not isinstance(head, Answer) or head.status != 200:  # noqa: PLR2004 the head of a good one
+            await items.aclose()
+            return head if isinstance(head, Answer) else model_fault(call.request_id)
+        return head._replace(rest=items)
+
     async def whole(self, call: Call) -> Answer:
         """All events in one answer; the status is that of the worst that happened."""
         parts: list[bytes] = []
@@ -85,6 +95,24 @@ class Streamer:
                     return model_fault(call.request_id)
                 parts.append(part)
         return Answer(200, b"".join(parts), EVENT_STREAM)
+
+
+def wants_events(call: Call) -> bool:
+    """Does whoever asks want a stream, if the model has one?"""
+    return call.headers.get(ACCEPT) == EVENT_STREAM
+
+
+def asked_for_events(accept: str, body: bytes) -> bool:
+    """Does a request ask for a stream: by `accept`, or as MLflow's agents do, by `"stream": true` in its body?"""
+    if EVENT_STREAM in accept:
+        return True
+    if b'"stream"' not in body:
+        return False
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):  # the model server says what is wrong with it
+        return False
+    return isinstance(told, dict) and told.get("stream") is True
 
 
 class _Pump:

@@ -357,6 +357,16 @@ class Host:
         _log.warning("candidate %s, asked by name: %s (request id %s)", served.version, attempt.reason, call.request_id)
         return model_fault(call.request_id)
 
+    def broke(self, call: Call, reply: Reply) -> None:
+        """A stream has broken after its head was counted as an answer: one more event, of the version that gave it."""
+        self._tally.answered(UserOutcome.ERROR)
+        if FORCE_HEADER in call.headers:
+            return
+        for served in self._serving:
+            if served.version == reply.version:
+                self._tally.count(VersionEvent(served, Outcome.BAD), 1)
+                return
+
     # --- feedback ----------------------------------------------------------------------------------------------
 
     def report(self, body: bytes) -> Answer:

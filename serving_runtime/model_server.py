@@ -20,8 +20,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -32,13 +31,14 @@ from policies.serving import Batching
 from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.description import UNNAMED, Named, describe
 from serving_runtime.dialects import Dialect, dialect_of
-from serving_runtime.event_stream import EVENT_STREAM, Streamer
+from serving_runtime.event_stream import Streamer, wants_events
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
+    COPY_HEADER,
     JSON,
     Answer,
     Call,
@@ -146,23 +146,6 @@ class ModelServer:
             _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
         return scored
 
-    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
-        """The same as it comes, where the model streams (`event_stream.py`); its latency is that of the first event."""
-        if self._streamer is None:
-            yield await self.answer(call)
-            return
-        started, counts = time.perf_counter(), True
-        async with aclosing(self._streamer.stream(call)) as items:
-            try:
-                head = await anext(items)
-                counts = isinstance(head, bytes) or outcome_of(head.status) is not Outcome.CLIENT_ERROR
-            finally:
-                if counts:
-                    self._took((time.perf_counter() - started) * 1000.0)
-            yield head
-            async for item in items:
-                yield item
-
     async def close(self) -> None:
         """Give back what the features hold. Never raises."""
         if self._features is not None:
@@ -186,8 +169,9 @@ class ModelServer:
         return True
 
     async def _score(self, call: Call, *, warming: bool = False) -> Scored:
-        if self._streamer is not None and call.headers.get("accept") == EVENT_STREAM:
-            return Scored(await self._streamer.whole(call))
+        if self._streamer is not None and wants_events(call):
+            # A copy is answered whole: nobody waits for its parts.
+            return Scored(await (self._streamer.whole if COPY_HEADER in call.headers else self._streamer.head)(call))
         dialect = dialect_of(call, self.described)
         try:
             if self._features is not None:

@@ -75,7 +75,7 @@ def _scoring(about: Described) -> dict[str, Any]:
         CSV: {"schema": {"type": "string"}},
         PARQUET: {"schema": {"type": "string", "format": "binary"}},
     }
-    plain = {JSON: {"schema": {"type": "string"}}}
+    plain: dict[str, Any] = {JSON: {}}  # MLflow calls these texts so, which they are not
     return {
         Endpoint.INVOCATIONS: {
             "post": {

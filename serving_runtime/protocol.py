@@ -19,7 +19,7 @@ import functools
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -53,10 +53,12 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+    rest: AsyncGenerator[bytes | Answer, None] | None = None
+    """What follows where the answer streams (`event_stream.py`); an answer there says that the stream broke."""
 
     def plain(self) -> tuple[Any, ...]:
-        """For the way to a host of any release: the older ones know three fields, and never ask for the fourth."""
-        return tuple(self) if self.headers else tuple(self[:3])
+        """For the way to a host of any release, without the rest. Older ones know three fields, and need no other."""
+        return (self.status, self.body, self.content_type, *((self.headers,) if self.headers else ()))
 
 
 class CallKind(StrEnum):

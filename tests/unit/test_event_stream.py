@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving_runtime.event_stream import CHUNKS_AHEAD, DONE, EVENT_STREAM, error_event
+from serving_runtime.event_stream import CHUNKS_AHEAD, DONE, EVENT_STREAM, Streamer, asked_for_events, error_event
 from serving_runtime.model_server import ModelServer
-from serving_runtime.protocol import Answer, Call, model_fault
+from serving_runtime.protocol import COPY_HEADER, Answer, Call, model_fault
 from tests.conditions import wait_until
 from tests.fakes.signed_model import signed_model
 
@@ -26,8 +26,13 @@ def server(stream: Callable[..., Any], took: Callable[[float], None] = lambda _m
     return ModelServer(signed_model(lambda data: data, None, stream), took)
 
 
+def streamer(own: ModelServer) -> Streamer:
+    assert own._streamer is not None
+    return own._streamer
+
+
 async def everything(own: ModelServer, call: Call = ASKS) -> list[Answer | bytes]:
-    return [item async for item in own.stream(call)]
+    return [item async for item in streamer(own).stream(call)]
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -119,7 +124,7 @@ def test_the_generator_stays_in_one_thread_and_is_closed_there() -> None:
             threads.append(threading.get_ident())
 
     async def story() -> None:
-        async with aclosing(server(notes).stream(ASKS)) as items:
+        async with aclosing(streamer(server(notes)).stream(ASKS)) as items:
             assert await anext(items)
             assert await anext(items)
         await asyncio.to_thread(wait_until, lambda: len(threads) > 2, WAIT_S, "the generator's end")
@@ -142,7 +147,7 @@ def test_whoever_stops_reading_ends_the_generator_which_is_never_far_ahead() -> 
             ended.set()
 
     async def story() -> None:
-        async with aclosing(server(endless).stream(ASKS)) as items:
+        async with aclosing(streamer(server(endless)).stream(ASKS)) as items:
             await anext(items)
             await asyncio.to_thread(wait_until, lambda: len(made) > CHUNKS_AHEAD, WAIT_S, "the model to be ahead")
         assert await asyncio.to_thread(ended.wait, WAIT_S)
@@ -151,7 +156,10 @@ def test_whoever_stops_reading_ends_the_generator_which_is_never_far_ahead() -> 
     run(story)
 
 
-def test_latency_is_that_of_the_first_event_and_of_no_bad_request() -> None:
+EVENTS = Call(ASKS.body, ASKS.content_type, "r-1", headers={"accept": EVENT_STREAM})
+
+
+def test_an_answer_that_streams_is_its_head_and_its_latency_that_of_the_first_event() -> None:
     took: list[float] = []
     gate = threading.Event()
 
@@ -161,25 +169,24 @@ def test_latency_is_that_of_the_first_event_and_of_no_bad_request() -> None:
         yield 2
 
     async def story() -> None:
-        own = server(slow_later, took.append)
-        async with aclosing(own.stream(ASKS)) as items:
-            await anext(items)
-            assert len(took) == 1
-            gate.set()
-            assert [item async for item in items][-1] == DONE
-        await everything(own, Call(b"{", "application/json", "r-2"))
+        head = await server(slow_later, took.append).answer(EVENTS)
+        assert head[:3] == (200, b"data: 1\n\n", EVENT_STREAM)
+        assert head.rest is not None
         assert len(took) == 1
+        gate.set()
+        assert [item async for item in head.rest] == [b"data: 2\n\n", DONE]
 
     run(story)
 
 
-def test_a_stream_can_be_answered_whole() -> None:
+def test_a_copy_of_a_stream_is_answered_whole_and_a_call_for_none_as_ever() -> None:
     async def story() -> None:
-        asks = Call(ASKS.body, ASKS.content_type, "r-1", headers={"accept": EVENT_STREAM})
-        answer = await server(lambda _data: iter("ab")).answer(asks)
+        own = server(lambda _data: iter("ab"))
+        answer = await own.answer(
+            Call(ASKS.body, ASKS.content_type, "r-1", headers={**EVENTS.headers, COPY_HEADER: "1"})
+        )
         assert answer == Answer(200, b'data: "a"\n\ndata: "b"\n\n' + DONE, EVENT_STREAM)
-        plain = await server(lambda _data: iter("ab")).answer(ASKS)
-        assert plain.content_type == "application/json"
+        assert (await own.answer(ASKS)).content_type == "application/json"
 
     run(story)
 
@@ -187,11 +194,27 @@ def test_a_stream_can_be_answered_whole() -> None:
 def test_a_model_that_does_not_stream_answers_as_ever() -> None:
     async def story() -> None:
         own = ModelServer(signed_model(lambda data: data), lambda _ms: None)
-        assert await everything(own, Call(b'{"inputs": [1]}', "application/json", "r")) == [
-            Answer(200, b'{"predictions": [1]}')
-        ]
+        asks = Call(b'{"inputs": [1]}', "application/json", "r", headers=EVENTS.headers)
+        assert await own.answer(asks) == Answer(200, b'{"predictions": [1]}')
 
     run(story)
+
+
+@pytest.mark.parametrize(
+    ("accept", "body", "asked"),
+    [
+        ("text/event-stream", b"{}", True),
+        ("application/json, text/event-stream;q=0.9", b"{}", True),
+        ("*/*", b'{"stream": true}', True),
+        ("", b'{"stream": false}', False),
+        ("", b'{"stream": "true"}', False),
+        ("", b'["stream"]', False),
+        ("", b'{"stream"', False),
+        ("application/json", b"{}", False),
+    ],
+)
+def test_a_stream_is_asked_for_by_accept_or_as_mlflows_agents_do(accept: str, body: bytes, asked: bool) -> None:
+    assert asked_for_events(accept, body) == asked
 
 
 def test_an_error_event_is_one_event() -> None:
