@@ -30,7 +30,7 @@ from serving_runtime.host import DEFAULT_TIMEOUT_S, Host, Reply
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.openapi import openapi
-from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
+from serving_runtime.protocol import BODY_LIMIT_BYTES, JSON, Answer, Call, CallKind, error_answer, too_large
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.room import Room, no_room
 
@@ -45,6 +45,9 @@ CARRIED: Final = {CallKind.INVOCATIONS: frozenset[bytes](), CallKind.INFER: froz
 """Headers that a protocol itself needs behind the door; the host names others."""
 UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
 """Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
+_CONTENT_TYPE, _REQUEST_ID = b"content-type", REQUEST_ID_HEADER.encode()
+_VERSION: Final = VERSION_HEADER.encode()
+_OF_EVERY_CALL: Final = frozenset({_CONTENT_TYPE, _REQUEST_ID})
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
@@ -185,8 +188,15 @@ class Door:
 
     def _call(self, request: Request, body: bytes, kind: CallKind) -> Call:
         wanted = self._wanted(kind)
-        headers = {name.decode(): value.decode("latin-1") for name, value in request.scope["headers"] if name in wanted}
-        return Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
+        headers: dict[str, str] = {}
+        known: dict[bytes, str] = {}
+        for name, value in request.scope["headers"]:
+            if name in wanted:
+                headers[name.decode()] = value.decode("latin-1")
+            if name in _OF_EVERY_CALL:
+                known.setdefault(name, value.decode("latin-1"))
+        request_id = known.get(_REQUEST_ID, "")[:REQUEST_ID_LIMIT_CHARS]
+        return Call(body, known.get(_CONTENT_TYPE), request_id, kind, headers)
 
     def _wanted(self, kind: CallKind) -> frozenset[bytes]:
         """Names of the headers that go along with a call, as ASGI has them."""
@@ -208,6 +218,10 @@ class Door:
         return self._respond(answer, self._about.named.version)
 
     def _respond(self, answer: Answer, version: str) -> Response:
+        if answer.content_type == JSON and not answer.headers:
+            from serving_runtime.json_response import JsonResponse
+
+            return JsonResponse(answer.body, answer.status, (_VERSION, version.encode()))
         from starlette.responses import Response
 
         headers = {VERSION_HEADER: version, **dict(answer.headers)}
@@ -226,18 +240,19 @@ def _request_id(request: Request) -> str:
 
 async def _read(request: Request, limit_bytes: int) -> bytes | Answer:
     """The body, or the answer to one that is above the limit or that nobody waits for any more."""
-    from starlette.requests import ClientDisconnect
-
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         return too_large(limit_bytes)
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit_bytes:
-                return too_large(limit_bytes)
-            chunks.append(chunk)
-    except ClientDisconnect:
-        return Answer(CLIENT_GONE, b"")
-    return b"".join(chunks)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        # Not `request.stream()`: most bodies are one message, and Starlette's generator costs more than reading it.
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return Answer(CLIENT_GONE, b"")
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit_bytes:
+            return too_large(limit_bytes)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -168,17 +168,20 @@ class StartOrder(Generic[E]):
         if ticket.finished:
             return
         ticket.finished = True
-        counts = collections.Counter(events)
-        if ticket.waiting is not None:
-            counts.update(ticket.waiting)
+        older, waiting = ticket.older, ticket.waiting
         self._unlink(ticket)
-        if ticket.older is None:
-            for event, count in counts.items():
+        if older is None:
+            for event in events:
+                self._release(event, 1)
+            for event, count in waiting.items() if waiting is not None else ():
                 self._release(event, count)
-        elif ticket.older.waiting is None:
-            ticket.older.waiting = counts
-        else:
-            ticket.older.waiting.update(counts)
+            return
+        if older.waiting is None:
+            older.waiting = collections.Counter() if waiting is None else waiting
+        elif waiting is not None:
+            older.waiting.update(waiting)
+        for event in events:
+            older.waiting[event] += 1
 
     def _unlink(self, ticket: Ticket[E]) -> None:
         if ticket.older is None:
