@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs check test test-unit test-simulation test-feast demo bench-host bench-carry bench-decisions lock clean
+.PHONY: help setup programs check test test-unit test-simulation test-feast demo bench-serving bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -60,8 +60,8 @@ test-feast: $(FEAST)/.installed ## the example docs/examples/feast on a real Fea
 demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
 	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)
 
-bench-host: setup ## requests/s at the host beside plain Ray Serve (about 3 minutes; needs wrk)
-	$(BIN)/python benchmarks/host_throughput.py
+bench-serving: setup ## how models are served, beside what others use (about 12 minutes on 2 idle cores; 3 more the first time; needs wrk)
+	$(BIN)/python benchmarks/serving.py
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py

@@ -134,7 +134,16 @@ def test_the_console_script_is_this_command() -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["Sluice", "Model", "RolloutPolicy", "SLO", "Release", "Record", "HistoryRecord"]
+    assert done.stdout.split() == [
+        "Sluice",
+        "Model",
+        "Ensemble",
+        "RolloutPolicy",
+        "SLO",
+        "Release",
+        "Record",
+        "HistoryRecord",
+    ]
 
 
 def test_no_command_shows_the_help() -> None:
@@ -335,7 +344,10 @@ def test_replay_says_what_another_policy_would_have_done(here: Path) -> None:
         (("replay", "--policy", "quick"), "one of --rollout and --since"),
         (("replay", "--policy", "quick", "--rollout", "x", "--since", "7d"), "one of --rollout and --since"),
         (("replay", "--policy", "quick", "--since", "a week"), "--since: 'a week' is not a duration"),
-        (("replay", "--policy", "strict", "--since", "7d"), "there is no policy 'strict': name one of default, quick"),
+        (
+            ("replay", "--policy", "strict", "--since", "7d"),
+            "there is no policy 'strict': name one of default, experiment, quick",
+        ),
         (("replay", "--policy", "nowhere.yaml", "--since", "7d"), "nowhere.yaml"),
         (("analyze", "--model", "fraud", "--candidate", "2"), "say so with --dry-run"),
         (("analyze", "--dry-run", "--model", "fraud", "--candidate", "9"), "v9 does not run in production"),

@@ -133,7 +133,7 @@ def test_a_public_key_is_no_secret_of_hs256(shape: str) -> None:
         {"exp": None},
         {"exp": "never"},
         {"exp": float("inf")},
-        {"nbf": time.time() + 2 * LEEWAY_S},
+        {"nbf": time.time() + 24 * 3600},
         {"sub": None},
         {"sub": ""},
         {"sub": 7},

@@ -1,0 +1,1 @@
+"""Parts of the serving benchmark: the models, the systems, the load, the figures and the goals."""
