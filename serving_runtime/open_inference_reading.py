@@ -149,7 +149,9 @@ def _numbers(data: list[Any], datatype: str, field: str) -> np.ndarray[Any, Any]
         raise BadInput(f"{field}.data: expected {datatype} in a flat or evenly nested list") from None
     if not array.size:
         return array.astype(wanted)
-    if array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]:
+    if wanted.kind in "iu" and array.dtype.kind in "fO" and _all_whole(data):
+        array = np.asarray(data, dtype=object)  # NumPy makes floats of whole numbers that fit no one type of its own
+    elif array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]:
         raise BadInput(f"{field}.data: expected {datatype}, and {_first_other(data, wanted.kind)} is none")
     if wanted.kind in "iu":
         limits, least, most = np.iinfo(wanted), int(array.min()), int(array.max())
@@ -158,6 +160,12 @@ def _numbers(data: list[Any], datatype: str, field: str) -> np.ndarray[Any, Any]
             raise BadInput(f"{field}.data: expected {datatype} ({limits.min} to {limits.max}), not {outside}")
     with np.errstate(over="ignore"):  # 1e300 is infinity as FP32, as it is for every other reader
         return array.astype(wanted, copy=False)
+
+
+def _all_whole(data: list[Any]) -> bool:
+    import numpy as np
+
+    return all(type(each) is int for each in np.asarray(data, dtype=object).flat)
 
 
 def _no_texts(array: np.ndarray[Any, Any]) -> None:

@@ -57,6 +57,19 @@ def same(ours: Tensor, theirs: Tensor, *, finite_only: bool) -> bool:
     return np.array_equal(ours.data, wanted, equal_nan=wanted.dtype.kind == "f")
 
 
+def test_whole_numbers_of_two_of_numpys_types_are_read_exactly() -> None:
+    inputs = [{"name": "t", "datatype": "UINT64", "shape": [2], "data": [1, 2**64 - 1]}]
+    (tensor,) = read_request(json.dumps({"inputs": inputs}).encode()).inputs
+    assert tensor.data.tolist() == [1, 2**64 - 1]
+
+
+@pytest.mark.parametrize("wrong", [2**64, -1, 1.5, None, "1", {}, [1]])
+def test_what_is_no_such_number_beside_one_is_refused(wrong: object) -> None:
+    inputs = [{"name": "t", "datatype": "UINT64", "shape": [2], "data": [2**63, wrong]}]
+    with pytest.raises(BadInput, match=r"inputs\[0\]\.data: expected UINT64"):
+        read_request(json.dumps({"inputs": inputs}).encode())
+
+
 @given(TENSORS, st.booleans())
 def test_a_request_that_was_written_is_read_back(tensor: Tensor, binary: bool) -> None:
     outputs = (OutputWish("a"), OutputWish("b", binary=True))
