@@ -1,8 +1,8 @@
 """Do two answers predict the same? Pure: bytes in, a comparison out.
 
 Rules:
-- Answers are MLflow's: a JSON object whose `predictions` are numbers, strings, booleans, nulls, lists and objects of
-  those. Equal bytes agree, whatever they are.
+- Answers are MLflow's, a JSON object whose `predictions` are numbers, strings, booleans, nulls, lists and objects of
+  those, or the Open Inference Protocol's, whose `outputs` are tensors in JSON. Equal bytes agree, whatever they are.
 - Predictions agree when they have the same shape (lengths, keys) and every value agrees: numbers within the tolerance,
   relative to stable's (so that next to 0 only 0 agrees), or equal without one; NaN with NaN, infinity with itself;
   everything else when it is equal. A number is no boolean, but 1 is 1.0.
@@ -54,7 +54,10 @@ def _predictions(body: bytes) -> Any:
         answer = json.loads(body)
     except (ValueError, RecursionError):  # not JSON, not UTF-8, a number with too many digits; nested too deeply
         return _ABSENT
-    return answer.get("predictions", _ABSENT) if isinstance(answer, dict) else _ABSENT
+    if not isinstance(answer, dict):
+        return _ABSENT
+    # An answer of the Open Inference Protocol names its version, too, which is another one on purpose.
+    return answer.get("predictions", answer.get("outputs", _ABSENT) if "model_name" in answer else _ABSENT)
 
 
 def _agree(candidate: Any, stable: Any, tolerance: float | None) -> bool:

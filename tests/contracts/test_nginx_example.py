@@ -176,7 +176,7 @@ def test_a_model_answers_over_tls_with_headers_that_browsers_and_caches_heed(
 
 
 def test_http_2_is_spoken(ports: Ports) -> None:
-    context = ssl.create_default_context(cadata=None)
+    context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2", "http/1.1"])
     with (

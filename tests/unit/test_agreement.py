@@ -120,3 +120,15 @@ def test_nothing_makes_it_raise(candidate: bytes, stable: bytes, tolerance: floa
         found = compare(one, other, tolerance)
         assert found.agrees is not None or found.reason
         assert compare(one, one, tolerance).agrees is True
+
+
+def tensors(version: str, *values: float) -> bytes:
+    output = {"name": "score", "datatype": "FP64", "shape": [len(values)], "data": values}
+    return json.dumps({"model_name": "fraud", "model_version": version, "outputs": [output]}).encode()
+
+
+def test_tensors_are_compared_and_not_the_version_that_gave_them() -> None:
+    assert compare(tensors("2", 1.0, 2.0), tensors("1", 1.0, 2.0), None).agrees is True
+    assert compare(tensors("2", 1.0, 2.01), tensors("1", 1.0, 2.0), 0.1).agrees is True
+    assert compare(tensors("2", 1.0, 3.0), tensors("1", 1.0, 2.0), 0.1).agrees is False
+    assert compare(tensors("2", 1.0), tensors("1", 1.0, 2.0), 0.1).agrees is False
