@@ -43,7 +43,7 @@ class Goal:
         met = {True: "met", False: "NOT MET", None: "not measured"}[self.met]
         cell = self.cell
         where = f"{cell.model}, {cell.connections} connections, {cell.rows_per_request} rows"
-        return f"{met:12} {self.figure or '':>20}  {self.goal} ({where})"
+        return f"{met:12} {self.figure or ''!s:>20}  {self.goal} ({where})"
 
 
 def goals(readings: Sequence[Reading], cells: Sequence[Cell]) -> list[Goal]:
