@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs check test test-unit test-simulation test-feast demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-feast demo bench-serving bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
