@@ -77,7 +77,8 @@ class Words:
         small = any(c < h - NOTHING for c, h in zip(finding.counted, finding.harm, strict=True))
         if small:
             least = least_effect(finding.objective.allowed_bad_rate, self.policy.min_effect)
-            text += f" (counts as 1: less than {percent(least)} above what it is compared with)"
+            side = "below" if finding.objective.good_is_rare else "above"
+            text += f" (counts as 1: less than {percent(least)} {side} what it is compared with)"
         if finding is not max(self.findings, key=lambda f: f.worst):
             return text
         return f"{text}, {self._mean()} {self._comparison()}"

@@ -28,7 +28,7 @@ from typing import Protocol
 from serving_runtime.breaker import Breaker
 from serving_runtime.forcing import FORCED_AT_ONCE
 from serving_runtime.guard import Guard
-from serving_runtime.outcomes import Fallback, Outcome, outcome_of
+from serving_runtime.outcomes import Fallback, Outcome, Served, outcome_of
 from serving_runtime.protocol import DRAINING, Answer, Call
 from serving_runtime.user_config import Split
 
@@ -74,6 +74,11 @@ class Attempt:
     """Neither was the call before answered: nothing was since the failure that counts, less than ACCIDENT_S ago."""
 
     @property
+    def outcome(self) -> Outcome:
+        """What the candidate did; no answer is bad."""
+        return Outcome.BAD if self.answer is None else outcome_of(self.answer.status)
+
+    @property
     def fallback(self) -> Fallback | None:
         """Why stable answers in its place; none where it need not."""
         if self.kind is AttemptKind.DRAINING:
@@ -107,6 +112,11 @@ class Challenger:
         """Users' requests that it was asked for and that nobody has answered yet."""
         self.copies = asyncio.Semaphore(split.max_ongoing)
         """Places for copies; one that waits for a place is no request in progress."""
+
+    @property
+    def served(self) -> Served:
+        """The candidate as metrics name it."""
+        return Served(self.split.version, self.split.build)
 
     def same_place(self, split: Split) -> bool:
         """Is that the same application under the same limits? Then breaker and requests in progress carry on."""

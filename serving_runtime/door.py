@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from serving_runtime import feedback
 from serving_runtime.access import Gate
-from serving_runtime.callers import ANYBODY, FORCE, Caller, Refusal
+from serving_runtime.callers import ANYBODY, FEEDBACK, FORCE, Caller, Refusal
 from serving_runtime.description import Described
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.event_stream import ACCEPT, EVENT_STREAM, asked_for_events
@@ -48,6 +48,7 @@ UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
 _CONTENT_TYPE, _REQUEST_ID = b"content-type", REQUEST_ID_HEADER.encode()
 _VERSION: Final = VERSION_HEADER.encode()
 _OF_EVERY_CALL: Final = frozenset({_CONTENT_TYPE, _REQUEST_ID})
+_MAY_NOT_REPORT: Final = "This caller's key or token does not have the permission feedback, which reports need."
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
@@ -82,7 +83,7 @@ class Door:
             case Endpoint.INVOCATIONS | Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
                 return await self._ask(request, kind, caller)
             case Endpoint.FEEDBACK:
-                return await self._report(request)
+                return await self._report(request, caller)
             case _:
                 return self._respond(self._tell(found.endpoint), self._about.named.version)
 
@@ -180,8 +181,13 @@ class Door:
         events = follow(head, call.request_id, timeout_s, lambda: self._host.broke(call, reply))
         return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
-    async def _report(self, request: Request) -> Response:
-        """What a user says about an answer. It is no request for one: nobody's outcome."""
+    async def _report(self, request: Request, caller: Caller) -> Response:
+        """What a user says about an answer. It is no request for one: nobody's outcome.
+
+        Where callers have names, only those report whose key or token says so: reports move rollouts.
+        """
+        if caller is not ANYBODY and FEEDBACK not in caller.permissions:
+            return self._refuse(error_answer(403, "PERMISSION_DENIED", _MAY_NOT_REPORT))
         body = await _read(request, feedback.BODY_LIMIT_BYTES)
         answer = body if isinstance(body, Answer) else self._host.report(body)
         return self._respond(answer, self._about.named.version)

@@ -8,8 +8,7 @@ Rules:
    the candidate's failing.
 3. A request that the candidate was never asked for (drains, cap, breaker open, guard) is an ordinary request of this
    version.
-4. A copy in shadow starts after the user has the answer, waits in a bounded room, and is dropped and counted when
-   there is none.
+4. A copy in shadow starts after the user has the answer (`shadow_copies.py`), and so does comparing predictions.
 5. A candidate's 4xx is checked here: where this version answers well, the candidate was wrong.
 6. A client that goes away does not end its request: a version that is slower than its clients' patience must not
    escape being counted.
@@ -21,8 +20,7 @@ Rules:
 10. Where the candidate answers more users than this version does, and the guard suspects it, this version is asked too
    what the candidate answered well: one at a time, after the user has the answer, and for the guard only. Asked only
    where the candidate failed, it could not show an outage that both share.
-11. Predictions are compared, where the split asks for it, after the user has the answer.
-12. What a model does not ask for costs its requests nothing: keys, segments, feedback and forced versions have a way of
+11. What a model does not ask for costs its requests nothing: keys, segments, feedback and forced versions have a way of
     their own (`_answer_asker`, `_answer_forced`).
 
 Nothing here knows Ray, HTTP or metrics: `OwnServer`, `Connection` and `Tally` are the doors.
@@ -37,8 +35,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Protocol
 
-from serving_runtime.agreement import Comparison, compare
 from serving_runtime.challenger import Attempt, AttemptKind, Challenger, Connection
+from serving_runtime.events import Event, FallbackEvent, FeedbackEvent, RefusedFeedbackEvent, Tally, VersionEvent
 from serving_runtime.feedback import NOT_ASKED, Arms, Refusal, answer_of, read_report, receipt
 from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, named, refused, unavailable
 from serving_runtime.guard import Guard, Tripped, words
@@ -50,30 +48,18 @@ from serving_runtime.outcomes import (
     StartOrder,
     UserOutcome,
     candidate_outcome,
-    joint_outcome,
     outcome_of,
 )
 from serving_runtime.protocol import Answer, Call, as_copy, model_fault, timed_out
 from serving_runtime.request_keys import RequestKeys
 from serving_runtime.routing import draw_of, pick
-from serving_runtime.user_config import AgreementTerms, Split, UserConfig
+from serving_runtime.shadow_copies import Copy, ShadowCopies
+from serving_runtime.user_config import Split, UserConfig
 
 _log = logging.getLogger(__name__)
 
-# Copies that wait for one of the candidate's `max_ongoing` places: a burst of a few hundred milliseconds. More would
-# only measure the candidate's queue.
-COPIES_WAITING = 64
-# Their bodies are held in memory meanwhile.
-COPIES_WAITING_BYTES = 64 * 1024 * 1024
-
-# Parsing two such answers takes a tenth of a millisecond; larger ones are compared in a thread, so that nobody waits.
-COMPARED_AT_ONCE_BYTES = 8 * 1024
-
 # Above this share the candidate answers more users than stable does.
 MOST_PERCENT = 50
-
-# Answers that cannot be compared are said once in a while: whatever is wrong with them is wrong with all of them.
-SAID_EVERY_S = 60.0
 
 # What is left for this version when a candidate has used up the request's time: enough for an ordinary answer, because
 # a late answer serves the user better than none.
@@ -82,72 +68,6 @@ LEAST_OWN_S = 1.0
 # Until the first configuration arrives, which Serve delivers before the first request: the model document's own
 # default.
 DEFAULT_TIMEOUT_S = 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class VersionEvent:
-    """One request as evidence about a version."""
-
-    served: Served
-    outcome: Outcome
-
-
-@dataclasses.dataclass(frozen=True)
-class ShadowEvent:
-    """One copied request as evidence about the pair; `served` is the candidate."""
-
-    served: Served
-    joint: Joint
-
-
-@dataclasses.dataclass(frozen=True)
-class AgreementEvent:
-    """One copied request that both answered well: do all predictions agree? `served` is the candidate."""
-
-    served: Served
-    agrees: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class FallbackEvent:
-    """Stable answered what was drawn for the candidate `served`."""
-
-    served: Served
-    why: Fallback
-
-
-@dataclasses.dataclass(frozen=True)
-class FeedbackEvent:
-    """A user said what became of an answer; `served` is the version that the request was drawn for."""
-
-    served: Served
-    good: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class RefusedFeedbackEvent:
-    """A user said something that belongs to no answer."""
-
-    why: Refusal
-
-
-Event = VersionEvent | ShadowEvent | AgreementEvent | FallbackEvent | FeedbackEvent | RefusedFeedbackEvent
-
-
-class Tally(Protocol):
-    """Where counts go. Cheap; never raises."""
-
-    def count(self, event: Event, number: int) -> None:
-        """Add `number` of these."""
-
-    def answered(self, outcome: UserOutcome) -> None:
-        """A user got this."""
-
-    def announce(self, served: Served, *, candidate: bool) -> None:
-        """From now on this version can be counted: its series start at 0."""
-
-    def segment_took(self, version: int, segment: str, elapsed_ms: float) -> None:
-        """A user of this segment, which is one of a closed set, waited that long; `version` gave the answer."""
 
 
 class OwnServer(Protocol):
@@ -194,13 +114,12 @@ class Host:
         self._challenger: Challenger | None = None
         self._guard: Guard | None = None
         self._controls = False
-        self._said_at_s: float | None = None
         self.headers = frozenset((FORCE_HEADER,))
         """Names of the headers that a call must carry, in lower case."""
         self._keys: RequestKeys | None = None
         self._arms: Arms | None = None
-        self._waiting = _WaitingRoom()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._copies = ShadowCopies(self._order, tally, clock=clock, spawn=self._spawn, compares=self._guard_compares)
         tally.announce(served, candidate=False)
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -226,6 +145,7 @@ class Host:
             self._tally.announce(Served(split.version, split.build), candidate=True)
         if self._challenger is not None:
             self._challenger.guard = self._guard
+        self._copies.challenger = self._challenger
         self._ask_of_requests(config)
         return True
 
@@ -246,13 +166,13 @@ class Host:
     @property
     def _serving(self) -> tuple[Served, ...]:
         """This version, and its challenger."""
-        return (self._served, *((_candidate(self._challenger),) if self._challenger else ()))
+        return (self._served, *((self._challenger.served,) if self._challenger else ()))
 
     @property
     def breaker(self) -> tuple[Served, bool] | None:
         """The challenger, and whether its breaker is open."""
         challenger = self._challenger
-        return None if challenger is None else (_candidate(challenger), challenger.breaker_is_open)
+        return None if challenger is None else (challenger.served, challenger.breaker_is_open)
 
     def _guard_of(self, split: Split | None) -> Guard | None:
         """The guard there is while application and terms stay the same (a trip outlives new terms), or a new one."""
@@ -269,7 +189,7 @@ class Host:
         """The candidate that the guard has stopped here, and what tripped it."""
         if self._challenger is None or self._guard is None or self._guard.tripped is None:
             return None
-        return _candidate(self._challenger), self._guard.tripped
+        return self._challenger.served, self._guard.tripped
 
     # --- answering ---------------------------------------------------------------------------------------------
 
@@ -302,7 +222,7 @@ class Host:
             self._falls_back(challenger, refusal)
         reply, outcome = await self._by_self(call)
         if turn.copy:
-            self._copy(_Copy(call, reply.answer, outcome, challenger))
+            self._copies.add(Copy(call, reply.answer, outcome, challenger))
         return reply, self._served
 
     async def _answer_asker(self, call: Call) -> Reply:
@@ -343,7 +263,7 @@ class Host:
         return Reply(answer, which.version, receipt(None))
 
     async def _ask_forced(self, call: Call, challenger: Challenger) -> Answer:
-        served = _candidate(challenger)
+        served = challenger.served
         refusal = challenger.refuses_forced()
         if refusal is not None:
             return unavailable(served, refusal, call.request_id)
@@ -408,12 +328,12 @@ class Host:
             return timed_out(call.request_id, timeout_s)
 
     def _falls_back(self, challenger: Challenger, why: Fallback) -> None:
-        self._tally.count(FallbackEvent(_candidate(challenger), why), 1)
+        self._tally.count(FallbackEvent(challenger.served, why), 1)
 
     async def _by_candidate(self, call: Call, challenger: Challenger) -> tuple[Reply, Served]:
         """A request that was drawn for the candidate, and the arm that it belongs to."""
         started = self._clock()
-        served = _candidate(challenger)
+        served = challenger.served
         ticket = self._order.start()
         challenger.unsettled += 1
         outcome: Outcome | None = Outcome.BAD
@@ -438,7 +358,7 @@ class Host:
         self, call: Call, attempt: Attempt, challenger: Challenger, started: float
     ) -> tuple[Reply, Outcome]:
         """The user's reply to a request the candidate was asked for, and what that counts as."""
-        candidate, version, guard = _attempt_outcome(attempt), challenger.split.version, challenger.guard
+        candidate, version, guard = attempt.outcome, challenger.split.version, challenger.guard
         if candidate is Outcome.GOOD and attempt.answer is not None:
             self._guard_judges(guard, attempt, candidate)
             self._control(call, challenger)
@@ -508,61 +428,6 @@ class Host:
             reason = words(guard.tripped, guard.terms)
             _log.error("the guard has stopped %s at this replica, stable answers: %s", split.application, reason)
 
-    # --- copies ------------------------------------------------------------------------------------------------
-
-    def _copy(self, copy: _Copy) -> None:
-        """Send it in the background, or count that there was no room for it."""
-        if not self._waiting.take(copy.size):
-            self._drop(copy.challenger)
-            return
-        self._spawn(self._send(copy))
-
-    async def _send(self, copy: _Copy) -> None:
-        challenger = copy.challenger
-        async with challenger.copies:
-            self._waiting.give(copy.size)
-            if challenger is not self._challenger or not challenger.split.shadow or challenger.refuses() is not None:
-                self._drop(challenger)
-                return
-            ticket = self._order.start()
-            events: tuple[Event, ...] = ()
-            try:
-                events = await self._shadowed(copy)
-            finally:
-                self._order.finish(ticket, events)
-
-    async def _shadowed(self, copy: _Copy) -> tuple[Event, ...]:
-        """What one copy counts as: the candidate's own outcome and, where the request was right, the pair."""
-        served, guard, terms = _candidate(copy.challenger), copy.challenger.guard, copy.challenger.split.agreement
-        attempt = await copy.challenger.ask(as_copy(copy.call))
-        if attempt.kind is AttemptKind.DRAINING:
-            return (ShadowEvent(served, Joint.DROPPED),)
-        candidate = candidate_outcome(_attempt_outcome(attempt), copy.outcome)
-        joint = joint_outcome(candidate, copy.outcome)
-        events: tuple[Event, ...] = (VersionEvent(served, candidate),)
-        if joint is None:
-            return events
-        self._guard_compares(guard, attempt, joint)
-        if not attempt.is_evidence:
-            return (ShadowEvent(served, Joint.DROPPED),)
-        events = (*events, ShadowEvent(served, joint))
-        if terms is None or joint is not Joint.GOOD_GOOD or attempt.answer is None:
-            return events
-        compared = await _compared(attempt.answer, copy.own, terms)
-        if compared.reason:
-            self._say_incomparable(served, compared)
-        return events if compared.agrees is None else (*events, AgreementEvent(served, compared.agrees))
-
-    def _drop(self, challenger: Challenger) -> None:
-        self._tally.count(ShadowEvent(_candidate(challenger), Joint.DROPPED), 1)
-
-    def _say_incomparable(self, served: Served, compared: Comparison) -> None:
-        now = self._clock()
-        if self._said_at_s is None or now - self._said_at_s >= SAID_EVERY_S:
-            self._said_at_s = now
-            counted = "counted as no agreement" if compared.agrees is False else "not counted"
-            _log.warning("predictions of candidate %s, %s: %s", served.version, counted, compared.reason)
-
     # --- the rest ----------------------------------------------------------------------------------------------
 
     @property
@@ -578,60 +443,8 @@ class Host:
         return task
 
 
-@dataclasses.dataclass(frozen=True)
-class _Copy:
-    """A request that stable has answered, on its way to the candidate."""
-
-    call: Call
-    own: Answer
-    outcome: Outcome
-    challenger: Challenger
-
-    @property
-    def size(self) -> int:
-        """Bytes that it holds in memory."""
-        return len(self.call.body) + len(self.own.body)
-
-
-class _WaitingRoom:
-    """Counts copies that wait, and their bytes."""
-
-    def __init__(self) -> None:
-        self._copies = 0
-        self._bytes = 0
-
-    def take(self, size: int) -> bool:
-        """Room for one more? Then it is taken."""
-        if self._copies >= COPIES_WAITING or self._bytes + size > COPIES_WAITING_BYTES:
-            return False
-        self._copies += 1
-        self._bytes += size
-        return True
-
-    def give(self, size: int) -> None:
-        """One waits no longer."""
-        self._copies -= 1
-        self._bytes -= size
-
-
 _USER = {
     Outcome.GOOD: UserOutcome.OK,
     Outcome.BAD: UserOutcome.ERROR,
     Outcome.CLIENT_ERROR: UserOutcome.CLIENT_ERROR,
 }
-
-
-def _attempt_outcome(attempt: Attempt) -> Outcome:
-    return Outcome.BAD if attempt.answer is None else outcome_of(attempt.answer.status)
-
-
-def _candidate(challenger: Challenger) -> Served:
-    return Served(challenger.split.version, challenger.split.build)
-
-
-async def _compared(candidate: Answer, stable: Answer, terms: AgreementTerms) -> Comparison:
-    """Off the event loop where it takes long."""
-    arguments = (candidate.body, stable.body, terms.tolerance)
-    if max(len(candidate.body), len(stable.body)) <= COMPARED_AT_ONCE_BYTES:
-        return compare(*arguments)
-    return await asyncio.to_thread(compare, *arguments)

@@ -44,9 +44,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving_runtime.callers import Reason
-from serving_runtime.feedback import Refusal
-from serving_runtime.guard import Tripped
-from serving_runtime.host import (
+from serving_runtime.events import (
     AgreementEvent,
     Event,
     FallbackEvent,
@@ -55,6 +53,8 @@ from serving_runtime.host import (
     ShadowEvent,
     VersionEvent,
 )
+from serving_runtime.feedback import Refusal
+from serving_runtime.guard import Tripped
 from serving_runtime.look_ups import LookUp
 from serving_runtime.model_server import Stage
 from serving_runtime.outcomes import CaptureOutcome, Fallback, Joint, Outcome, Served, UserOutcome

@@ -23,6 +23,8 @@ from serving_runtime.app import DEPLOYMENT
 from serving_runtime.artifact_cache import digest_of, registry_download
 from serving_runtime.breaker import FAILURES_TO_OPEN
 from serving_runtime.door import VERSION_HEADER
+from serving_runtime.feedback import RECEIPT_HEADER
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 from tests.conditions import wait_until
 from tests.contracts.redis_server import RedisServer
@@ -139,10 +141,12 @@ class Serving:
         about = {"model": SLUG, "version": version, "build": f"{version:08x}", "request_timeout_s": 20.0}
         return {"revision": revision, **about, "drain": False, "hold": False, "split": None, **more}
 
-    def put(self, *others: dict[str, Any], drain: bool = False, split: Mapping[str, Any] | None = None) -> None:
-        """Submit version 1 with that split, version 2, and others."""
+    def put(
+        self, *others: dict[str, Any], drain: bool = False, split: Mapping[str, Any] | None = None, **asked: Any
+    ) -> None:
+        """Submit version 1 with that split and what else it is told, version 2, and others."""
         revision = next(self._revision)
-        stable = self.application(1, self.user_config(1, revision, split=split and dict(split)))
+        stable = self.application(1, self.user_config(1, revision, split=split and dict(split), **asked))
         candidate = self.application(2, self.user_config(2, revision, drain=drain))
         self._ray.cluster.apply({"applications": [stable, candidate, *others]})
         self._wait_for_revision(revision)
@@ -180,9 +184,12 @@ class Serving:
         shown = self._ray.cluster.observe().applications[application]
         return " ".join([shown.message, *(d.message for d in shown.deployments)])
 
-    def invoke(self, *values: float, session: Any = requests) -> requests.Response:
+    def invoke(
+        self, *values: float, session: Any = requests, headers: Mapping[str, str] | None = None
+    ) -> requests.Response:
         body = json.dumps({"inputs": {"x": list(values)}})
-        answer = session.post(f"{self.url}/invocations", data=body, headers=JSON, timeout=ANSWER_S)
+        sent = {**JSON, **(headers or {})}
+        answer = session.post(f"{self.url}/invocations", data=body, headers=sent, timeout=ANSWER_S)
         assert isinstance(answer, requests.Response)
         return answer
 
@@ -297,6 +304,38 @@ def test_weights_move_live_and_back(serving: Serving) -> None:
     serving.put()
     wait_until(lambda: serving.invoke(1).headers[VERSION_HEADER] == "1", LIVE_S, "an answer by stable")
     assert {serving.invoke(3).headers[VERSION_HEADER] for _ in range(30)} == {"1"}
+
+
+def test_users_keep_their_version_testers_name_one_and_reports_are_counted_by_arm(serving: Serving) -> None:
+    segments = {"key": {"header": "x-country"}, "values": ["de"]}
+    asked = {"sticky": {"header": "x-user"}, "forced_version": {"to": "anyone"}, "segments": segments, "feedback": True}
+    serving.put(split=split(weight_percent=50), **asked)
+    wait_until(lambda: RECEIPT_HEADER in serving.invoke(1).headers, LIVE_S, "receipts")
+
+    arms = {}
+    for user in (f"user-{n}" for n in range(12)):
+        answers = [serving.invoke(3, headers={"x-user": user, "x-country": "de"}) for _ in range(2)]
+        (arms[user],) = {(a.headers[VERSION_HEADER], a.headers[RECEIPT_HEADER]) for a in answers}
+    assert set(arms.values()) == {("1", "1-00000001"), ("2", "2-00000002")}
+
+    forced = [serving.invoke(3, headers={FORCE_HEADER: version}) for version in ("1", "2")]
+    assert [(a.headers[VERSION_HEADER], a.json()["predictions"]) for a in forced] == [("1", [3.0]), ("2", [6.0])]
+    assert serving.invoke(3, headers={FORCE_HEADER: "9"}).status_code == 400
+
+    before = serving.counts("ray_sluice_feedback_total")
+    answer = serving.invoke(3)  # without an id: the one that Serve made and echoes is the one to report
+    report = {"request_id": answer.headers["x-request-id"], "good": True}
+    said = [requests.post(f"{serving.url}/feedback", json=report, timeout=ANSWER_S).json() for _ in range(2)]
+    assert said == [{"counted": True}, {"counted": False, "reason": "repeated"}]
+    arm = (answer.headers[RECEIPT_HEADER].partition("-")[0], "good")
+    wait_until(
+        lambda: serving.counts("ray_sluice_feedback_total")[arm] == before[arm] + 1, LIVE_S, "a report that is counted"
+    )
+    assert {("1", "good"), ("1", "bad"), ("2", "good"), ("2", "bad")} <= set(
+        serving.counts("ray_sluice_feedback_total")
+    )
+    assert serving.counts("ray_sluice_segment_latency_ms_count")["1", ""] > 0
+    assert serving.counts("ray_sluice_breaker_open") == {("2", ""): 0}
 
 
 def test_shadow_counts_pairs_and_users_see_stable(serving: Serving) -> None:

@@ -14,7 +14,8 @@ from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.description import Described, Named
 from serving_runtime.door import REQUEST_ID_HEADER, Door
-from serving_runtime.host import Event, Host
+from serving_runtime.events import Event
+from serving_runtime.host import Host
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.public_route import PublicRoute

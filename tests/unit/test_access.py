@@ -22,6 +22,7 @@ from policies.serving import Access, ApiKeys, Jwt, Rate
 from serving_runtime.access import CREDENTIAL_LIMIT_BYTES, WAITING, Gate, Headers
 from serving_runtime.api_keys import new_key
 from serving_runtime.callers import ANYBODY, Caller, Reason, Refusal
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.kept_reading import URL_AT_MOST_EVERY_S
 from serving_runtime.model_server import ModelServer
 from serving_runtime.user_config import parse_user_config
@@ -392,11 +393,12 @@ def at_door(
     *,
     exposed: bool = False,
     public: bool = True,
+    **told: Any,
 ) -> None:
-    """Run a scenario with a client of a replica that was told `access`."""
+    """Run a scenario with a client of a replica that was told `access`, and more."""
     own: Replica = replica(ModelServer(BareModel(lambda data: data), lambda _ms: None), exposed=exposed)
     about = {"model": SLUG, "version": 7, "build": "0" * 8, "request_timeout_s": 20.0, "route": f"/models/{SLUG}"}
-    own.host.configure(parse_user_config({"revision": 1, "public": public, **about}))
+    own.host.configure(parse_user_config({"revision": 1, "public": public, **about, **told}))
 
     async def run() -> None:
         own.gate.configure(access)
@@ -419,6 +421,40 @@ def test_at_the_door_a_key_is_needed_and_health_is_not(keys: ApiKeys) -> None:
         assert answer.json()["error_code"] == "UNAUTHENTICATED"
 
     at_door(Access(keys=keys), scenario, exposed=True)
+
+
+@pytest.mark.parametrize(
+    ("permissions", "forced", "reported"), [((), 403, 403), (("force",), 200, 403), (("feedback",), 403, 200)]
+)
+def test_who_forces_a_version_or_reports_needs_the_permission(
+    tmp_path: Path, permissions: tuple[str, ...], forced: int, reported: int
+) -> None:
+    key, line = new_key("desk", [SLUG], permissions)
+    (tmp_path / "keys").write_text(line + "\n")
+    credential = {"x-api-key": key}
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        plain = await client.post("/invocations", content=BODY, headers={**JSON, **credential, "x-request-id": "r-1"})
+        assert plain.status_code == 200
+        answer = await client.post("/invocations", content=BODY, headers={**JSON, **credential, FORCE_HEADER: "7"})
+        assert answer.status_code == forced
+        report = {"request_id": "r-1", "good": True}
+        assert (await client.post("/feedback", json=report, headers=credential)).status_code == reported
+        assert (await client.post("/feedback", json=report)).status_code == 401
+
+    asked_for = {"feedback": True, "forced_version": {"to": "keys"}}
+    at_door(Access(keys=ApiKeys(file=str(tmp_path / "keys"))), scenario, **asked_for)
+
+
+def test_where_anybody_may_call_anybody_may_report_and_nobody_forces() -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        await client.post("/invocations", content=BODY, headers={**JSON, "x-request-id": "r-1"})
+        report = await client.post("/feedback", json={"request_id": "r-1", "good": True})
+        assert report.json() == {"counted": True}
+        answer = await client.post("/invocations", content=BODY, headers={**JSON, FORCE_HEADER: "7"})
+        assert answer.status_code == 403
+
+    at_door(OPEN, scenario, feedback=True, forced_version={"to": "keys"})
 
 
 def test_nothing_is_read_of_who_may_not_call(keys: ApiKeys) -> None:

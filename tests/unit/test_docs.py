@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -328,6 +329,18 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
     assert reading.notes == ()
     assert reading.repo is not None
     assert check(reading.repo) == ()
+
+
+def test_the_documents_of_an_experiment_are_read_without_a_finding() -> None:
+    sluice = next(text for _, text in blocks("yaml", "docs/config-repo.md") if "kind: Sluice" in text)
+    model, slo = (text for _, text in blocks("yaml", "docs/experiments.md"))
+    files = {"sluice.yaml": sluice, "models/offers.yaml": model, "policies/purchases.yaml": slo}
+    reading = read_repo(with_defaults(files, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert check(reading.repo) == ()
+    asked = reading.repo.slos["purchases"]
+    assert asked == dataclasses.replace(reading.repo.slos["feedback"], name="purchases")
 
 
 def test_the_readmes_documents_are_read() -> None:

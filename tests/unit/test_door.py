@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from policies.serving import RequestKey, Segments
 from serving_runtime import feedback
 from serving_runtime.door import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
+from serving_runtime.events import FeedbackEvent
 from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.forcing import FORCE_HEADER
-from serving_runtime.host import FeedbackEvent
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import BODY_LIMIT_BYTES

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from serving_runtime import host as host_module
 from serving_runtime.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from serving_runtime.challenger import ACCIDENT_S, FEW_AT_ONCE, Connection
-from serving_runtime.host import AgreementEvent, Event, Host, Reply, ShadowEvent, VersionEvent
+from serving_runtime.events import AgreementEvent, Event, ShadowEvent, VersionEvent
+from serving_runtime.host import Host, Reply
 from serving_runtime.outcomes import Joint, Outcome, Served, UserOutcome
 from serving_runtime.protocol import DRAINING, Answer, Call
+from serving_runtime.shadow_copies import COPIES_WAITING, SAID_EVERY_S
 from serving_runtime.user_config import AgreementTerms, GuardTerms, Split, UserConfig
 
 STABLE, CANDIDATE = Served(1, "11111111"), Served(2, "22222222")
@@ -468,7 +469,7 @@ def test_a_hanging_candidate_never_delays_an_answer_in_shadow_and_copies_are_bou
     async def story() -> None:
         world = World(candidate=hangs)
         world.split(weight_percent=0, shadow=True, max_ongoing=4)
-        many = host_module.COPIES_WAITING + 4 + 10
+        many = COPIES_WAITING + 4 + 10
         for _ in range(many):
             assert (await world.ask()).answer.status == 200
             await settle()
@@ -578,7 +579,7 @@ def test_answers_that_cannot_be_compared_are_said_once_in_a_while(caplog: pytest
                 "predictions"
             )
         ]
-        world.now += host_module.SAID_EVERY_S
+        world.now += SAID_EVERY_S
         await world.ask()
         await world.idle()
         assert len(caplog.records) == 2

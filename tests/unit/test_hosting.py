@@ -11,9 +11,10 @@ import pytest
 
 from policies.serving import ForcedVersion, RequestKey, Segments
 from serving_runtime.breaker import FAILURES_TO_OPEN
+from serving_runtime.events import FallbackEvent, FeedbackEvent, RefusedFeedbackEvent
 from serving_runtime.feedback import FORCED_RECEIPT, Refusal
 from serving_runtime.forcing import FORCE_HEADER, FORCED_AT_ONCE, named
-from serving_runtime.host import FallbackEvent, FeedbackEvent, RefusedFeedbackEvent, Reply
+from serving_runtime.host import Reply
 from serving_runtime.outcomes import Fallback, Served, UserOutcome
 from serving_runtime.protocol import Answer, Call
 from serving_runtime.user_config import Split, UserConfig

@@ -81,6 +81,13 @@ def test_a_proof_is_that_there_are_more_than_the_target() -> None:
     assert not far.by_stable
 
 
+@pytest.mark.parametrize(("rate", "kind"), [(0.05, VerdictKind.INSUFFICIENT), (0.055, VerdictKind.PASS)])
+def test_a_target_above_stables_rate_with_hardly_a_margin_asks_for_better(rate: float, kind: VerdictKind) -> None:
+    better = dataclasses.replace(POLICY, margin=1.01)
+    asked = dataclasses.replace(PURCHASES, target=0.055)
+    assert verdict_of(experiment(rate, objective=asked), better) is kind
+
+
 def test_a_verdict_speaks_of_good_reports() -> None:
     evidence = experiment(0.05, days=1)
     verdict = judge([evidence], POLICY, step_since=START, now=START + timedelta(days=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from policies.errors import Stalled
 from serving_runtime.batching import Limits
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
 from serving_runtime.protocol import Call
 from tests.fakes.bare_model import BareModel
@@ -50,6 +52,18 @@ def test_an_answer_is_measured_once_and_a_bad_request_not_at_all() -> None:
         assert took.ms[0] > 0
         assert (await own.answer(Call(b"{", "application/json", "r-2"))).status == 400
         assert len(took.ms) == 1
+
+    asyncio.run(story())
+
+
+def test_who_names_a_version_is_not_measured() -> None:
+    """Nobody drew that request: whoever may force could otherwise make a version slow."""
+
+    async def story() -> None:
+        own, took = server(lambda data: data)
+        forced = dataclasses.replace(CALL, headers={FORCE_HEADER: "2"})
+        assert (await own.answer(forced)).status == 200
+        assert took.ms == []
 
     asyncio.run(story())
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from serving_runtime.door import VERSION_HEADER
 from serving_runtime.event_stream import EVENT_STREAM
-from serving_runtime.host import VersionEvent
+from serving_runtime.events import VersionEvent
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Outcome, Served, UserOutcome
 from serving_runtime.user_config import parse_user_config

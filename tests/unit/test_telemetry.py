@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from policies.serving import ForcedVersion, RequestKey, Segments
+from serving_runtime.events import FallbackEvent, FeedbackEvent, RefusedFeedbackEvent
 from serving_runtime.feedback import Refusal
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.guard import Tripped
-from serving_runtime.host import FallbackEvent, FeedbackEvent, Host, RefusedFeedbackEvent
+from serving_runtime.host import Host
 from serving_runtime.outcomes import Fallback, Served
 from serving_runtime.protocol import Answer, Call
 from serving_runtime.telemetry import SERIES_ALONE, SERIES_PER_CANDIDATE, RayTelemetry
