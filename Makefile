@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-feast demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -56,6 +56,17 @@ $(FEAST)/.installed: Makefile
 
 test-feast: $(FEAST)/.installed ## the example docs/examples/feast on a real Feast (2 minutes the first time)
 	$(FEAST)/bin/python -m pytest --rootdir . docs/examples/feast
+
+test-s3: setup radosgw ## captured traffic on Ceph's S3 gateway (under a minute; more to install it the first time)
+	SLUICE_RADOSGW=1 $(BIN)/pytest tests/contracts/test_object_store_contract.py tests/contracts/test_captured_files.py
+
+radosgw: # Ceph's gateway and what it stands on, from the distribution; apt needs root
+	@command -v radosgw >/dev/null && command -v ceph-mon >/dev/null && command -v ceph-osd >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ceph-mon ceph-osd radosgw >/dev/null; \
+	  else \
+	    echo "Ceph's gateway is missing: sudo apt-get install --no-install-recommends ceph-mon ceph-osd radosgw" >&2; exit 1; \
+	  fi; }
 
 demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
 	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)

@@ -12,9 +12,9 @@ import pytest
 from policies.errors import BadInput, Retry, Stalled
 from serving_runtime import object_store
 from serving_runtime.object_store import FolderStore, ObjectStore, S3Store, Stored, open_store
-from tests.contracts.store_harness import aim_at, moto_endpoint, moto_s3, store
+from tests.contracts.store_harness import SERVERS, aim_at, bucket, moto, new_bucket, radosgw, store
 
-__all__ = ["moto_endpoint", "moto_s3", "store"]
+__all__ = ["bucket", "moto", "radosgw", "store"]
 
 HOUR = "model=fraud/version=3/hour=2026-11-29T03"
 
@@ -127,21 +127,21 @@ def test_links_are_not_followed_out_of_a_folder(tmp_path: Path) -> None:
 # --- S3 alone -------------------------------------------------------------------------------------------------------
 
 
-def test_more_files_than_a_page_holds_are_all_listed(moto_s3: str) -> None:
+def test_more_files_than_a_page_holds_are_all_listed(bucket: str) -> None:
     names = [f"hour={n // 3:02d}/{n:04d}" for n in range(7)]
     for name in names:
-        S3Store(moto_s3, "a").put(name, b"")
-    assert [found.name for found in S3Store(moto_s3, "a", page_files=3).list()] == names
+        S3Store(bucket, "a").put(name, b"")
+    assert [found.name for found in S3Store(bucket, "a", page_files=3).list()] == names
 
 
-def test_two_prefixes_of_one_bucket_do_not_see_each_other(moto_s3: str) -> None:
-    S3Store(moto_s3, "a").put("x", b"1")
-    assert list(S3Store(moto_s3, "b").list()) == []
-    assert [found.name for found in S3Store(moto_s3).list()] == ["a/x"]
+def test_two_prefixes_of_one_bucket_do_not_see_each_other(bucket: str) -> None:
+    S3Store(bucket, "a").put("x", b"1")
+    assert list(S3Store(bucket, "b").list()) == []
+    assert [found.name for found in S3Store(bucket).list()] == ["a/x"]
 
 
-def test_a_bucket_that_is_not_there_needs_a_person(moto_s3: str) -> None:
-    missing = S3Store(f"{moto_s3}-missing")
+def test_a_bucket_that_is_not_there_needs_a_person(bucket: str) -> None:
+    missing = S3Store(f"{bucket}-missing")
     for call in (lambda: missing.put("a", b"1"), lambda: missing.get("a"), lambda: list(missing.list())):
         with pytest.raises(Stalled, match="NoSuchBucket"):
             call()
@@ -150,16 +150,25 @@ def test_a_bucket_that_is_not_there_needs_a_person(moto_s3: str) -> None:
 def test_a_store_that_does_not_answer_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.processes import free_port
 
-    aim_at(monkeypatch, f"http://127.0.0.1:{free_port()}", "key", "secret")
+    aim_at(monkeypatch, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(Retry, match="not reached"):
         S3Store("bucket").put("a", b"1")
 
 
-def test_no_credentials_need_a_person(moto_s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_need_a_person(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(Stalled, match="credentials"):
-        S3Store(moto_s3).put("a", b"1")
+        S3Store(bucket).put("a", b"1")
+
+
+if "radosgw" in SERVERS:  # moto checks no signature
+
+    def test_wrong_credentials_need_a_person(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        bucket = new_bucket(request, "radosgw")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        with pytest.raises(Stalled, match="SignatureDoesNotMatch"):
+            S3Store(bucket).put("a", b"1")
 
 
 def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
