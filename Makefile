@@ -38,7 +38,7 @@ check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## everything that guards main (about 11 minutes on 2 idle cores)
+test: setup ## everything that guards main (about 15 minutes on 2 cores)
 	$(BIN)/pytest
 
 test-unit: setup ## without real parts (about 5 minutes)
