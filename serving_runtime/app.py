@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -23,15 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, ValidationError
-from pydantic.dataclasses import dataclass as document
-
-from policies.document_errors import adapter
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
 from serving_runtime import features, model_server
 from serving_runtime.access import Gate
+from serving_runtime.app_arguments import AppArguments
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
 from serving_runtime.capture import Recorded, Recorder
 from serving_runtime.capture_batches import Origin
@@ -39,6 +35,7 @@ from serving_runtime.captured_rows import Layout
 from serving_runtime.description import Named
 from serving_runtime.door import Door
 from serving_runtime.event_stream import EVENT_STREAM, wants_events
+from serving_runtime.exported_metrics import FLUSH_EVERY_S
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, resident_bytes
@@ -47,8 +44,10 @@ from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import COPY_HEADER, DRAINING, JSON, Answer, Call, CallKind
 from serving_runtime.public_route import PublicRoute
-from serving_runtime.telemetry import FLUSH_EVERY_S, RayTelemetry
+from serving_runtime.replica_log import start_log
+from serving_runtime.telemetry import RayTelemetry
 from serving_runtime.torch_models import Owned
+from serving_runtime.tracing import tracer
 from serving_runtime.user_config import parse_user_config
 
 if TYPE_CHECKING:
@@ -59,28 +58,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 DEPLOYMENT = "Model"  # the one deployment of every application
-
-
-@document(frozen=True, config=ConfigDict(extra="forbid"))
-class AppArguments:
-    """What an application is, for as long as it runs."""
-
-    model: str
-    slug: str
-    version: int
-    digest: str
-    build: str
-    tracking_uri: str
-    features: Features | None = None
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> AppArguments:
-        """From a Serve config's `args`. Raises BadInput for a missing, unknown or ill-typed one."""
-        try:
-            arguments: AppArguments = adapter(AppArguments).validate_json(json.dumps(raw), strict=True)
-        except (TypeError, ValidationError) as error:
-            raise BadInput(f"args of {__name__}:build: {error}") from error
-        return arguments
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -95,19 +72,21 @@ class Model:
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
-        log_with_serve()
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         about = AppArguments.parse(args)
+        start_log({"model": about.slug, "version": str(about.version), "build": about.build})
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         served = Served(about.version, about.build)
         self._drains = False
         self._cache = node_cache(os.environ)  # kept: what it has fetched counts as used for as long as it is there
         self._telemetry = RayTelemetry(about.slug, served)
+        self._tracer = tracer(os.environ, about.slug, about.version)
         self._server = await model_server.start(
             partial(_fetch, self._cache, about),
             _owned(),
             self._telemetry,
             None if about.features is None else partial(self._start_features, about.features),
             Named(about.slug, str(about.version)),
+            self._tracer,
         )
         self._recorder = await asyncio.to_thread(_recorder, about, self._server)
         self._answers = Recorded(self._server, self._recorder)
@@ -122,7 +101,8 @@ class Model:
         self._memory = MemoryWatch(random.random())  # noqa: S311 it spreads restarts
         self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.refused)
         turned_away = partial(self._telemetry.answered, UserOutcome.REFUSED)
-        self._door = Door(self._host, self._server.described, turned_away, self._gate, PublicRoute(time.monotonic))
+        route = PublicRoute(time.monotonic)
+        self._door = Door(self._host, self._server.described, turned_away, self._gate, route, self._tracer)
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
 
     async def _start_features(self, terms: Features, input_schema: Any) -> features.FeatureJoin:
@@ -133,6 +113,7 @@ class Model:
         """Called by Serve, once, when this replica's last request has been answered."""
         await self._server.close()
         await asyncio.to_thread(self._recorder.close)
+        await asyncio.to_thread(self._tracer.close)
         self._flush()
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -315,12 +296,3 @@ def _owned() -> Owned:
 
 def _fetch(cache: ArtifactCache, about: AppArguments) -> Path:
     return cache.fetch(about.digest, registry_download(about.model, about.version, about.tracking_uri))
-
-
-def log_with_serve() -> None:
-    """Let this package's log go where Serve's own goes: the replica's log file."""
-    serve_log = logging.getLogger("ray.serve")
-    own = logging.getLogger(__package__)
-    own.handlers = serve_log.handlers
-    own.setLevel(logging.INFO)
-    own.propagate = False

@@ -33,6 +33,7 @@ from serving_runtime.openapi import openapi
 from serving_runtime.protocol import BODY_LIMIT_BYTES, JSON, Answer, Call, CallKind, error_answer, too_large
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.room import Room, no_room
+from serving_runtime.tracing import TRACEPARENT, Tracer, Untraced, below
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
-CARRIED: Final = {CallKind.INVOCATIONS: frozenset[bytes](), CallKind.INFER: frozenset({LENGTH_HEADER.encode()})}
+CARRIED: Final = {
+    CallKind.INVOCATIONS: frozenset({TRACEPARENT.encode()}),
+    CallKind.INFER: frozenset({TRACEPARENT.encode(), LENGTH_HEADER.encode()}),
+}
 """Headers that a protocol itself needs behind the door; the host names others."""
 UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
 """Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
@@ -56,9 +60,16 @@ class Door:
     """HTTP for one replica."""
 
     def __init__(
-        self, host: Host, about: Described, refused: Callable[[], None], gate: Gate, route: PublicRoute
+        self,
+        host: Host,
+        about: Described,
+        refused: Callable[[], None],
+        gate: Gate,
+        route: PublicRoute,
+        tracer: Tracer | None = None,
     ) -> None:
         """`about` is this replica's own version; `refused()` is called for each request that is turned away here."""
+        self._tracer = tracer or Untraced()
         self._host = host
         self._gate, self._route = gate, route
         self._room = Room()
@@ -101,7 +112,7 @@ class Door:
         wanted = {name.decode() for name in self._wanted(call.kind)}
         known = {name: value for name, value in call.headers.items() if name in wanted}
         try:
-            reply = await self._host.answer(dataclasses.replace(call, headers=known), may_force=may_force)
+            reply = await self._answer(dataclasses.replace(call, headers=known), may_force=may_force)
         finally:
             self._room.leave()
         return reply.answer, str(reply.version)
@@ -165,13 +176,19 @@ class Door:
             call = self._call(request, body, kind)
             if self._about.streams and asked_for_events(request.headers.get(ACCEPT, ""), body):
                 call = dataclasses.replace(call, headers={**call.headers, ACCEPT: EVENT_STREAM})
-            reply = await self._host.answer(call, may_force=FORCE in caller.permissions)
+            reply = await self._answer(call, may_force=FORCE in caller.permissions)
         finally:
             self._room.leave()
         answer = _spoken(reply.answer, kind)
         if reply.receipt:
             answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
         return self._respond(answer, str(reply.version)) if answer.rest is None else self._stream(call, reply, answer)
+
+    async def _answer(self, call: Call, *, may_force: bool) -> Reply:
+        with self._tracer.span("answer", call) as span:
+            reply = await self._host.answer(below(call, span), may_force=may_force)
+            span.answered(reply.answer.status, str(reply.version))
+        return reply
 
     def _stream(self, call: Call, reply: Reply, head: Answer) -> Response:
         from serving_runtime.streamed_answers import EventResponse, follow

@@ -85,15 +85,16 @@ class Columns:
 
     def check(self, entry: Mapping[str, Any]) -> Checked:
         """The features of one entry that are there and right. Never raises."""
-        values = {}
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
         for name in self.names:
             if entry.get(name) is None:
                 continue
             try:
                 values[name] = self._readers[name](entry[name])
-            except Exception:  # noqa: BLE001, S112 whatever a stranger's value raises: it counts as missing, and is counted
-                continue
-        return Checked(values, complete=len(values) == len(self.names))
+            except Exception as error:  # noqa: BLE001 whatever a stranger's value raises: it counts as missing
+                wrong.append(f"{name} ({type(error).__name__})")
+        return Checked(values, complete=len(values) == len(self.names), wrong=tuple(wrong))
 
     # --- what a request asks for ---------------------------------------------------------------------------------
 

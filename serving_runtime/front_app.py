@@ -21,8 +21,8 @@ from policies.fronts import GRPC_APPLICATION
 from serving_runtime import combining
 from serving_runtime.access import Gate
 from serving_runtime.app import DEPLOYMENT as HOST_DEPLOYMENT
-from serving_runtime.app import log_with_serve
 from serving_runtime.ensemble import Ensemble
+from serving_runtime.exported_metrics import FLUSH_EVERY_S
 from serving_runtime.exposure import is_exposed
 from serving_runtime.front import Front, Question, Reply
 from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_args, parse_front_config
@@ -30,9 +30,9 @@ from serving_runtime.front_door import FrontDoor
 from serving_runtime.front_telemetry import FrontTelemetry
 from serving_runtime.grpc_entry import GrpcEntry
 from serving_runtime.protocol import Answer, error_answer
+from serving_runtime.replica_log import start_log
 from serving_runtime.room import no_room
 from serving_runtime.serve_fronts import DEPLOYMENT
-from serving_runtime.telemetry import FLUSH_EVERY_S
 
 if TYPE_CHECKING:
     from ray.serve import Application
@@ -57,7 +57,7 @@ class _FrontReplica:
     """What every front's replica does: it is told of its members, and counts."""
 
     async def _start(self, name: str) -> None:
-        log_with_serve()
+        start_log({"front": name})
         self._telemetry = FrontTelemetry(name)
         self._front = Front(ServeHost)
         self._gate = Gate(exposed=await is_exposed(), refused=self._telemetry.may_not)

@@ -1,11 +1,4 @@
-"""The metrics of a front's replica, as Ray exports them (`ray_` before each name, `_total` after a counter's).
-
-| metric | kind | labels | counts |
-|---|---|---|---|
-| sluice_front_answers | counter | front, outcome | what users of a front got |
-| sluice_front_members | counter | front, model, outcome | what members answered it |
-| sluice_front_refused | counter | front, reason | who may not call, by why |
-| sluice_front_latency_ms | histogram | front | time from a front's request to its answer |
+"""The metrics of a front's replica, as `METRICS` declares them.
 
 Rules:
 - As in `telemetry.py`: labels are bounded, series start at 0, counts are handed over by `flush`.
@@ -14,16 +7,29 @@ Rules:
 
 from __future__ import annotations
 
-import collections
+from typing import Final
 
+from policies.slo import LATENCY_BUCKETS_MS
 from serving_runtime.callers import Reason
+from serving_runtime.exported_metrics import ExportedMetrics, Kind, Metric
 from serving_runtime.outcomes import Outcome, UserOutcome
-from serving_runtime.telemetry import LATENCY_BUCKETS_MS
 
 _ANSWERS = (UserOutcome.OK, UserOutcome.CLIENT_ERROR, UserOutcome.ERROR, UserOutcome.REFUSED)
 _HEARD = (Outcome.GOOD, Outcome.BAD, Outcome.CLIENT_ERROR)
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+METRICS: Final = (
+    Metric("sluice_front_answers", Kind.COUNTER, ("front", "outcome"), "What users of a front got."),
+    Metric("sluice_front_members", Kind.COUNTER, ("front", "model", "outcome"), "What members answered a front."),
+    Metric("sluice_front_refused", Kind.COUNTER, ("front", "reason"), "Requests of who may not call, by why."),
+    Metric(
+        "sluice_front_latency_ms",
+        Kind.HISTOGRAM,
+        ("front",),
+        "Time from a front's request to its answer, in milliseconds.",
+        LATENCY_BUCKETS_MS,
+    ),
+)
+"""All metrics of a front's replica."""
 
 
 class FrontTelemetry:
@@ -31,68 +37,35 @@ class FrontTelemetry:
 
     def __init__(self, front: str) -> None:
         """Must be made inside a replica: Ray adds its labels there."""
-        from ray.serve import metrics
-
         self._front = front
-        self._counters = {
-            "answers": metrics.Counter(
-                "sluice_front_answers", description="What users of a front got.", tag_keys=("front", "outcome")
-            ),
-            "members": metrics.Counter(
-                "sluice_front_members",
-                description="What members answered a front.",
-                tag_keys=("front", "model", "outcome"),
-            ),
-            "refused": metrics.Counter(
-                "sluice_front_refused",
-                description="Requests of who may not call, by why.",
-                tag_keys=("front", "reason"),
-            ),
-        }
-        self._latency = metrics.Histogram(
-            "sluice_front_latency_ms",
-            description="Time from a front's request to its answer, in milliseconds.",
-            boundaries=list(LATENCY_BUCKETS_MS),
-            tag_keys=("front",),
-        )
-        self._pending: collections.Counter[_Key] = collections.Counter()
+        self._metrics = ExportedMetrics(METRICS)
         for outcome in _ANSWERS:
-            self._add("answers", 0, outcome=outcome)
+            self._metrics.add("sluice_front_answers", 0, front=self._front, outcome=outcome)
         for reason in Reason:
-            self._add("refused", 0, reason=reason)
+            self._metrics.add("sluice_front_refused", 0, front=self._front, reason=reason)
 
     def announce(self, model: str) -> None:
         """From now on this member can be counted: its series start at 0."""
         for outcome in _HEARD:
-            self._add("members", 0, model=model, outcome=outcome)
+            self._metrics.add("sluice_front_members", 0, front=self._front, model=model, outcome=outcome)
 
     def answered(self, outcome: UserOutcome, elapsed_ms: float) -> None:
         """A user got this, after so long."""
-        self._add("answers", 1, outcome=outcome)
-        # Ray wants values above 0; a clock that did not move in between gives 0.
-        self._latency.observe(max(elapsed_ms, 1e-6), tags={"front": self._front})
+        self._metrics.add("sluice_front_answers", 1, front=self._front, outcome=outcome)
+        self._metrics.observe("sluice_front_latency_ms", elapsed_ms, front=self._front)
 
     def refused(self) -> None:
         """Somebody was turned away at the door."""
-        self._add("answers", 1, outcome=UserOutcome.REFUSED)
+        self._metrics.add("sluice_front_answers", 1, front=self._front, outcome=UserOutcome.REFUSED)
 
     def may_not(self, reason: Reason) -> None:
         """Somebody was not let in."""
-        self._add("refused", 1, reason=reason)
+        self._metrics.add("sluice_front_refused", 1, front=self._front, reason=reason)
 
     def heard(self, model: str, outcome: Outcome) -> None:
         """A member answered, or did not."""
-        self._add("members", 1, model=model, outcome=outcome)
+        self._metrics.add("sluice_front_members", 1, front=self._front, model=model, outcome=outcome)
 
     def flush(self) -> None:
         """Hand everything counted so far to Ray."""
-        pending, self._pending = self._pending, collections.Counter()
-        for (name, labels), number in pending.items():
-            if number > 0:
-                self._counters[name].inc(number, tags=dict(labels))
-            else:
-                # `inc` refuses 0; recording it is what makes a series start there.
-                self._counters[name]._record(0.0, tags=dict(labels))  # noqa: SLF001 Ray has no public way
-
-    def _add(self, name: str, number: int, **labels: str) -> None:
-        self._pending[name, tuple({"front": self._front, **labels}.items())] += number
+        self._metrics.flush()

@@ -74,6 +74,8 @@ class Checked(NamedTuple):
 
     values: Mapping[str, Any]
     complete: bool
+    wrong: tuple[str, ...] = ()
+    """The features that are there and of no right type, with what reading them raised; never their values."""
 
 
 class Source(Protocol):
@@ -213,6 +215,8 @@ class LookUps:
         if not isinstance(entry, Mapping):
             return Found(LookUp.DEFAULT)  # this key's fault, not the source's: no breaker for it
         checked = self._check(entry)
+        if checked.wrong:
+            self._say(f"an entry has values of a wrong type: {', '.join(checked.wrong)}")
         return Found(LookUp.HIT if checked.complete else LookUp.DEFAULT, checked.values)
 
     def _failed(self, keys: Sequence[str], outcome: LookUp, reason: str) -> Mapping[str, Found]:
@@ -220,10 +224,16 @@ class LookUps:
         self._breaker.failed(now)
         if self._breaker.is_open and not was_open:
             _log.warning("features are not looked up for a while, the breaker has opened: %s", reason)
-        elif self._logged_at is None or now - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now
-            _log.warning("a look-up of %d keys failed: %s", len(keys), reason)
+        else:
+            self._say(f"a look-up of {len(keys)} keys failed: {reason}")
         return dict.fromkeys(keys, Found(outcome))
+
+    def _say(self, trouble: str) -> None:
+        """Once in a while: what is wrong with one is wrong with many."""
+        now = self._clock()
+        if self._logged_at is None or now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            _log.warning("%s", trouble)
 
     def _count(self, found: Mapping[str, Found]) -> None:
         outcomes = [one.outcome for one in found.values()]

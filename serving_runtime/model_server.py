@@ -50,7 +50,9 @@ from serving_runtime.protocol import (
     overloaded,
     streams,
 )
+from serving_runtime.replica_log import about
 from serving_runtime.torch_models import Owned, choose_device, settle
+from serving_runtime.tracing import Tracer, Untraced, below
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class ModelServer:
         *,
         named: Named = UNNAMED,
         example: bytes | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
 
@@ -114,6 +117,7 @@ class ModelServer:
         self._features = features
         self._joining = 0
         self._took = took
+        self._tracer = tracer or Untraced()
         self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
 
     @property
@@ -135,7 +139,9 @@ class ModelServer:
         started = time.perf_counter()
         counts = drawn = FORCE_HEADER not in call.headers  # who names a version is no sample of its users
         try:
-            scored = await self._score(call)
+            with self._tracer.span("predict", call) as span:
+                scored = await self._score(below(call, span))
+                span.answered(scored.answer.status, self.described.named.version)
             counts = drawn and outcome_of(scored.answer.status) is not Outcome.CLIENT_ERROR
         finally:
             if counts:
@@ -143,7 +149,8 @@ class ModelServer:
         if scored.answer.status == BAD_REQUEST:
             return dataclasses.replace(scored, answer=self.described.hinted(scored.answer))
         if scored.fault is not None:
-            _log.error("the model failed on request id %s", call.request_id, exc_info=scored.fault)
+            id_ = call.request_id
+            _log.error("the model failed on request id %s", id_, exc_info=scored.fault, extra=about(id_))
         return scored
 
     async def close(self) -> None:
@@ -189,7 +196,9 @@ class ModelServer:
             lacking = await asyncio.to_thread(features.read, parsed)
             if isinstance(lacking, Answer):
                 return Scored(lacking)
-            used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
+            with self._tracer.span("features", call) as span:
+                used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
+                span.note(answered=not isinstance(used, Answer))
         finally:
             self._joining -= 1
         if isinstance(used, Answer):
@@ -306,6 +315,7 @@ async def start(
     meter: Meter,
     features: Callable[[Any], Awaitable[FeatureJoin]] | None = None,
     named: Named = UNNAMED,
+    tracer: Tracer | None = None,
 ) -> ModelServer:
     """Fetch (`folder()` blocks), load and warm up, all off the event loop. Raises what any of them raises.
 
@@ -315,7 +325,7 @@ async def start(
     model = await _timed(Stage.LOAD, meter, asyncio.to_thread(load, path, owned))
     join = await features(model.metadata.get_input_schema()) if features is not None else None
     example = await asyncio.to_thread(_example, path)
-    server = ModelServer(model, meter.took, meter.took_batch, join, named=named, example=example)
+    server = ModelServer(model, meter.took, meter.took_batch, join, named=named, example=example, tracer=tracer)
     started = time.perf_counter()
     if await server.warm_up(path):
         meter.loaded(Stage.WARM_UP, time.perf_counter() - started)

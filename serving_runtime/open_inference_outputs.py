@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from policies.errors import BadInput
 from serving_runtime.open_inference_inputs import converted
 from serving_runtime.open_inference_signature import Signature, Slot, datatype_of
 from serving_runtime.open_inference_tensors import BYTES, Tensor
+
+_log = logging.getLogger(__name__)
 
 
 def output_tensors(signature: Signature, predictions: Any) -> tuple[Tensor, ...]:
@@ -56,11 +59,7 @@ def _out(name: str, values: Any, slot: Slot | None) -> Tensor:
     datatype = datatype_of(array.dtype)
     if datatype != BYTES:
         if slot is not None and slot.datatype not in (BYTES, datatype):
-            try:
-                array = converted(array, slot, name)
-                datatype = slot.datatype
-            except BadInput:
-                pass  # it is typed by what it is, and not by what its author thought
+            return _as_signed(name, array, datatype, slot)
         return Tensor(name, datatype, array)
     elements = [_element(each) for each in array.reshape(-1)]
     content_types = {content_type for _, content_type in elements}
@@ -68,6 +67,15 @@ def _out(name: str, values: Any, slot: Slot | None) -> Tensor:
     texts[:] = [element for element, _ in elements]
     parameters = {"content_type": content_types.pop()} if len(content_types) == 1 else {}
     return Tensor(name, BYTES, texts.reshape(array.shape), parameters)
+
+
+def _as_signed(name: str, array: Any, datatype: str, slot: Slot) -> Tensor:
+    """By the signature's type where nothing is lost; else by what it is, whatever its author thought."""
+    try:
+        return Tensor(name, slot.datatype, converted(array, slot, name))
+    except BadInput as error:
+        _log.debug("an output is written as %s, not as the signature has it: %s", datatype, error)
+        return Tensor(name, datatype, array)
 
 
 def _array(values: Any) -> Any:

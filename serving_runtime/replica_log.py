@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ _log = logging.getLogger(__name__)
 DSN_VARIABLE: Final = "SENTRY_DSN"
 
 
-class Named(logging.Handler):
+class NamedLines(logging.Handler):
     """Gives each line the replica's own fields and hands it to other handlers."""
 
     def __init__(self, fields: Mapping[str, str], handlers: Sequence[logging.Handler]) -> None:
@@ -36,12 +37,13 @@ class Named(logging.Handler):
                 handler.handle(record)
 
 
-def join_serve_log(package: str, fields: Mapping[str, str]) -> None:
-    """Let `package`'s log go where Serve's own goes: the replica's log file."""
-    own = logging.getLogger(package)
-    own.handlers = [Named(fields, logging.getLogger("ray.serve").handlers)]
+def start_log(fields: Mapping[str, str]) -> None:
+    """Let this package's log go where Serve's own goes, the replica's log file, and its errors to Sentry if asked."""
+    own = logging.getLogger(__package__)
+    own.handlers = [NamedLines(fields, logging.getLogger("ray.serve").handlers)]
     own.setLevel(logging.INFO)
     own.propagate = False
+    join_sentry(os.environ, fields)
 
 
 def about(request_id: str) -> dict[str, Any]:

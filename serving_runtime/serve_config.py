@@ -27,16 +27,16 @@ from policies.config_repo_documents import route_of
 from policies.document_errors import read_noun
 from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Application, Digest, Objective, Percent, Phase, Release, Settings, Sli
+from policies.model import Application, Objective, Percent, Phase, Release, Settings, Sli
 from policies.names import slug as slug_of
-from policies.serving import Access, Features
+from policies.serving import Access
 from policies.stored_documents import plain
 from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
+from serving_runtime.app_arguments import IMPORT_PATH, AppArguments
 from serving_runtime.front_config import FrontArgs, FrontConfig
 from serving_runtime.user_config import UserConfig
 
-IMPORT_PATH = "serving_runtime.app:build"
 DEPLOYMENT = "Model"
 
 SPARE = 16
@@ -352,19 +352,6 @@ class ServeDeployment(ServeReplicas):
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
-class ServeArgs:
-    """What the builder gets; a change restarts."""
-
-    model: str
-    slug: str
-    version: int
-    digest: Digest
-    build: str
-    tracking_uri: str
-    features: Features | None = None
-
-
-@document(frozen=True, kw_only=True, config=_STRICT)
 class ServeRuntimeEnv:
     """What Ray prepares for the replicas."""
 
@@ -382,7 +369,7 @@ class ServeApplication:
     route_prefix: str | None
     import_path: Literal["serving_runtime.app:build"]
     runtime_env: ServeRuntimeEnv | None = None
-    args: ServeArgs
+    args: AppArguments
     deployments: Annotated[tuple[ServeDeployment, ...], Field(min_length=1, max_length=1)]
 
 

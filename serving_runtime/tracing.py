@@ -20,9 +20,12 @@ This module must not decide what is worth a span: whoever does the work says so.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
+
+from serving_runtime.protocol import Call
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +51,8 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Where spans come from."""
 
-    def span(self, name: str, parent: str, request_id: str) -> contextlib.AbstractContextManager[Span]:
-        """A span below `parent`, a `traceparent`; an empty or wrong one begins a trace."""
+    def span(self, name: str, call: Call) -> contextlib.AbstractContextManager[Span]:
+        """A span below what the call's `traceparent` names; without one, or with a wrong one, it begins a trace."""
 
     def close(self) -> None:
         """Send what is left. Blocks for seconds at most."""
@@ -66,7 +69,7 @@ class Untraced:
     def note(self, **attributes: str | float | bool) -> None:
         """Nobody is told."""
 
-    def span(self, _name: str, _parent: str, _request_id: str) -> contextlib.AbstractContextManager[Span]:
+    def span(self, _name: str, _call: Call) -> contextlib.AbstractContextManager[Span]:
         """Itself: there is nothing to begin or to end."""
         return contextlib.nullcontext(self)
 
@@ -89,13 +92,14 @@ class OpenTelemetryTracer:
         self._tracer = self._provider.get_tracer(SERVICE)
 
     @contextlib.contextmanager
-    def span(self, name: str, parent: str, request_id: str) -> Iterator[Span]:
-        """A span below `parent`."""
+    def span(self, name: str, call: Call) -> Iterator[Span]:
+        """A span below the call's own."""
         from opentelemetry.context import Context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        parent = call.headers.get(TRACEPARENT)
         above = TraceContextTextMapPropagator().extract({TRACEPARENT: parent}, Context()) if parent else Context()
-        attributes = {**self._about, "sluice.request_id": request_id}
+        attributes = {**self._about, "sluice.request_id": call.request_id}
         # What the model raises stays in the log: its text may repeat what a user sent.
         span = self._tracer.start_span(name, above, attributes=attributes, record_exception=False)
         try:
@@ -126,6 +130,13 @@ class _OpenTelemetrySpan:
 
     def note(self, **attributes: str | float | bool) -> None:
         self._span.set_attributes({f"sluice.{name}": value for name, value in attributes.items()})
+
+
+def below(call: Call, span: Span) -> Call:
+    """The call as it goes on from within the span."""
+    if not span.traceparent:
+        return call
+    return dataclasses.replace(call, headers={**call.headers, TRACEPARENT: span.traceparent})
 
 
 def tracer(environment: Mapping[str, str], model: str, version: int) -> Tracer:

@@ -19,6 +19,7 @@ from serving_runtime.host import Host
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.public_route import PublicRoute
+from serving_runtime.tracing import Tracer
 
 VERSION = 7
 NAMED = Named("fraud", str(VERSION))
@@ -74,7 +75,13 @@ def _nobody(application: str) -> Connection:
     raise LookupError(f"there is no {application} here")
 
 
-def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody, *, exposed: bool = False) -> Replica:
+def replica(
+    own: ModelServer,
+    connect: Callable[[str], Connection] = _nobody,
+    *,
+    exposed: bool = False,
+    tracer: Tracer | None = None,
+) -> Replica:
     """One that answers with `own`; `connect` gives the way to a challenger where a split names one.
 
     `exposed`: as if Serve listened elsewhere than on loopback.
@@ -90,5 +97,5 @@ def replica(own: ModelServer, connect: Callable[[str], Connection] = _nobody, *,
     )
     gate = Gate(exposed=exposed)
     turned_away = functools.partial(counts.answered, UserOutcome.REFUSED)
-    door = Door(host, own.described, turned_away, gate, PublicRoute(time.monotonic))
+    door = Door(host, own.described, turned_away, gate, PublicRoute(time.monotonic), tracer)
     return Replica(door, host, counts, gate, own.described)

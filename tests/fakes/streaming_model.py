@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +30,7 @@ class Parrot(mlflow.pyfunc.PythonModel):
             if word == "break":
                 raise ValueError("a secret of the model")
             if word == "wait":
-                time.sleep(TAKES_S)
+                threading.Event().wait(TAKES_S)
             yield word.upper() if self.shouts else word
 
 

@@ -376,4 +376,6 @@ def test_bytes_cut_anywhere_are_read_or_not_and_nothing_else() -> None:
         if cut:
             cut[dice.randrange(len(cut))] = dice.randrange(256)
         request = dataclasses.replace(captured(b"{}"), body=bytes(cut), answer=bytes(cut))
-        FRAUD.portion([FRAUD.rows(request, Redaction())])
+        written = FRAUD.portion([FRAUD.rows(request, Redaction())])
+        assert written.schema.equals(FRAUD.schema())
+        assert set(written["request_id"].to_pylist()) == {request.request_id}

@@ -164,9 +164,9 @@ def test_too_many_keys_are_refused() -> None:
 
 def test_an_entry_is_checked_feature_by_feature_and_only_what_is_named_is_kept() -> None:
     own = columns(required=("spend",), visits=0)
-    assert own.check({"spend": "12.5", "visits": "3", "password": "x"}) == ({"spend": 12.5, "visits": 3}, True)
-    assert own.check({"spend": "much", "visits": 3}) == ({"visits": 3}, False)
-    assert own.check({"spend": 1, "visits": None}) == ({"spend": 1.0}, False)
+    assert own.check({"spend": "12.5", "visits": "3", "password": "x"}) == ({"spend": 12.5, "visits": 3}, True, ())
+    assert own.check({"spend": "much", "visits": 3}) == ({"visits": 3}, False, ("spend (ValueError)",))
+    assert own.check({"spend": 1, "visits": None}) == ({"spend": 1.0}, False, ())
 
 
 def test_a_required_feature_that_was_not_found_is_left_out() -> None:

@@ -15,12 +15,12 @@ from policies.config_repo_documents import read_repo, with_defaults
 from policies.consistency import check
 from policies.model import Sli
 from policies.query_templates import read_pair
+from policies.slo import LATENCY_BUCKETS_MS
 from serving_runtime.breaker import FAILURES_TO_OPEN, LONGEST_PAUSE_S
 from serving_runtime.feature_columns import KEY_LIMIT_CHARS, KEYS_LIMIT
 from serving_runtime.features import SOURCE_THREADS, FeatureSource
 from serving_runtime.look_ups import KEYS_PER_QUESTION, LookUp
 from serving_runtime.redis_features import RedisOptions
-from serving_runtime.telemetry import LATENCY_BUCKETS_MS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -246,17 +247,19 @@ def test_an_address_that_nobody_listens_on_is_trouble() -> None:
 # --- one look at a time -------------------------------------------------------------------------------------------
 
 
+WAIT_S = 20.0  # never reached when all is well
+
+
 class Hanging:
     """A file system that does not answer."""
 
     def __init__(self) -> None:
         self.asked = 0
-        self.over = asyncio.Event()
+        self.over = threading.Event()
 
     def read(self, *, hurry: bool) -> bytes | None:  # noqa: ARG002 the port's
         self.asked += 1
-        while not self.over.is_set():
-            time.sleep(0.001)
+        assert self.over.wait(WAIT_S)
         return b"one"
 
 

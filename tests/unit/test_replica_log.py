@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from serving_runtime.replica_log import Named, about, join_sentry
+from serving_runtime.replica_log import NamedLines, about, join_sentry
 
 FIELDS = {"model": "fraud", "version": "2", "build": "22222222"}
 
@@ -32,7 +32,7 @@ def test_every_line_names_the_version_and_its_request() -> None:
     everything, errors = Kept(), Kept(logging.ERROR)
     log = logging.getLogger("tests.replica")
     log.propagate = False
-    log.addHandler(Named(FIELDS, [everything, errors]))
+    log.addHandler(NamedLines(FIELDS, [everything, errors]))
     log.warning("the candidate did not answer", extra=about("r-1"))
     log.error("the model failed", extra=about("r-2"))
     seen = [{key: vars(r)[key] for key in (*FIELDS, "request_id")} for r in everything.records]

@@ -25,7 +25,7 @@ from policies.serving import (
     Segments,
 )
 from policies.strict_yaml import parse as parse_yaml
-from serving_runtime.app import AppArguments
+from serving_runtime.app_arguments import AppArguments
 from serving_runtime.serve_config import SPARE, Surroundings, ToServe, parse, render, text
 from serving_runtime.user_config import AgreementTerms, GuardTerms, parse_user_config
 from tests.unit.releases import application, rolling, steady
