@@ -20,8 +20,8 @@ from pipelines.ports import Repo
 from policies.config_repo_documents import ConfigRepo, RepoReading, read_repo, with_defaults
 from policies.errors import Stalled
 from policies.layout import SLUICE, locate
-from policies.model import Tip
 from policies.notes import Note, errors
+from policies.observations import Tip
 
 _PEOPLES = ("models/", "ensembles/", "policies/")
 _ENVIRONMENTS = "environments/"

@@ -32,7 +32,7 @@ from pipelines.settings import settings
 from pipelines.wiring import config_repo
 from policies.errors import Conflict, Stalled
 from policies.layout import SLUICE
-from policies.model import Tip
+from policies.observations import Tip
 from registry_bridge.config_repo import ConfigRepo
 
 _LOG = logging.getLogger(__name__)

@@ -31,19 +31,16 @@ from policies.holding import held, known_revision
 from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
 from policies.model import (
     Application,
-    Artifact,
     Evidence,
     Objective,
     Phase,
     Record,
-    RegistrySnapshot,
     Release,
-    RuntimeObservation,
     Sli,
-    Tip,
     Wish,
 )
 from policies.notes import Note, Severity
+from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.record import evidence_with

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.documents import Trigger
-from policies.model import Application, Artifact, Evidence, Objective, RegistrySnapshot, RuntimeObservation, Tip, Trip
+from policies.model import Application, Evidence, Objective
+from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip
 from registry_bridge.config_repo import CommitEntry
 
 

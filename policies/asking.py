@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from policies.fronts import members_of
-from policies.model import ObservedApplication
+from policies.observations import ObservedApplication
 
 Config = Mapping[str, Any]
 Serves = Callable[[str], bool]

@@ -32,7 +32,7 @@ from typing import Any
 
 from policies.asking import asking_who_serves, is_asked, waits_for
 from policies.holding import lifts
-from policies.model import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
+from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
 Config = Mapping[str, Any]
 

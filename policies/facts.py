@@ -17,21 +17,19 @@ from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
 from policies.model import (
     Application,
-    Artifact,
     Cause,
     CauseKind,
     Evidence,
     Phase,
     Purpose,
     Record,
-    RegisteredVersion,
     Release,
     Rollout,
     Settings,
-    Trip,
     Verdict,
     VerdictKind,
 )
+from policies.observations import Artifact, RegisteredVersion, Trip
 
 
 class Signal(StrEnum):

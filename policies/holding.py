@@ -22,7 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from policies.model import ApplicationStatus, Cause, CauseKind, Release, RuntimeObservation
+from policies.model import Cause, CauseKind, Release
+from policies.observations import ApplicationStatus, RuntimeObservation
 
 Config = Mapping[str, Any]
 

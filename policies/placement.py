@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.convergence import Failed, application_in_place, readiness
-from policies.model import Application, Phase, Release, RuntimeObservation
+from policies.model import Application, Phase, Release
+from policies.observations import RuntimeObservation
 
 Config = Mapping[str, Any]
 

@@ -20,7 +20,15 @@ import dataclasses
 from collections.abc import Mapping
 
 from policies.documents import Trigger
-from policies.model import Application, Artifact, Phase, Quarantined, Refused, RegisteredVersion, Release, Settings
+from policies.model import (
+    Application,
+    Phase,
+    Quarantined,
+    Refused,
+    Release,
+    Settings,
+)
+from policies.observations import Artifact, RegisteredVersion
 from policies.packages import conflicts
 
 TAG_PREFIX = "sluice."

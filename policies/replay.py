@@ -32,7 +32,6 @@ from policies.errors import BadInput
 from policies.facts import Observed, Rules, Signal
 from policies.model import (
     Application,
-    Artifact,
     Ask,
     Bin,
     Cause,
@@ -45,15 +44,14 @@ from policies.model import (
     PhaseRecord,
     Purpose,
     Record,
-    RegisteredVersion,
     Release,
     Rollout,
     Settings,
     Source,
-    Trip,
     VerdictKind,
     Wish,
 )
+from policies.observations import Artifact, RegisteredVersion, Trip
 from policies.record import SLUICEGATE, recorded_evidence
 from policies.rollout import JUDGED, decide
 from policies.slo import asked_of

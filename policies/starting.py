@@ -23,7 +23,16 @@ from datetime import datetime
 from policies.budget import allowances, burning
 from policies.dispersion import dispersions
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start
-from policies.model import Application, Ask, Purpose, Quarantined, Refused, RegisteredVersion, Release, Wish
+from policies.model import (
+    Application,
+    Ask,
+    Purpose,
+    Quarantined,
+    Refused,
+    Release,
+    Wish,
+)
+from policies.observations import RegisteredVersion
 from policies.promotion import Nothing, admit, application_of, at_trigger, wanted
 from policies.wishes import undone_to
 

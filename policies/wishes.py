@@ -15,7 +15,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from policies.model import Application, Ask, Phase, RegisteredVersion, Release, Wish
+from policies.model import (
+    Application,
+    Ask,
+    Phase,
+    Release,
+    Wish,
+)
+from policies.observations import RegisteredVersion
 
 Versions = Mapping[int, RegisteredVersion]
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Final
 
 from policies.errors import BadInput, Conflict, Retry, Stalled
-from policies.model import Tip
 from policies.names import check_environment_name
+from policies.observations import Tip
 from registry_bridge.git_clone import APPLIED, BrokenCloneError, Clone
 from registry_bridge.git_command import Answer, Deadlines, GitCommand, complain
 from registry_bridge.repo_files import (

@@ -25,7 +25,7 @@ from typing import Any
 
 from policies.documents import Trigger
 from policies.errors import Retry, SluiceError, Stalled
-from policies.model import Artifact, RegisteredVersion, RegistrySnapshot
+from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot
 from registry_bridge.mlflow_words import in_our_words, name_filters, set_patience
 from registry_bridge.version_artifacts import VersionArtifacts
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from policies.artifact_digest import Content, artifact_digest
 from policies.errors import BadInput, Retry, Stalled
-from policies.model import Artifact
+from policies.observations import Artifact
 from policies.packages import REQUIREMENTS_BYTES, REQUIREMENTS_FILE, requirements_in
 from registry_bridge.model_artifacts import artifact_files
 

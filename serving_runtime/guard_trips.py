@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from policies.counting import Series, VersionKey, moment
-from policies.model import Trip
+from policies.observations import Trip
 from serving_runtime.promql import GUARD_BAD, GUARD_REQUESTS
 from serving_runtime.scrape_health import STALE_SCRAPES
 

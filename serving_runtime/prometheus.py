@@ -54,7 +54,16 @@ from policies.counting import (
 from policies.documents import PrometheusTarget
 from policies.durations import format_duration
 from policies.errors import BadInput
-from policies.model import Application, Bin, Evidence, Objective, Queries, Sli, Source, Trip
+from policies.model import (
+    Application,
+    Bin,
+    Evidence,
+    Objective,
+    Queries,
+    Sli,
+    Source,
+)
+from policies.observations import Trip
 from policies.query_templates import Blank, Gap, Pair, read_pair
 from serving_runtime import promql
 from serving_runtime.guard_trips import read_trip

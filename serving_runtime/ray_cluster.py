@@ -24,7 +24,7 @@ import requests
 from requests.auth import AuthBase
 
 from policies.errors import Retry, Stalled
-from policies.model import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
+from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
 _LOG = logging.getLogger(__name__)
 

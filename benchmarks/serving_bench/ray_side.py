@@ -17,7 +17,14 @@ from pipelines.ray_session import RaySession
 from policies.config_repo_documents import route_of
 from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import Stalled
-from policies.model import Application, ApplicationStatus, Objective, Phase, Release, Sli
+from policies.model import (
+    Application,
+    Objective,
+    Phase,
+    Release,
+    Sli,
+)
+from policies.observations import ApplicationStatus
 from policies.serving import Capture
 from serving_runtime.artifact_cache import digest_of
 from serving_runtime.serve_config import IMPORT_PATH, Surroundings, ToServe, render

@@ -20,8 +20,15 @@ from policies.documents import PrometheusTarget, RolloutPolicy
 from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.judge import judge
-from policies.model import Application, Objective, Release, Sli, Tip, Verdict
+from policies.model import (
+    Application,
+    Objective,
+    Release,
+    Sli,
+    Verdict,
+)
 from policies.names import slug
+from policies.observations import Tip
 from policies.slo import asked_of
 
 LONGEST = timedelta(days=7)

@@ -36,9 +36,9 @@ from policies.model import (
     Record,
     Release,
     Sli,
-    Tip,
     VerdictKind,
 )
+from policies.observations import Tip
 from policies.stored_documents import parse_history, parse_record
 from policies.verdict_words import e_value, percent
 from registry_bridge.config_repo import CommitEntry

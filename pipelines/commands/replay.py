@@ -23,9 +23,16 @@ from policies.documents import RolloutPolicy
 from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import Place, history_path, record_path, release_path
-from policies.model import Evidence, LookRecord, Phase, PhaseRecord, Release, Tip
+from policies.model import (
+    Evidence,
+    LookRecord,
+    Phase,
+    PhaseRecord,
+    Release,
+)
 from policies.names import slug
 from policies.notes import errors
+from policies.observations import Tip
 from policies.replay import Past, Replay, finished, replay, under_way
 from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record, parse_release, plain

@@ -19,7 +19,8 @@ from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, Wri
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.durations import format_duration
 from policies.layout import Place, locate
-from policies.model import HistoryRecord, Release, Tip
+from policies.model import HistoryRecord, Release
+from policies.observations import Tip
 from policies.stored_documents import parse_history
 
 SCHEMA = 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from pipelines.ports import Registry
-from policies.model import RegisteredVersion
+from policies.observations import RegisteredVersion
 from tests.contracts.mlflow_server import RealRegistry
 from tests.fakes.registry import FakeRegistry
 

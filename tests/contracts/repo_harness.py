@@ -13,7 +13,7 @@ from typing import Protocol
 from pipelines.git_server import HEALTH, TOKEN_VARIABLE, create_repo
 from pipelines.ports import Repo
 from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
-from policies.model import Tip
+from policies.observations import Tip
 from registry_bridge.config_repo import CommitEntry, ConfigRepo
 from registry_bridge.git_command import Deadlines
 from tests.fakes.repo import PERSON, Content, FakeRepo, Link

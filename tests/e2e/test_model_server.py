@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import requests
 
-from policies.model import ApplicationStatus
+from policies.observations import ApplicationStatus
 from serving_runtime.app import DEPLOYMENT
 from serving_runtime.artifact_cache import digest_of, registry_download
 from serving_runtime.breaker import FAILURES_TO_OPEN

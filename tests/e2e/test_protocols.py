@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from policies.model import ApplicationStatus
+from policies.observations import ApplicationStatus
 from serving_runtime.app import DEPLOYMENT
 from serving_runtime.artifact_cache import digest_of, registry_download
 from serving_runtime.door import VERSION_HEADER

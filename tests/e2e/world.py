@@ -30,7 +30,14 @@ from pipelines.processes import log_end
 from policies.config_repo_documents import parse_repo
 from policies.documents import RolloutPolicy
 from policies.layout import release_path, serve_path
-from policies.model import Application, ApplicationStatus, HistoryRecord, Phase, Release, Settings
+from policies.model import (
+    Application,
+    HistoryRecord,
+    Phase,
+    Release,
+    Settings,
+)
+from policies.observations import ApplicationStatus
 from policies.stored_documents import release_text
 from registry_bridge.mlflow_registry import MlflowRegistry
 from serving_runtime.serve_config import Surroundings, ToServe, render

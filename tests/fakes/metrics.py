@@ -13,7 +13,17 @@ from datetime import datetime, timedelta
 
 from pipelines.ports import EvidenceRequest
 from policies.counting import NOTHING, VersionKey, first_edge, last_edge, moment
-from policies.model import Application, Bin, Counts, Discordant, Evidence, Objective, Sli, Source, Trip
+from policies.model import (
+    Application,
+    Bin,
+    Counts,
+    Discordant,
+    Evidence,
+    Objective,
+    Sli,
+    Source,
+)
+from policies.observations import Trip
 from serving_runtime.scrape_health import STALE_SCRAPES
 
 _Who = tuple[str, VersionKey]

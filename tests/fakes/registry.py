@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from policies.artifact_digest import artifact_digest
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
-from policies.model import Artifact, RegisteredVersion, RegistrySnapshot
+from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot
 from policies.promotion import at_trigger
 
 ARCHIVED = "Archived"

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 from policies.commit_message import trailers_of
 from policies.errors import BadInput, Conflict, Retry, Stalled
-from policies.model import Tip
 from policies.names import check_environment_name
+from policies.observations import Tip
 from registry_bridge.config_repo import CommitEntry
 from registry_bridge.repo_files import ROOTS, Entry, check_change, decode_texts, is_commit, is_wanted, readable_paths
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policies.errors import Retry, Stalled
-from policies.model import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
+from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
 # What Serve changes without a restart (facts of Serve 2.60); everything else restarts.
 _IN_PLACE = frozenset(

@@ -22,7 +22,15 @@ from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
 from policies.errors import BadInput, Retry
 from policies.layout import release_path
-from policies.model import Application, HistoryRecord, Outcome, Phase, RegisteredVersion, Release, Wish
+from policies.model import (
+    Application,
+    HistoryRecord,
+    Outcome,
+    Phase,
+    Release,
+    Wish,
+)
+from policies.observations import RegisteredVersion
 from policies.stored_documents import parse_history, parse_release
 from serving_runtime.guard import Guard
 from serving_runtime.user_config import GuardTerms

@@ -13,7 +13,6 @@ from policies.documents import Bake, RolloutPolicy, Trigger
 from policies.facts import Observed, Rules
 from policies.model import (
     Application,
-    Artifact,
     Bin,
     Cause,
     CauseKind,
@@ -22,13 +21,13 @@ from policies.model import (
     Objective,
     Phase,
     PhaseRecord,
-    RegisteredVersion,
     Release,
     Rollout,
     Settings,
     Sli,
     Source,
 )
+from policies.observations import Artifact, RegisteredVersion
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -13,7 +13,8 @@ from pipelines.commands.init import Answers, repo_files
 from pipelines.commands.replay import documents, policy_of
 from policies.errors import BadInput
 from policies.layout import release_path
-from policies.model import Application, Phase, Release, Tip, VerdictKind
+from policies.model import Application, Phase, Release, VerdictKind
+from policies.observations import Tip
 from policies.stored_documents import release_text
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.repo import FakeRepo

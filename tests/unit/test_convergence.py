@@ -22,7 +22,7 @@ from policies.convergence import (
     readiness,
 )
 from policies.errors import Stalled
-from policies.model import RuntimeObservation
+from policies.observations import RuntimeObservation
 from tests.fakes.runtime import FakeServe
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.local_stack import _brought, _only_one
 from policies.errors import Stalled
-from policies.model import Tip
+from policies.observations import Tip
 
 
 def test_a_second_stack_on_one_folder_is_refused_and_the_folder_is_free_afterwards(tmp_path):

@@ -55,6 +55,26 @@ async def turns(number: int = 10) -> None:
         await asyncio.sleep(0)
 
 
+def test_values_of_a_wrong_type_are_said_once_in_a_while_and_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    def finds_wrong(_entry: Mapping[str, Any]) -> Checked:
+        return Checked({}, complete=False, wrong=("spend (ValueError)",))
+
+    async def story() -> None:
+        world = World({"ada": {"spend": "much"}, "bob": {"spend": "much"}})
+        world.look_ups = LookUps(
+            world.source,
+            finds_wrong,
+            terms=Features(entry_point="a:b", key="user", timeout_ms=LONG_MS, defaults={"spend": 0.0}),
+            tally=world.counts,
+            clock=lambda: world.now,
+        )
+        assert await world.outcomes("ada", "bob") == [LookUp.DEFAULT, LookUp.DEFAULT]
+
+    with caplog.at_level(logging.WARNING):
+        run(story)
+    assert [r.getMessage() for r in caplog.records] == ["an entry has values of a wrong type: spend (ValueError)"]
+
+
 def test_each_key_ends_with_what_is_known_of_it_and_is_counted_once() -> None:
     async def story() -> None:
         world = World({"ada": SPEND, "bob": {"spend": "much"}, "eve": ["no entry"]})

@@ -14,7 +14,14 @@ from pipelines.commands.replay import as_data, documents, from_prometheus, judge
 from pipelines.look import Doors
 from policies.errors import BadInput
 from policies.layout import history_path
-from policies.model import CauseKind, Outcome, Phase, Record, Tip, Wish
+from policies.model import (
+    CauseKind,
+    Outcome,
+    Phase,
+    Record,
+    Wish,
+)
+from policies.observations import Tip
 from policies.record import fitted
 from policies.replay import finished, replay
 from policies.stored_documents import history_text

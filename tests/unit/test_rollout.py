@@ -11,19 +11,18 @@ from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
 from policies.facts import Signal
 from policies.model import (
-    Artifact,
     Ask,
     Cause,
     CauseKind,
     Outcome,
     Phase,
     Quarantined,
-    RegisteredVersion,
     Release,
     Settings,
     VerdictKind,
     Wish,
 )
+from policies.observations import Artifact, RegisteredVersion
 from policies.rollout import TRANSITIONS, decide
 from policies.stored_documents import parse_release, release_text
 from tests.unit.releases import (

@@ -10,7 +10,15 @@ import pytest
 
 from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Artifact, Objective, Phase, Purpose, Release, Settings, Sli
+from policies.model import (
+    Objective,
+    Phase,
+    Purpose,
+    Release,
+    Settings,
+    Sli,
+)
+from policies.observations import Artifact
 from policies.promotion import application_of
 from policies.serving import (
     Access,

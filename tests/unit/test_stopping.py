@@ -25,10 +25,10 @@ from policies.model import (
     Release,
     Settings,
     Sli,
-    Trip,
     Verdict,
     VerdictKind,
 )
+from policies.observations import Trip
 from policies.rollout import decide
 from tests.unit.releases import (
     AWAY,

@@ -16,12 +16,12 @@ from policies.model import (
     Phase,
     Purpose,
     Quarantined,
-    RegisteredVersion,
     Release,
     Settings,
     VerdictKind,
     Wish,
 )
+from policies.observations import RegisteredVersion
 from policies.promotion import at_trigger
 from policies.rollout import SERVED_KEPT, decide
 from policies.stored_documents import parse_release, release_text
