@@ -1,7 +1,7 @@
 """Whether Serve takes requests from other machines, as its controller says.
 
-What a replica sees of a request does not tell: HAProxy, which listens on every address, asks the replicas of its own
-node by 127.0.0.1, and they see nothing but that. Serve's HTTP host is set once, when Serve starts, and all of its
+What a replica sees of a request does not tell: HAProxy, wherever it listens, asks the replicas of its own node by
+127.0.0.1, and they see nothing but that. Serve's HTTP host is set once, when Serve starts, and all of its
 proxies and replicas listen there.
 
 That host says nothing about gRPC: its ports (the replicas', the fallback proxy's and, without HAProxy, Serve's own)
