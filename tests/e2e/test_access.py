@@ -311,11 +311,12 @@ TRICKS: Mapping[str, bytes] = {
     "unknown chunks": requested(INVOKE, "Transfer-Encoding: xchunked"),
     "hidden in a ping": requested(f"GET {ROUTE}/ping", body=requested(INVOKE)),
     "after a ping": requested(f"GET {ROUTE}/ping", body=b"").replace(b"Connection: close\r\n", b"") + requested(INVOKE),
-    "a websocket": requested(
+    "after a websocket": requested(
         f"GET {ROUTE}/invocations",
         *("Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
         body=b"",
-    ).replace(b"Connection: close", b"Connection: Upgrade"),
+    ).replace(b"Connection: close", b"Connection: Upgrade")
+    + requested(INVOKE),
     **{method: requested(f"{method} {ROUTE}/invocations") for method in ("GET", "PUT", "OPTIONS", "TRACE", "CONNECT")},
 }
 
