@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ class Guarded:
         self._file = folder / "keys"
         self._revision = 0
         self.shop = self.permit("shop")
+        self.hasty = self.permit("hasty")
+        self.tester = self.permit("tester", permissions=("force",))
+        self.other = self.permit("other", model="other")
         tokens = Jwt(issuer=ISSUER, audience=AUDIENCE, jwks_file=str(folder / "jwks"))
         self.access = Access(keys=ApiKeys(file=str(self._file)), jwt=tokens, rate=RATE)
         (folder / "jwks").write_text(json.dumps({"keys": [OKPAlgorithm.to_jwk(SIGNER.public_key(), as_dict=True)]}))
@@ -150,11 +154,6 @@ class Guarded:
         """The ports of the versions' replicas: each start takes another."""
         return direct_ports("/proc/net/tcp", LOOPBACK_IN_PROC, application_by_http)
 
-    def known(self, key: str) -> str:
-        """The key, once it is in force."""
-        wait_until(lambda: self.ask(x_api_key=key).status_code != 401, LIVE_S, "the new key in force")
-        return key
-
 
 @pytest.fixture(scope="module")
 def guarded(ray_session: RaySession, versions: Versions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
@@ -188,25 +187,23 @@ def test_load_balancers_need_no_key(guarded: Guarded) -> None:
 
 
 def test_a_key_is_replaced_without_a_restart(guarded: Guarded) -> None:
-    old = guarded.known(guarded.permit("rotated"))
-    served_by = guarded.replicas()
-    new = guarded.known(guarded.permit("rotated"))
-    wait_until(lambda: guarded.ask(x_api_key=old).status_code == 401, LIVE_S, "the old key withdrawn")
-    assert guarded.ask(x_api_key=new).status_code == 200
+    old, served_by = guarded.shop, guarded.replicas()
+    guarded.shop = guarded.permit("shop")
+    wait_until(lambda: guarded.ask(x_api_key=guarded.shop).status_code == 200, LIVE_S, "the new key in force")
+    assert guarded.ask(x_api_key=old).status_code == 401
     assert guarded.replicas() == served_by
 
 
 def test_a_key_for_another_model_is_403(guarded: Guarded) -> None:
-    answer = guarded.ask(x_api_key=guarded.known(guarded.permit("elsewhere", model="other")))
+    answer = guarded.ask(x_api_key=guarded.other)
     assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
 
 
 def test_who_asks_too_often_is_told_when_to_come_again_and_others_are_served(guarded: Guarded) -> None:
-    hasty = guarded.known(guarded.permit("hasty"))
-    answers = [guarded.ask(x_api_key=hasty)]
+    answers = [guarded.ask(x_api_key=guarded.hasty)]
     while answers[-1].status_code == 200 and len(answers) < 10 * RATE.burst:
-        answers.append(guarded.ask(x_api_key=hasty))
-    assert len(answers) >= RATE.burst
+        answers.append(guarded.ask(x_api_key=guarded.hasty))
+    assert len(answers) > RATE.burst
     refused = answers[-1]
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert refused.json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
@@ -214,8 +211,7 @@ def test_who_asks_too_often_is_told_when_to_come_again_and_others_are_served(gua
 
 
 def test_only_with_its_permission_a_caller_names_the_version(guarded: Guarded) -> None:
-    tester = guarded.known(guarded.permit("tester", permissions=("force",)))
-    named = guarded.ask(x_api_key=tester, **{FORCE_HEADER: str(CANDIDATE)})
+    named = guarded.ask(x_api_key=guarded.tester, **{FORCE_HEADER: str(CANDIDATE)})
     assert (named.headers[VERSION_HEADER], named.json()) == (str(CANDIDATE), {"predictions": [2.0]})
     assert guarded.ask(x_api_key=guarded.shop, **{FORCE_HEADER: str(CANDIDATE)}).status_code == 403
 
@@ -239,7 +235,10 @@ def test_grpc_asks_who_calls_too(guarded: Guarded) -> None:
     infer, denied = infer_request(MODEL, 1.0), grpc.StatusCode.UNAUTHENTICATED
     with grpc.insecure_channel(guarded.ray.grpc) as channel:
         wait_until(lambda: call(channel, "ModelInfer", infer).code() is denied, LIVE_S, "the entry for gRPC")
-        answer = call(channel, "ModelInfer", infer, x_api_key=guarded.shop)
+        # A key that was just replaced is in force at each replica in its own time.
+        asking = partial(call, channel, "ModelInfer", infer, x_api_key=guarded.shop)
+        wait_until(lambda: hasattr(asking(), "raw_output_contents"), LIVE_S, "the key in force")
+        answer = asking()
         assert struct.unpack("<d", answer.raw_output_contents[0]) == (1.0,)
         assert call(channel, "ModelInfer", infer, x_api_key="sluice_wrong").code() is denied
         assert call(channel, "ModelMetadata", request_of("ModelMetadata")(name=MODEL)).code() is denied
@@ -325,7 +324,6 @@ def test_no_trick_gets_a_prediction(guarded: Guarded) -> None:
     """By HAProxy, and past it at the port of the version that has the route."""
     http = direct_ports("/proc/net/tcp", LOOPBACK_IN_PROC, application_by_http)
     proxy = int(guarded.ray.http.rpartition(":")[2])
-    other = guarded.known(guarded.permit("other", model="other"))
     for port in (proxy, http[guarded.application(STABLE)]):
         for trick, request in TRICKS.items():
             # The key is a good one where the trick is to have it taken from where none belongs.
@@ -333,7 +331,7 @@ def test_no_trick_gets_a_prediction(guarded: Guarded) -> None:
             assert PREDICTED not in answer, f"{trick} at {port}: {answer[:500]!r}"
         for path in ("", "/ping/..", "/../vault"):
             line = f"POST {ROUTE}{path}/invocations"
-            assert PREDICTED not in exchanged(port, requested(line, f"x-api-key: {other}")), path
+            assert PREDICTED not in exchanged(port, requested(line, f"x-api-key: {guarded.other}")), path
         sent = requested(INVOKE, f"x-api-key: {guarded.shop}")
         assert PREDICTED in exchanged(port, sent), "the same request with a key is answered, before and after"
 
@@ -390,7 +388,9 @@ def test_where_serve_listens_on_every_address_somebody_must_have_said_who_may_ca
         assert (refused.status_code, refused.json()["error_code"]) == (403, "PERMISSION_DENIED")
         assert "access under the environment in sluice.yaml" in refused.json()["message"]
         with grpc_channel(ray.grpc) as channel:
-            told = call(channel, "ModelInfer", infer_request(MODEL, 1.0))
+            asking = partial(call, channel, "ModelInfer", infer_request(MODEL, 1.0))
+            wait_until(lambda: asking().code().name != "NOT_FOUND", LIVE_S, "the entry for gRPC")
+            told = asking()
         assert (told.code().name, "sluice.yaml" in told.details()) == ("PERMISSION_DENIED", True)
         exposed.bring(Access(open=True))
         wait_until(lambda: exposed.ask().status_code == 200, LIVE_S, "open to anybody, as it was said")
