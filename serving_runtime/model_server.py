@@ -177,8 +177,7 @@ class ModelServer:
 
     async def _score(self, call: Call, *, warming: bool = False) -> Scored:
         if self._streamer is not None and wants_events(call):
-            # A copy is answered whole: nobody waits for its parts.
-            return Scored(await (self._streamer.whole if COPY_HEADER in call.headers else self._streamer.head)(call))
+            return await self._stream(call, self._streamer)
         dialect = dialect_of(call, self.described)
         try:
             if self._features is not None:
@@ -187,24 +186,46 @@ class ModelServer:
         except Full:
             return Scored(overloaded(call.request_id))
 
+    async def _stream(self, call: Call, streamer: Streamer) -> Scored:
+        # A copy is answered whole: nobody waits for its parts.
+        answer = streamer.whole if COPY_HEADER in call.headers else streamer.head
+        features = self._features
+        if features is None:
+            return Scored(await answer(call))
+        try:
+            used = await self._used(call, features, partial(streamer.parse, call))
+        except Full:
+            return Scored(overloaded(call.request_id))
+        if isinstance(used, Answer):
+            return Scored(used)
+        head = await answer(call, streamer.opening(partial(features.joined, used)))
+        return Scored(head, features=used.values)
+
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
+        parse = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
+        used = await self._used(call, features, parse, warming=warming)
+        if isinstance(used, Answer):
+            return Scored(used)
+        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
+        return dataclasses.replace(scored, features=used.values)
+
+    async def _used(
+        self, call: Call, features: FeatureJoin, parse: Callable[[], Parsed | Answer], *, warming: bool = False
+    ) -> Used | Answer:
+        """The call's rows and what was looked up for them, or the answer to one that gets none. Raises Full."""
         if self._joining >= Limits.waiting:
             raise Full
         self._joining += 1
         try:
-            parsed = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
-            lacking = await asyncio.to_thread(features.read, parsed)
+            lacking = await asyncio.to_thread(features.read, parse)
             if isinstance(lacking, Answer):
-                return Scored(lacking)
+                return lacking
             with self._tracer.span("features", call) as span:
                 used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
                 span.note(answered=not isinstance(used, Answer))
         finally:
             self._joining -= 1
-        if isinstance(used, Answer):
-            return Scored(used)
-        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
-        return dataclasses.replace(scored, features=used.values)
+        return used
 
 
 class _Loaded:
