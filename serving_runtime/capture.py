@@ -39,7 +39,7 @@ from serving_runtime.capture_ledger import Ledger, Open, take_losses
 from serving_runtime.capture_outbox import Room
 from serving_runtime.captured_rows import Captured, Layout, Role
 from serving_runtime.captured_streams import Kept, keeping
-from serving_runtime.event_stream import EVENT_STREAM
+from serving_runtime.event_stream import DONE, EVENT_STREAM
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.object_store import ObjectStore, open_store
 from serving_runtime.outcomes import CaptureOutcome, Ending
@@ -270,8 +270,10 @@ class Recorded:
             )
 
         if answer.rest is None:
-            whole = Ending.WHOLE if answer.content_type == EVENT_STREAM else None  # a copy of a stream
-            self._recorder.offer(captured(answer.body, whole))
+            ending = None
+            if answer.content_type == EVENT_STREAM:  # a copy of a stream
+                ending = Ending.WHOLE if answer.body.endswith(DONE) else Ending.LEFT
+            self._recorder.offer(captured(answer.body, ending))
             return answer
 
         def offer(kept: Kept, ending: Ending) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from serving_runtime.stream_counts import Streamed
+
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
@@ -182,7 +184,9 @@ class Door:
         answer = _spoken(reply.answer, kind)
         if reply.receipt:
             answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
-        return self._respond(answer, str(reply.version)) if answer.rest is None else self._stream(call, reply, answer)
+        if reply.streamed is None:
+            return self._respond(answer, str(reply.version))
+        return self._stream(call, reply, answer, reply.streamed)
 
     async def _answer(self, call: Call, *, may_force: bool) -> Reply:
         with self._tracer.span("answer", call) as span:
@@ -190,12 +194,12 @@ class Door:
             span.answered(reply.answer.status, str(reply.version))
         return reply
 
-    def _stream(self, call: Call, reply: Reply, head: Answer) -> Response:
+    def _stream(self, call: Call, reply: Reply, head: Answer, streamed: Streamed) -> Response:
         from serving_runtime.streamed_answers import EventResponse, follow
 
         config = self._host.config
         timeout_s = config.request_timeout_s if config else DEFAULT_TIMEOUT_S
-        events = follow(head, call.request_id, timeout_s, lambda: self._host.broke(call, reply))
+        events = follow(head, call.request_id, timeout_s, streamed)
         return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
     async def _report(self, request: Request, caller: Caller) -> Response:

@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -34,6 +35,7 @@ from serving_runtime.protocol import (
     model_fault,
     parse,
     request_error,
+    stop_after_s,
     without_rows,
 )
 
@@ -111,20 +113,27 @@ class Streamer:
         return head._replace(rest=items)
 
     async def whole(self, call: Call, opening: Opening | None = None) -> Answer:
-        """All events in one answer; the status is that of the worst that happened."""
-        parts: list[bytes] = []
-        size = 0
+        """All events in one answer; the status is that of the worst that happened.
+
+        For a copy that need not have all: those that came within its time, and the first in any case.
+        """
+        enough_s = stop_after_s(call)
+        until = None if enough_s is None else asyncio.get_running_loop().time() + enough_s
         async with aclosing(self.stream(call, opening)) as stream:
-            async for item in stream:
-                if isinstance(item, Answer) and item.status != 200:  # noqa: PLR2004 the head of a good one
-                    return item
-                part = item.body if isinstance(item, Answer) else item
-                size += len(part)
-                if size > WHOLE_LIMIT_BYTES:
-                    _log.error("the whole stream for request id %s is above %d bytes", call.request_id, size)
-                    return model_fault(call.request_id)
-                parts.append(part)
-        return Answer(200, b"".join(parts), EVENT_STREAM)
+            head = await anext(stream)
+            if not isinstance(head, Answer) or head.status != 200:  # noqa: PLR2004 the head of a good one
+                return head if isinstance(head, Answer) else model_fault(call.request_id)
+            body = bytearray(head.body)
+            with contextlib.suppress(TimeoutError):  # what came so far is what was asked for
+                async with asyncio.timeout_at(until):
+                    async for item in stream:
+                        if isinstance(item, Answer):
+                            return item
+                        body += item
+                        if len(body) > WHOLE_LIMIT_BYTES:
+                            _log.error("the whole stream for request id %s is too large", call.request_id)
+                            return model_fault(call.request_id)
+        return Answer(200, bytes(body), EVENT_STREAM)
 
 
 def wants_events(call: Call) -> bool:
