@@ -39,7 +39,7 @@ from typing import Any, Protocol
 from serving_runtime.challenger import Attempt, AttemptKind, Challenger, Connection
 from serving_runtime.events import Event, FallbackEvent, FeedbackEvent, RefusedFeedbackEvent, Tally, VersionEvent
 from serving_runtime.feedback import NOT_ASKED, Arms, Refusal, answer_of, read_report, receipt
-from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, named, refused, unavailable
+from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, asked_for, unavailable
 from serving_runtime.guard import Guard, Tripped, words
 from serving_runtime.outcomes import (
     Fallback,
@@ -169,6 +169,11 @@ class Host:
                 self._tally.count(FeedbackEvent(served, good), 0)
 
     @property
+    def versions(self) -> frozenset[str]:
+        """Which may answer here."""
+        return frozenset(str(served.version) for served in self._serving)
+
+    @property
     def _serving(self) -> tuple[Served, ...]:
         """This version, and its challenger."""
         return (self._served, *((self._challenger.served,) if self._challenger else ()))
@@ -198,13 +203,14 @@ class Host:
 
     # --- answering ---------------------------------------------------------------------------------------------
 
-    async def answer(self, call: Call, *, may_force: bool = False) -> Reply:
+    async def answer(self, call: Call, *, may_force: bool = False, version: str | None = None) -> Reply:
         """Answer one request. It goes on to its end when the caller is cancelled (rule 6).
 
-        `may_force` is the caller's permission to name a version, where the model asks for one.
+        `may_force` is the caller's permission to name a version, where the model asks for one; `version` the one that
+        its path names.
         """
-        if FORCE_HEADER in call.headers:
-            return await asyncio.shield(self._spawn(self._answer_forced(call, may_force=may_force)))
+        if version is not None or FORCE_HEADER in call.headers:
+            return await asyncio.shield(self._spawn(self._answer_forced(call, version, may_force=may_force)))
         if self._keys is not None or self._arms is not None:
             return await asyncio.shield(self._spawn(self._answer_asker(call)))
         return await asyncio.shield(self._spawn(self._answer(call)))
@@ -254,14 +260,16 @@ class Host:
         arms.answered(call.request_id, arm)
         return dataclasses.replace(reply, receipt=receipt(arm))
 
-    async def _answer_forced(self, call: Call, *, may_force: bool) -> Reply:
+    async def _answer_forced(self, call: Call, version: str | None, *, may_force: bool) -> Reply:
         """A request that names its version: by that one, or not at all (`forcing.py`)."""
         challenger = self._challenger
-        refusal = refused(self._config.forced_version if self._config else None, may_force=may_force)
-        which = refusal or named(call, self._serving)
+        allowed = self._config.forced_version if self._config else None
+        which = asked_for(call, version, self._serving, allowed, may_force=may_force)
         if isinstance(which, Answer):
             self._tally.answered(UserOutcome.REFUSED)
             return Reply(which, self._served.version)
+        if version is not None:  # so that whoever answers knows: no sample of its users
+            call = dataclasses.replace(call, headers={**call.headers, FORCE_HEADER: version})
         if challenger is None or which == self._served:
             answer = await self._ask_self(call, self._timeout_s)
         else:
