@@ -144,6 +144,7 @@ def test_requests_with_features_share_a_batch(models: Mapping[str, Any]) -> None
         assert [answer[1]["predictions"][0] for answer in answers] == [
             100 + n + (1.0 if n % 2 else 12.5) for n in range(16)
         ]
+        await asyncio.to_thread(wait_until, lambda: bool(world.batches), 20.0, "the batch to be counted")
         assert world.batches == [16]
 
     run(story)
