@@ -48,8 +48,8 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 class EnsembleDocument:
     """`ensembles/<name>.yaml`: several models behind one route, their predictions combined; each has its own release.
 
-    It answers MLflow's scoring protocol. Every member is sent the request as it came, and answers as it would answer a
-    user: split, fallback and counts included.
+    It answers MLflow's scoring protocol and the Open Inference Protocol. Every member is sent the request as it came,
+    and answers as it would answer a user: split, fallback and counts included.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=40)]

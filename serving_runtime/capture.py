@@ -4,6 +4,7 @@
 written, `capture_batches.py` the way into files, `object_store.py` the places.
 
 Rules:
+- A streamed answer is offered at its end (`captured_streams.py`), and what is kept of it until then is in the memory.
 - The version that answers captures: only it knows its signature and the features it used. Copies in shadow are
   captured too, marked as such.
 - Sampled by a stable hash of the request id: every replica, of every version, decides alike about one request, so that
@@ -37,9 +38,11 @@ from serving_runtime.capture_batches import Batches, Origin, Plan
 from serving_runtime.capture_ledger import Ledger, Open, take_losses
 from serving_runtime.capture_outbox import Room
 from serving_runtime.captured_rows import Captured, Layout, Role
+from serving_runtime.captured_streams import Kept, keeping
+from serving_runtime.event_stream import DONE, EVENT_STREAM
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.object_store import ObjectStore, open_store
-from serving_runtime.outcomes import CaptureOutcome
+from serving_runtime.outcomes import CaptureOutcome, Ending
 from serving_runtime.protocol import COPY_HEADER, Answer, Call, Scored
 
 _log = logging.getLogger(__name__)
@@ -112,9 +115,17 @@ class Recorder:
         digest = hashlib.blake2b(request_id.encode(errors="replace"), digest_size=8, key=_SALT).digest()
         return int.from_bytes(digest) < self._below
 
-    def offer(self, captured: Captured) -> None:
-        """Take a request of the sample, or drop and count it. Cheap; never blocks; never raises."""
+    def hold(self, size_bytes: int) -> bool:
+        """Room for a part of an answer that is not over? Then it is held until `offer`."""
+        return self._room.take(size_bytes)
+
+    def offer(self, captured: Captured, held_bytes: int = 0) -> None:
+        """Take a request of the sample, or drop and count it. Cheap; never blocks; never raises.
+
+        `held_bytes` is what was held for it.
+        """
         plan = self._plan
+        self._room.change(-held_bytes)
         if plan is None or self._closing.is_set():
             return
         outcomes = [CaptureOutcome.TAKEN]
@@ -242,22 +253,34 @@ class Recorded:
         at_s, started = time.time(), time.perf_counter()
         scored = await self._own.scored(call)
         answer = scored.answer
-        if answer.rest is not None:  # half an answer is none to learn from
-            return answer
-        self._recorder.offer(
-            Captured(
+
+        def captured(body: bytes, ending: Ending | None, *, cut: bool = False) -> Captured:
+            return Captured(
                 call.request_id,
                 at_s,
                 call.body,
                 call.content_type,
                 answer.status,
-                answer.body,
+                body,
                 (time.perf_counter() - started) * 1000.0,
                 _role(call),
                 scored.features,
+                ending,
+                cut,
             )
-        )
-        return answer
+
+        if answer.rest is None:
+            ending = None
+            if answer.content_type == EVENT_STREAM:  # a copy of a stream
+                ending = Ending.WHOLE if answer.body.endswith(DONE) else Ending.LEFT
+            self._recorder.offer(captured(answer.body, ending))
+            return answer
+
+        def offer(kept: Kept, ending: Ending) -> None:
+            self._recorder.offer(captured(bytes(kept.events), ending, cut=kept.cut), len(kept.events))
+
+        kept = Kept(max(LARGEST_BYTES - len(call.body), 0), self._recorder.hold)
+        return answer._replace(rest=keeping(answer, kept, offer))
 
 
 def _role(call: Call) -> Role:

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 # interpreter for well under a millisecond a column.
 PORTION_ROWS = 512
 CELL_BYTES = 40  # a Python number and the place that points to it
-SCHEMA_VERSION = 1  # of the fixed columns
+SCHEMA_VERSION = 2  # of the fixed columns
 METADATA_KEY = "sluicegate"  # each file says whose it is, for those who get it without its path
 
 

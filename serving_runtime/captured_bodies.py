@@ -19,6 +19,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+_DATA, _DONE = b"data: ", b"[DONE]"
+
 # What strangers' bytes make a parser raise: syntax, encoding, depth, shapes that do not fit.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError)
 
@@ -67,6 +69,19 @@ def read_answer(body: bytes) -> Read | None:
     except UNREADABLE:
         return None
     return Read(_rows_or_none(_answer_rows, document), document)
+
+
+def read_events(body: bytes) -> Any:
+    """What whole events of a stream say (`event_stream.py`): one text where all are texts, else a list of chunks.
+
+    None where they cannot be read.
+    """
+    told = [event[len(_DATA) :] for event in body.split(b"\n\n") if event.startswith(_DATA)]
+    try:
+        chunks = json.loads(b"[" + b",".join(one for one in told if one != _DONE) + b"]")
+    except UNREADABLE:
+        return None
+    return "".join(chunks) if chunks and all(isinstance(one, str) for one in chunks) else chunks
 
 
 def _rows_or_none(rows: Any, document: Any) -> Given | None:

@@ -10,6 +10,7 @@ Rules:
   values (CSV, what does not parse) is never written.
 - Only columns that the signature names: what clients send beside them, the model does not see either.
 - Of an error only its code is written: messages quote what the client sent.
+- A streamed answer is in `answer`, its chunks joined; `ending` and `cut` say whether that is all of it.
 - No column is called `model`, `version` or `hour`: readers make those from the path (docs/adr/0018).
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from serving_runtime.captured_bodies import UNREADABLE, Given, Read, read_answer, read_request
+from serving_runtime.captured_bodies import UNREADABLE, Given, Read, read_answer, read_events, read_request
 from serving_runtime.captured_cells import (
     CellType,
     Kind,
@@ -33,6 +34,7 @@ from serving_runtime.captured_cells import (
     kind_of_spec,
     text,
 )
+from serving_runtime.outcomes import Ending
 from serving_runtime.redaction import Redaction
 
 # The first rows of a request; `rows` says how many there were. A bulk client would fill whole files otherwise.
@@ -54,6 +56,8 @@ FIXED: Mapping[str, Kind] = {
     "params": Kind.JSON,
     "body": Kind.JSON,
     "answer": Kind.JSON,
+    "ending": Kind.TEXT,
+    "cut": Kind.BOOL,
 }
 
 _GOOD_BELOW = 400  # the first status that is an error
@@ -86,6 +90,10 @@ class Captured:
     role: Role = Role.USER
     features: Sequence[Mapping[str, Any]] = ()
     """What was looked up, one mapping for each row of the request; empty where nothing was."""
+    ending: Ending | None = None
+    """How it ended where it streamed: `answer` is its events then, as far as they were kept."""
+    cut: bool = False
+    """Of a stream: were there more events than were kept?"""
 
     @property
     def size_bytes(self) -> int:
@@ -177,8 +185,11 @@ class Layout:
         looked_up = _features(captured.features, count)
         split = {**(inputs or {}), **(_split(self._features, looked_up, redaction) or {})}
         error, answer = None, None
-        read = read_answer(captured.answer)
-        if captured.status >= _GOOD_BELOW:
+        streamed = captured.ending is not None
+        read = None if streamed else read_answer(captured.answer)
+        if streamed:
+            answer = self._streamed(captured.answer, redaction)
+        elif captured.status >= _GOOD_BELOW:
             error = _error_code(read.document if read else None)
         elif read is not None:
             predictions = _split(self._outputs, read.given, redaction, rows=count)
@@ -196,10 +207,19 @@ class Layout:
             "params": params,
             "body": body,
             "answer": answer,
+            "ending": captured.ending.value if captured.ending else None,
+            "cut": captured.cut if streamed else None,
         }
         kept = min(count, ROWS_PER_REQUEST)
         split["row"] = list(range(kept))
         return {name: split.get(name) or [alike.get(name)] * kept for name in self._types}
+
+    def _streamed(self, events: bytes, redaction: Redaction) -> str | None:
+        """The text of a streamed answer; None where a prediction is hidden, which has no name in a stream."""
+        chunks = read_events(events)
+        if chunks is None or any(_is_hidden(column, redaction) for column in self._outputs):
+            return None
+        return json_text(chunks, redaction)
 
     def _body(self, request: Read, redaction: Redaction) -> str | None:
         """The text of a request that is not split; None where a value that is hidden has only its place for a name."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from contextvars import Context
 from enum import StrEnum
@@ -105,6 +106,7 @@ class Challenger:
         self._ongoing = 0
         self._forced = 0
         self._accidents = 0
+        self._newest_accident_s = -math.inf
         self._accident_at: float | None = None
         self._good_since_bad = 0
         self.guard: Guard | None = None
@@ -161,6 +163,30 @@ class Challenger:
             self._report(attempt)
         return attempt
 
+    @property
+    def accidents(self) -> int:
+        """How many there were so far."""
+        return self._accidents
+
+    def stream_went_well(self) -> None:
+        """A stream that it had begun is over, or was long enough."""
+        self._good_since_bad += 1
+
+    def stream_broke(self, accidents: int, *, lost: bool) -> bool:
+        """A stream that it had begun has broken. Does that count? `lost`: by the transport, or it stood still.
+
+        `accidents` is how many there had been at its head. It counts unless it was under way beside another that was
+        lost, or nothing was answered since: one accident counts once.
+        """
+        self._good_since_bad = 0
+        if not lost:
+            return True
+        beside = accidents < self._accidents and self._clock() - self._newest_accident_s < ACCIDENT_S
+        if beside or self._is_same_accident():
+            return False
+        self._has_accident()
+        return True
+
     async def ask_forced(self, call: Call) -> Attempt:
         """The same for a request that named this version: what becomes of it says nothing to breaker and guard."""
         self._ongoing += 1
@@ -193,9 +219,14 @@ class Challenger:
     def _broken(self, error: BaseException, accidents: int) -> Attempt:
         """A question that the transport lost; `accidents` is how many there had been when it was asked."""
         same = accidents < self._accidents
-        self._accidents += not same
+        if not same:
+            self._has_accident()
         again = self._is_same_accident()
         return Attempt(AttemptKind.FAILED, reason=_words(error), same_accident=same, again=again)
+
+    def _has_accident(self) -> None:
+        self._accidents += 1
+        self._newest_accident_s = self._clock()
 
     def _is_same_accident(self) -> bool:
         """A call was not answered. Was one before it not either, with no answer since, and is that not long ago?"""
@@ -213,7 +244,8 @@ class Challenger:
             self._breaker.answered()
             self._accident_at = None
         bad = attempt.answer is None or outcome_of(attempt.answer.status) is Outcome.BAD
-        self._good_since_bad = 0 if bad else self._good_since_bad + 1
+        streams = attempt.answer is not None and attempt.answer.rest is not None  # what it shows, it shows later
+        self._good_since_bad = 0 if bad else self._good_since_bad + (not streams)
         if self._breaker.is_open != was_open:
             state = "opened" if self._breaker.is_open else "closed"
             _log.warning("breaker to %s %s %s", self.split.application, state, attempt.reason)

@@ -8,9 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serving_runtime.description import Described
+from serving_runtime.fast_features import ColumnReader
 from serving_runtime.fast_scoring import Form, Rows, answer_bytes
 from serving_runtime.open_inference import OpenInference
 from serving_runtime.protocol import Answer, Call, CallKind, Parsed, Scored, finish, model_fault, parse, score
@@ -29,6 +31,9 @@ class Dialect(Protocol):
 
     def score(self, model: Any, input_schema: Any, call: Call) -> Scored:
         """Answer a call from bytes to bytes, whatever it is."""
+
+    def columns(self, call: Call, reader: ColumnReader) -> Mapping[str, Any] | None:
+        """The columns of the call's rows by name, as arrays, or None: `parse` must read it."""
 
     def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
         """The first half of `score`: the rows before the signature is enforced, or the answer to a call without."""
@@ -54,6 +59,10 @@ class Invocations:
     def score(self, model: Any, input_schema: Any, call: Call) -> Scored:
         """MLflow's own way."""
         return score(model, input_schema, call)
+
+    def columns(self, call: Call, reader: ColumnReader) -> Mapping[str, Any] | None:
+        """Only JSON, and only what `fast_features` takes."""
+        return reader.read(call.body) if call.content_type in _TYPES else None
 
     def parse(self, model: Any, input_schema: Any, call: Call) -> Parsed | Answer:
         """MLflow's own way."""

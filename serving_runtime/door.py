@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from serving_runtime.stream_counts import Streamed
+
 VERSION_HEADER: Final = "x-sluice-version"
 REQUEST_ID_HEADER: Final = "x-request-id"
 REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
@@ -92,7 +94,7 @@ class Door:
             return self._refuse(unknown)
         match found.endpoint:
             case Endpoint.INVOCATIONS | Endpoint.V2_INFER | Endpoint.V2_VERSION_INFER:
-                return await self._ask(request, kind, caller)
+                return await self._ask(request, kind, caller, found.version)
             case Endpoint.FEEDBACK:
                 return await self._report(request, caller)
             case _:
@@ -112,7 +114,7 @@ class Door:
         wanted = {name.decode() for name in self._wanted(call.kind)}
         known = {name: value for name, value in call.headers.items() if name in wanted}
         try:
-            reply = await self._answer(dataclasses.replace(call, headers=known), may_force=may_force)
+            reply = await self._answer(dataclasses.replace(call, headers=known), version, may_force=may_force)
         finally:
             self._room.leave()
         return reply.answer, str(reply.version)
@@ -160,12 +162,15 @@ class Door:
         named = self._about.named
         if found.model == named.model and found.version in (None, named.version):
             return None
+        asks = found.model == named.model and found.endpoint is Endpoint.V2_VERSION_INFER
+        if asks and found.version in self._host.versions:  # the host says who may ask for it
+            return None
         asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"
         words = f"Here is version {named.version} of {named.model}, and no {asked[:100]}."
         return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
 
-    async def _ask(self, request: Request, kind: CallKind, caller: Caller) -> Response:
-        """A request for a prediction: find it room, read it, let the host answer."""
+    async def _ask(self, request: Request, kind: CallKind, caller: Caller, version: str | None) -> Response:
+        """A request for a prediction: find it room, read it, let the host answer. `version`: its path's."""
         # Before its body is read: a line of bodies could be gigabytes.
         if not await self._enter():
             return self._refuse(_spoken(overloaded(_request_id(request)), kind))
@@ -176,26 +181,28 @@ class Door:
             call = self._call(request, body, kind)
             if self._about.streams and asked_for_events(request.headers.get(ACCEPT, ""), body):
                 call = dataclasses.replace(call, headers={**call.headers, ACCEPT: EVENT_STREAM})
-            reply = await self._answer(call, may_force=FORCE in caller.permissions)
+            reply = await self._answer(call, version, may_force=FORCE in caller.permissions)
         finally:
             self._room.leave()
         answer = _spoken(reply.answer, kind)
         if reply.receipt:
             answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
-        return self._respond(answer, str(reply.version)) if answer.rest is None else self._stream(call, reply, answer)
+        if reply.streamed is None:
+            return self._respond(answer, str(reply.version))
+        return self._stream(call, reply, answer, reply.streamed)
 
-    async def _answer(self, call: Call, *, may_force: bool) -> Reply:
+    async def _answer(self, call: Call, version: str | None, *, may_force: bool) -> Reply:
         with self._tracer.span("answer", call) as span:
-            reply = await self._host.answer(below(call, span), may_force=may_force)
+            reply = await self._host.answer(below(call, span), may_force=may_force, version=version)
             span.answered(reply.answer.status, str(reply.version))
         return reply
 
-    def _stream(self, call: Call, reply: Reply, head: Answer) -> Response:
+    def _stream(self, call: Call, reply: Reply, head: Answer, streamed: Streamed) -> Response:
         from serving_runtime.streamed_answers import EventResponse, follow
 
         config = self._host.config
         timeout_s = config.request_timeout_s if config else DEFAULT_TIMEOUT_S
-        events = follow(head, call.request_id, timeout_s, lambda: self._host.broke(call, reply))
+        events = follow(head, call.request_id, timeout_s, streamed)
         return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
     async def _report(self, request: Request, caller: Caller) -> Response:

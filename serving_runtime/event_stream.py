@@ -10,12 +10,14 @@ Rules:
   fails at once.
 - A model's generator runs in one thread from its first step to its last: what it holds (a session, a device, gradients
   switched off) may belong to a thread. Such threads are its own, so that streams never starve ordinary requests.
+- Rows that lack features get them first (`features.py`); such a stream is then opened with the joined rows.
 - It is at most CHUNKS_AHEAD chunks ahead of whoever reads. Whoever stops reading ends it at its next chunk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -24,7 +26,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Final
 
-from serving_runtime.protocol import JSON, Answer, Call, ModelFault, model_fault, request_error
+from serving_runtime.protocol import (
+    JSON,
+    Answer,
+    Call,
+    ModelFault,
+    Parsed,
+    model_fault,
+    parse,
+    request_error,
+    stop_after_s,
+    without_rows,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +54,11 @@ CHUNKS_AHEAD: Final = 4
 # A whole answer that is collected from a stream (for a copy in shadow): as large as a request may be.
 WHOLE_LIMIT_BYTES: Final = 8 * 1024 * 1024
 
+_WANTS_ONE_ROW: Final = "'predict_stream' requires single input"  # how MLflow begins such a message
 _END: Final = object()
+
+Opening = Callable[[], Iterator[Any]]
+"""Opens a model's stream, in its thread. Raises what `chunks_of` raises."""
 
 
 class Streamer:
@@ -53,9 +70,24 @@ class Streamer:
         self._input_schema = input_schema
         self._threads = ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="stream")
 
-    async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
-        """The answer to one call, as it comes. Closing it ends the model's generator at its next chunk."""
-        pump = _Pump(lambda: chunks_of(self._model, self._input_schema, call))
+    def parse(self, call: Call) -> Parsed | Answer:
+        """A call's rows, for who changes them, or the answer to one that has none. Blocks; never raises."""
+        try:
+            _only_json(call)
+        except Exception as error:  # noqa: BLE001 MLflow's own
+            return request_error(error)
+        return parse(self._model, self._input_schema, call)
+
+    def opening(self, join: Callable[[], Parsed]) -> Opening:
+        """The stream of the model for rows that `join()` makes, in its thread."""
+        return lambda: _joined_chunks(self._model, join)
+
+    async def stream(self, call: Call, opening: Opening | None = None) -> AsyncGenerator[Answer | bytes, None]:
+        """The answer to one call, as it comes. Closing it ends the model's generator at its next chunk.
+
+        `opening`: of rows that are not the call's own.
+        """
+        pump = _Pump(opening or (lambda: chunks_of(self._model, self._input_schema, call)))
         working = self._threads.submit(pump.run)
         began = False
         try:
@@ -71,30 +103,37 @@ class Streamer:
             working.cancel()  # one that has not begun never does
             pump.stop()
 
-    async def head(self, call: Call) -> Answer:
+    async def head(self, call: Call, opening: Opening | None = None) -> Answer:
         """The first event as an answer, which has the others as its rest."""
-        items = self.stream(call)
+        items = self.stream(call, opening)
         head = await anext(items)
         if not isinstance(head, Answer) or head.status != 200:  # noqa: PLR2004 the head of a good one
             await items.aclose()
             return head if isinstance(head, Answer) else model_fault(call.request_id)
         return head._replace(rest=items)
 
-    async def whole(self, call: Call) -> Answer:
-        """All events in one answer; the status is that of the worst that happened."""
-        parts: list[bytes] = []
-        size = 0
-        async with aclosing(self.stream(call)) as stream:
-            async for item in stream:
-                if isinstance(item, Answer) and item.status != 200:  # noqa: PLR2004 the head of a good one
-                    return item
-                part = item.body if isinstance(item, Answer) else item
-                size += len(part)
-                if size > WHOLE_LIMIT_BYTES:
-                    _log.error("the whole stream for request id %s is above %d bytes", call.request_id, size)
-                    return model_fault(call.request_id)
-                parts.append(part)
-        return Answer(200, b"".join(parts), EVENT_STREAM)
+    async def whole(self, call: Call, opening: Opening | None = None) -> Answer:
+        """All events in one answer; the status is that of the worst that happened.
+
+        For a copy that need not have all: those that came within its time, and the first in any case.
+        """
+        enough_s = stop_after_s(call)
+        until = None if enough_s is None else asyncio.get_running_loop().time() + enough_s
+        async with aclosing(self.stream(call, opening)) as stream:
+            head = await anext(stream)
+            if not isinstance(head, Answer) or head.status != 200:  # noqa: PLR2004 the head of a good one
+                return head if isinstance(head, Answer) else model_fault(call.request_id)
+            body = bytearray(head.body)
+            with contextlib.suppress(TimeoutError):  # what came so far is what was asked for
+                async with asyncio.timeout_at(until):
+                    async for item in stream:
+                        if isinstance(item, Answer):
+                            return item
+                        body += item
+                        if len(body) > WHOLE_LIMIT_BYTES:
+                            _log.error("the whole stream for request id %s is too large", call.request_id)
+                            return model_fault(call.request_id)
+        return Answer(200, bytes(body), EVENT_STREAM)
 
 
 def wants_events(call: Call) -> bool:
@@ -163,16 +202,45 @@ class _Pump:
 
 def chunks_of(model: Any, input_schema: Any, call: Call) -> Iterator[Any]:
     """Parse a call as MLflow's server does, and open the model's stream. Raises what MLflow raises, and ModelFault."""
-    from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import scoring_server
+
+    _only_json(call)
+    parsed = scoring_server._parse_json_data(call.body, model.metadata, input_schema)  # noqa: SLF001 MLflow has no public name for it
+    chunks: Iterator[Any] = model.predict_stream(parsed.data, params=parsed.params)
+    return chunks
+
+
+def _only_json(call: Call) -> None:
+    from mlflow.exceptions import MlflowException
 
     if (call.content_type or "").partition(";")[0].strip() != JSON:
         raise MlflowException.invalid_parameter_value(
             f"A stream is asked for in {JSON}, not {call.content_type!r:.100}."
         )
-    parsed = scoring_server._parse_json_data(call.body, model.metadata, input_schema)  # noqa: SLF001 MLflow has no public name for it
-    chunks: Iterator[Any] = model.predict_stream(parsed.data, params=parsed.params)
-    return chunks
+
+
+def _joined_chunks(model: Any, join: Callable[[], Parsed]) -> Iterator[Any]:
+    """Open the model's stream for joined rows. What is wrong with them is said without quoting them."""
+    try:
+        parsed = join()
+    except Exception as error:
+        raise ModelFault("the rows were not joined") from error
+    try:
+        yield from model.predict_stream(parsed.data, params=parsed.params)
+    except ModelFault:
+        raise
+    except Exception as error:
+        raise _unquoted(error) from error
+
+
+def _unquoted(error: Exception) -> Exception:
+    """What MLflow says about rows, without the rows: others than their sender have added to them."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException) and error.message.startswith(_WANTS_ONE_ROW):
+        one_row: Exception = MlflowException.invalid_parameter_value("A stream is the answer to one row.")
+        return one_row
+    return without_rows(error)
 
 
 def event_of(chunk: Any) -> bytes:

@@ -136,7 +136,7 @@ def split(predictions: Any, counts: Sequence[int]) -> list[Any] | None:
 # --- forms ---------------------------------------------------------------------------------------------------------
 
 
-class _Columns:
+class NamedColumns:
     """Named columns of numbers: a DataFrame."""
 
     def __init__(self, names: Sequence[str], dtypes: Sequence[Any]) -> None:
@@ -150,8 +150,22 @@ class _Columns:
         self._pick = itemgetter(*names)
         self._doubles = {dtype.name for dtype in self._dtypes} == {"float64"}
 
+    @property
+    def types(self) -> Mapping[str, Any]:
+        """Its columns' numpy types by name, in their order."""
+        return dict(zip(self._names, self._dtypes, strict=True))
+
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body, orjson.loads)
+        """As `Form` has it."""
+        return self.rows_of(*content_of(body, orjson.loads))
+
+    def by_name(self, rows: Rows) -> dict[str, Any]:
+        """The arrays of its rows, of one dimension each."""
+        arrays = rows.arrays if self._uniform is None else rows.arrays[0].T
+        return dict(zip(self._names, arrays, strict=True))
+
+    def rows_of(self, key: str, content: Any) -> Rows | None:
+        """The rows that stand under `key` in a body, or None where only MLflow's own way can say."""
         if isinstance(content, dict):
             if key == SPLIT:
                 return self._split(content)
@@ -168,6 +182,7 @@ class _Columns:
         return None
 
     def take(self, columns: Mapping[str, Any]) -> Rows | None:
+        """As `Form` has it."""
         if len(columns) != len(self._names):
             return None
         try:
@@ -178,6 +193,7 @@ class _Columns:
         return self._rows(arrays) if fit else None
 
     def data(self, rows: Rows) -> Any:
+        """As `Form` has it."""
         import numpy as np
         import pandas as pd
 
@@ -267,7 +283,7 @@ class _Tensor:
         self._parse = orjson.loads if spec.type.kind == "f" else json.loads
 
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body, self._parse)
+        key, content = content_of(body, self._parse)
         if key == INPUTS and self._name and isinstance(content, dict) and set(content) == {self._name}:
             content = content[self._name]
         if key not in (INPUTS, INSTANCES) or not _is_plain_list(content):
@@ -293,7 +309,7 @@ class _Free:
     """No signature: whatever array MLflow makes of a list of numbers."""
 
     def read(self, body: bytes) -> Rows | None:
-        key, content = _content(body, json.loads)
+        key, content = content_of(body, json.loads)
         if key not in (INPUTS, INSTANCES) or not _is_plain_list(content):
             return None
         return self._fit(_array(content))
@@ -326,7 +342,7 @@ def _columns_form(schema: Any) -> Form | None:
         return None
     if not all(isinstance(kind, DataType) and kind.name in _NUMBERS for kind in kinds):
         return None
-    return _Columns(names, [kind.to_pandas() for kind in kinds])
+    return NamedColumns(names, [kind.to_pandas() for kind in kinds])
 
 
 def _tensor_form(schema: Any) -> Form | None:
@@ -339,7 +355,7 @@ def _tensor_form(schema: Any) -> Form | None:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _content(body: bytes, parse: Callable[[bytes], Any]) -> tuple[str, Any]:
+def content_of(body: bytes, parse: Callable[[bytes], Any]) -> tuple[str, Any]:
     """The only key of the body and what is under it; an empty key where it is anything else."""
     try:
         request = parse(body)

@@ -114,7 +114,7 @@ class Columns:
     def _key(self, value: Any) -> str | None:
         """The key as text; None where the row has none."""
         value = _plain(value)
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and math.isnan(value)):
             return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # a column of whole numbers in which one is missing

@@ -66,8 +66,16 @@ class FeatureJoin:
     def __init__(self, columns: Columns, look_ups: LookUps) -> None:
         self._columns, self._look_ups = columns, look_ups
 
+    @property
+    def key(self) -> str:
+        """The column that rows are looked up by."""
+        return self._columns.key
+
     def read(self, parse: Callable[[], Parsed | Answer]) -> Read | Answer:
-        """Parse, and see what the rows lack; or the answer that says what is wrong about the request. For a thread."""
+        """Parse, and see what the rows lack; or the answer that says what is wrong about the request.
+
+        For a thread, if parsing is.
+        """
         parsed = parse()
         if isinstance(parsed, Answer):
             return parsed

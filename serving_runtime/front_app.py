@@ -22,6 +22,7 @@ from serving_runtime import combining
 from serving_runtime.access import Gate
 from serving_runtime.app import DEPLOYMENT as HOST_DEPLOYMENT
 from serving_runtime.ensemble import Ensemble
+from serving_runtime.ensemble_tensors import Tensors
 from serving_runtime.exported_metrics import FLUSH_EVERY_S
 from serving_runtime.exposure import is_exposed
 from serving_runtime.front import Front, Question, Reply
@@ -97,8 +98,9 @@ class EnsembleFront(NotByGrpc, _FrontReplica):
         await self._start(about.name)
         combine = combining.combining(about.combine)
         ours = combine.__module__ == combining.__name__
-        ensemble = Ensemble(self._front, combine, about.options, self._telemetry, ours=ours)
-        self._door = FrontDoor(about.name, ensemble.answer, self._gate, self._telemetry.refused)
+        tensors = Tensors(about.name, about.combine)
+        ensemble = Ensemble(self._front, combine, about.options, self._telemetry, ours=ours, tensors=tensors)
+        self._door = FrontDoor(about.name, ensemble, tensors, self._gate, self._telemetry.refused)
 
     async def __call__(self, request: Request) -> Response:
         """One HTTP request."""

@@ -1,4 +1,4 @@
-"""The HTTP door of an ensemble: what MLflow's scoring protocol has, and nothing else.
+"""The HTTP door of an ensemble: MLflow's scoring protocol and the Open Inference Protocol, and nothing else.
 
 Rules:
 - As at a version's door (`door.py`): what reaches no member is refused here and counted, a body is read up to its
@@ -11,14 +11,18 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from serving_runtime.access import Gate
 from serving_runtime.callers import Refusal
 from serving_runtime.door import CLIENT_GONE, REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
-from serving_runtime.endpoints import below_route
-from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, error_answer, too_large
+from serving_runtime.endpoints import OPEN, Endpoint, below_route, find_endpoint, is_v2
+from serving_runtime.ensemble import Ensemble
+from serving_runtime.ensemble_tensors import Tensors
+from serving_runtime.open_inference import in_protocol, live, ready, server_metadata
+from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -39,8 +43,14 @@ _KEPT_HERE: Final = frozenset(
     }
 )
 
-Answering = Callable[[Call], Awaitable[tuple[Answer, str]]]
-"""An answer, and the versions behind it."""
+_V2: Final = (
+    Endpoint.V2_SERVER,
+    Endpoint.V2_LIVE,
+    Endpoint.V2_READY,
+    Endpoint.V2_MODEL,
+    Endpoint.V2_MODEL_READY,
+    Endpoint.V2_INFER,
+)
 
 
 def passed_on(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -52,15 +62,19 @@ def passed_on(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 class FrontDoor:
     """HTTP for one replica of an ensemble."""
 
-    def __init__(self, name: str, answer: Answering, gate: Gate, refused: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, ensemble: Ensemble, tensors: Tensors, gate: Gate, refused: Callable[[], None]
+    ) -> None:
         """Keys name an ensemble by its `name`, as a model; `refused()` is called for each request turned away here."""
         self._name, self._gate = name, gate
-        self._answer = answer
+        self._ensemble, self._tensors = ensemble, tensors
         self._refused = refused
 
     async def __call__(self, request: Request, route: str) -> Response:
         """One HTTP request to the ensemble at `route`."""
         path = below_route(request.scope["path"], request.scope.get("root_path", ""), route)
+        if is_v2(path):
+            return await self._infer(request, path)
         if path in (INVOCATIONS, "/version"):
             caller = await self._gate.admit(request.scope["headers"], self._name)
             if isinstance(caller, Refusal):
@@ -68,7 +82,7 @@ class FrontDoor:
         if path == INVOCATIONS:
             return await self._invoke(request) if request.method == "POST" else self._not_allowed(path, "POST")
         if path not in TELLS:
-            known = ", ".join((INVOCATIONS, *TELLS))
+            known = ", ".join((INVOCATIONS, *TELLS, *_V2))
             return self._refuse(
                 error_answer(404, "ENDPOINT_NOT_FOUND", f"An ensemble answers {known} below its route.")
             )
@@ -76,7 +90,34 @@ class FrontDoor:
             return self._not_allowed(path, "GET, HEAD")
         return _response(Answer(200, _version() if path == "/version" else b"\n"), "")
 
-    async def _invoke(self, request: Request) -> Response:
+    async def _infer(self, request: Request, path: str) -> Response:
+        """A request in the Open Inference Protocol."""
+        found = find_endpoint(request.method, path)
+        if isinstance(found, Answer):
+            return self._refuse(in_protocol(found))
+        if found.endpoint not in OPEN:
+            caller = await self._gate.admit(request.scope["headers"], self._name)
+            if isinstance(caller, Refusal):
+                return self._refuse(in_protocol(caller.answer), caller.headers)
+        if found.model not in (None, self._name) or found.version is not None:
+            return self._refuse(in_protocol(self._tensors.unknown(found.model, found.version)))
+        if found.endpoint is Endpoint.V2_INFER:
+            return await self._invoke(request, CallKind.INFER)
+        return _response(in_protocol(await self._tell(found.endpoint, _request_id(request))), "")
+
+    async def _tell(self, endpoint: Endpoint, request_id: str) -> Answer:
+        match endpoint:
+            case Endpoint.V2_SERVER:
+                return server_metadata(importlib.metadata.version("sluicegate"))
+            case Endpoint.V2_LIVE:
+                return live()
+            case Endpoint.V2_READY:
+                return ready()
+        heard, needed = await self._ensemble.described(request_id), self._ensemble.needed
+        tell = self._tensors.metadata if endpoint is Endpoint.V2_MODEL else self._tensors.ready
+        return tell(heard, needed, request_id)
+
+    async def _invoke(self, request: Request, kind: CallKind = CallKind.INVOCATIONS) -> Response:
         from starlette.requests import ClientDisconnect
 
         try:
@@ -84,14 +125,11 @@ class FrontDoor:
         except ClientDisconnect:
             return self._refuse(Answer(CLIENT_GONE, b""))
         if body is None:
-            return self._refuse(too_large())
-        # Serve has put an id there where the client sent none, and echoes it on every answer.
-        request_id = request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
+            return self._refuse(_spoken(too_large(), kind))
         headers = passed_on(request.headers.items())
-        answer, versions = await self._answer(
-            Call(body, request.headers.get("content-type"), request_id, headers=headers)
-        )
-        return _response(answer, versions)
+        call = Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
+        answer, versions = await self._ensemble.answer(call)
+        return _response(_spoken(answer, kind), versions)
 
     def _not_allowed(self, path: str, allowed: str) -> Response:
         answer = error_answer(405, "METHOD_NOT_ALLOWED", f"{path} answers {allowed.replace(', ', ' or ')}.")
@@ -107,6 +145,16 @@ def _response(answer: Answer, versions: str, more: Mapping[str, str] | None = No
 
     headers = {**({VERSION_HEADER: versions} if versions else {}), **dict(answer.headers), **(more or {})}
     return Response(answer.body, answer.status, headers, media_type=answer.content_type)
+
+
+def _spoken(answer: Answer, kind: CallKind) -> Answer:
+    """In the words of the protocol that asked."""
+    return in_protocol(answer) if kind is CallKind.INFER else answer
+
+
+def _request_id(request: Request) -> str:
+    # Serve has put an id there where the client sent none, and echoes it on every answer.
+    return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
 
 
 def _version() -> bytes:

@@ -3,7 +3,8 @@
 Rules:
 1. A user never sees a candidate's failure: an exception, a 5xx, a timeout, a candidate that drains, its cap and its
    breaker are all answered by this version itself, within the request's own timeout.
-2. A request is evidence about the version it was drawn for, once. The candidate's failures count although stable
+2. A request is evidence about the version it was drawn for, once; one that streams by how it ends
+   (`stream_counts.py`). The candidate's failures count although stable
    answered (`rescued`); what stable answers in its place is no evidence about stable: those requests were selected by
    the candidate's failing.
 3. A request that the candidate was never asked for (drains, cap, breaker open, guard) is an ordinary request of this
@@ -38,7 +39,7 @@ from typing import Any, Protocol
 from serving_runtime.challenger import Attempt, AttemptKind, Challenger, Connection
 from serving_runtime.events import Event, FallbackEvent, FeedbackEvent, RefusedFeedbackEvent, Tally, VersionEvent
 from serving_runtime.feedback import NOT_ASKED, Arms, Refusal, answer_of, read_report, receipt
-from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, named, refused, unavailable
+from serving_runtime.forcing import FORCE_HEADER, UNAVAILABLE, asked_for, unavailable
 from serving_runtime.guard import Guard, Tripped, words
 from serving_runtime.outcomes import (
     Fallback,
@@ -54,6 +55,7 @@ from serving_runtime.protocol import Answer, Call, as_copy, model_fault, timed_o
 from serving_runtime.request_keys import RequestKeys
 from serving_runtime.routing import draw_of, pick
 from serving_runtime.shadow_copies import Copy, ShadowCopies
+from serving_runtime.stream_counts import StreamCounts, Streamed
 from serving_runtime.user_config import Split, UserConfig
 
 _log = logging.getLogger(__name__)
@@ -84,6 +86,8 @@ class Reply:
     answer: Answer
     version: int
     receipt: str = ""
+    streamed: Streamed | None = None
+    """Where the answer streams: whom to tell how it ends."""
 
 
 class Host:
@@ -120,6 +124,7 @@ class Host:
         self._arms: Arms | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._copies = ShadowCopies(self._order, tally, clock=clock, spawn=self._spawn, compares=self._guard_compares)
+        self._streams = StreamCounts(self._order, tally, self, ask=self._ask_self, spawn=self._spawn)
         tally.announce(served, candidate=False)
 
     # --- configuring -------------------------------------------------------------------------------------------
@@ -164,6 +169,11 @@ class Host:
                 self._tally.count(FeedbackEvent(served, good), 0)
 
     @property
+    def versions(self) -> frozenset[str]:
+        """Which may answer here."""
+        return frozenset(str(served.version) for served in self._serving)
+
+    @property
     def _serving(self) -> tuple[Served, ...]:
         """This version, and its challenger."""
         return (self._served, *((self._challenger.served,) if self._challenger else ()))
@@ -193,13 +203,14 @@ class Host:
 
     # --- answering ---------------------------------------------------------------------------------------------
 
-    async def answer(self, call: Call, *, may_force: bool = False) -> Reply:
+    async def answer(self, call: Call, *, may_force: bool = False, version: str | None = None) -> Reply:
         """Answer one request. It goes on to its end when the caller is cancelled (rule 6).
 
-        `may_force` is the caller's permission to name a version, where the model asks for one.
+        `may_force` is the caller's permission to name a version, where the model asks for one; `version` the one that
+        its path names.
         """
-        if FORCE_HEADER in call.headers:
-            return await asyncio.shield(self._spawn(self._answer_forced(call, may_force=may_force)))
+        if version is not None or FORCE_HEADER in call.headers:
+            return await asyncio.shield(self._spawn(self._answer_forced(call, version, may_force=may_force)))
         if self._keys is not None or self._arms is not None:
             return await asyncio.shield(self._spawn(self._answer_asker(call)))
         return await asyncio.shield(self._spawn(self._answer(call)))
@@ -220,9 +231,15 @@ class Host:
             if refusal is None:
                 return await self._by_candidate(call, challenger)
             self._falls_back(challenger, refusal)
+        started = self._clock()
         reply, outcome = await self._by_self(call)
-        if turn.copy:
+        if turn.copy and reply.streamed is None:
             self._copies.add(Copy(call, reply.answer, outcome, challenger))
+        elif turn.copy and reply.streamed is not None:
+            own = reply.answer._replace(rest=None)
+            reply.streamed.then(
+                lambda so: self._copies.add(Copy(call, own, so, challenger, self._clock() - started)),
+            )
         return reply, self._served
 
     async def _answer_asker(self, call: Call) -> Reply:
@@ -243,24 +260,26 @@ class Host:
         arms.answered(call.request_id, arm)
         return dataclasses.replace(reply, receipt=receipt(arm))
 
-    async def _answer_forced(self, call: Call, *, may_force: bool) -> Reply:
+    async def _answer_forced(self, call: Call, version: str | None, *, may_force: bool) -> Reply:
         """A request that names its version: by that one, or not at all (`forcing.py`)."""
         challenger = self._challenger
-        refusal = refused(self._config.forced_version if self._config else None, may_force=may_force)
-        which = refusal or named(call, self._serving)
+        allowed = self._config.forced_version if self._config else None
+        which = asked_for(call, version, self._serving, allowed, may_force=may_force)
         if isinstance(which, Answer):
             self._tally.answered(UserOutcome.REFUSED)
             return Reply(which, self._served.version)
+        if version is not None:  # so that whoever answers knows: no sample of its users
+            call = dataclasses.replace(call, headers={**call.headers, FORCE_HEADER: version})
         if challenger is None or which == self._served:
             answer = await self._ask_self(call, self._timeout_s)
         else:
             answer = await self._ask_forced(call, challenger)
         unasked = answer.status == UNAVAILABLE
-        self._tally.answered(UserOutcome.REFUSED if unasked else _USER[outcome_of(answer.status)])
+        streamed = self._got(answer, UserOutcome.REFUSED if unasked else _USER[outcome_of(answer.status)])
         if self._arms is None:
-            return Reply(answer, which.version)
+            return Reply(answer, which.version, streamed=streamed)
         self._arms.answered(call.request_id, None)
-        return Reply(answer, which.version, receipt(None))
+        return Reply(answer, which.version, receipt(None), streamed)
 
     async def _ask_forced(self, call: Call, challenger: Challenger) -> Answer:
         served = challenger.served
@@ -277,15 +296,12 @@ class Host:
         _log.warning("candidate %s, asked by name: %s (request id %s)", served.version, attempt.reason, call.request_id)
         return model_fault(call.request_id)
 
-    def broke(self, call: Call, reply: Reply) -> None:
-        """A stream has broken after its head was counted as an answer: one more event, of the version that gave it."""
-        self._tally.answered(UserOutcome.ERROR)
-        if FORCE_HEADER in call.headers:
-            return
-        for served in self._serving:
-            if served.version == reply.version:
-                self._tally.count(VersionEvent(served, Outcome.BAD), 1)
-                return
+    def _got(self, answer: Answer, user: UserOutcome) -> Streamed | None:
+        """Count what a user got, for an answer that is no evidence about who gave it; of a stream at its end."""
+        if answer.rest is None:
+            self._tally.answered(user)
+            return None
+        return self._streams.of_nobody(user, self._timeout_s)
 
     # --- feedback ----------------------------------------------------------------------------------------------
 
@@ -308,14 +324,20 @@ class Host:
 
     async def _by_self(self, call: Call) -> tuple[Reply, Outcome]:
         """An ordinary request of this version."""
+        started = self._clock()
         ticket = self._order.start()
-        outcome = Outcome.BAD
+        outcome, streams = Outcome.BAD, False
         try:
             answer = await self._ask_self(call, self._timeout_s)
-            outcome = outcome_of(answer.status)
+            outcome, streams = outcome_of(answer.status), answer.rest is not None
         finally:
-            self._order.finish(ticket, (VersionEvent(self._served, outcome),))
-        self._guard_sees(self._guard, outcome)
+            if not streams:
+                self._order.finish(ticket, (VersionEvent(self._served, outcome),))
+        if streams:
+            left_s = self._timeout_s - (self._clock() - started)
+            streamed = self._streams.of_own(self._served, ticket, self._guard, left_s)
+            return Reply(answer, self._served.version, streamed=streamed), outcome
+        self.sees(self._guard, outcome)
         self._tally.answered(_USER[outcome])
         return Reply(answer, self._served.version), outcome
 
@@ -337,10 +359,14 @@ class Host:
         ticket = self._order.start()
         challenger.unsettled += 1
         outcome: Outcome | None = Outcome.BAD
-        counts = True
+        counts, streams = True, False
         try:
             attempt = await challenger.ask(call)
             counts = attempt.is_evidence
+            if attempt.answer is not None and attempt.answer.rest is not None:
+                streams, left_s = True, self._timeout_s - (self._clock() - started)
+                streamed = self._streams.of_candidate(call, attempt, challenger, ticket, left_s)
+                return Reply(attempt.answer, served.version, streamed=streamed), served
             if attempt.kind is AttemptKind.DRAINING:
                 self._falls_back(challenger, Fallback.DRAINING)
                 outcome = None
@@ -348,7 +374,8 @@ class Host:
                 reply, outcome = await self._settle(call, attempt, challenger, started)
         finally:
             challenger.unsettled -= 1
-            self._order.finish(ticket, (VersionEvent(served, outcome),) if outcome and counts else ())
+            if not streams:
+                self._order.finish(ticket, (VersionEvent(served, outcome),) if outcome and counts else ())
         if outcome is None:
             reply, _ = await self._by_self(call)
             return reply, self._served
@@ -360,8 +387,8 @@ class Host:
         """The user's reply to a request the candidate was asked for, and what that counts as."""
         candidate, version, guard = attempt.outcome, challenger.split.version, challenger.guard
         if candidate is Outcome.GOOD and attempt.answer is not None:
-            self._guard_judges(guard, attempt, candidate)
-            self._control(call, challenger)
+            self.judges(guard, attempt, candidate)
+            self.control(call, challenger)
             self._tally.answered(UserOutcome.OK)
             return Reply(attempt.answer, version), candidate
         if attempt.reason:
@@ -370,32 +397,32 @@ class Host:
         own = await self._ask_self(call, left_s)
         stable = outcome_of(own.status)
         counts_as = candidate_outcome(candidate, stable)
-        self._guard_judges(guard, attempt, counts_as)
-        self._guard_sees(guard, stable)
+        self.judges(guard, attempt, counts_as)
+        self.sees(guard, stable)
         # A request that both call wrong fell back to nobody.
         if attempt.fallback is not None and not (candidate is Outcome.CLIENT_ERROR and stable is not Outcome.GOOD):
             self._falls_back(challenger, attempt.fallback)
         if candidate is Outcome.CLIENT_ERROR and stable is Outcome.BAD and attempt.answer is not None:
             self._tally.answered(UserOutcome.CLIENT_ERROR)
             return Reply(attempt.answer, version), counts_as
-        self._tally.answered(UserOutcome.FALLBACK if stable is Outcome.GOOD else _USER[stable])
-        return Reply(own, self._served.version), counts_as
+        streamed = self._got(own, UserOutcome.FALLBACK if stable is Outcome.GOOD else _USER[stable])
+        return Reply(own, self._served.version, streamed=streamed), counts_as
 
     # --- the guard ---------------------------------------------------------------------------------------------
 
-    def _guard_sees(self, guard: Guard | None, stable: Outcome) -> None:
+    def sees(self, guard: Guard | None, stable: Outcome) -> None:
         """Stable has answered."""
         if guard is not None and stable is not Outcome.CLIENT_ERROR:
             guard.stable_answered(well=stable is Outcome.GOOD)
 
-    def _guard_judges(self, guard: Guard | None, attempt: Attempt, candidate: Outcome) -> None:
+    def judges(self, guard: Guard | None, attempt: Attempt, candidate: Outcome) -> None:
         """The candidate has answered a user, or stable in its place."""
         if guard is None or not attempt.is_evidence or candidate not in (Outcome.GOOD, Outcome.RESCUED):
             return
         if guard.candidate_answered(well=candidate is Outcome.GOOD):
             self._say_tripped(guard)
 
-    def _control(self, call: Call, challenger: Challenger) -> None:
+    def control(self, call: Call, challenger: Challenger) -> None:
         """Ask this version too, in the background, where the guard knows too little about it (rule 10)."""
         guard = challenger.guard
         if guard is None or self._controls or not guard.suspects:
@@ -406,10 +433,10 @@ class Host:
 
     async def _ask_control(self, call: Call, guard: Guard) -> None:
         try:
-            own = await self._ask_self(as_copy(call), self._timeout_s)
+            own = await self._ask_self(as_copy(call, stop_after_s=self._timeout_s / 2), self._timeout_s)
         finally:
             self._controls = False
-        self._guard_sees(guard, outcome_of(own.status))
+        self.sees(guard, outcome_of(own.status))
 
     def _guard_compares(self, guard: Guard | None, attempt: Attempt, joint: Joint) -> None:
         """Both have answered, in shadow."""

@@ -5,6 +5,8 @@ Rules:
   request before the first request does. A warm-up that fails ends the replica with the model's message, which Serve
   shows as the reason.
 - Nothing here blocks the event loop: loading and predicting run in threads; requests wait in a `Line` (`batching.py`).
+- A small body whose rows lack features is read on the event loop (AT_ONCE_BYTES), which takes less than a thread needs
+  to begin.
 - A call goes the short way where its dialect can read it as rows of the model's form, and the protocol's own way
   otherwise; the answer is the same.
 - Latency is measured here, around everything this version does for a request, for requests and copies alike. Warm-up
@@ -32,6 +34,7 @@ from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.description import UNNAMED, Named, describe
 from serving_runtime.dialects import Dialect, dialect_of
 from serving_runtime.event_stream import Streamer, wants_events
+from serving_runtime.fast_features import AT_ONCE_BYTES, column_reader
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
@@ -116,6 +119,7 @@ class ModelServer:
         self._loaded = _Loaded(model)
         self._streamer = Streamer(model, self._loaded.input_schema) if streams(model) else None
         self._features = features
+        self._reader = None if features is None else column_reader(self._loaded.form, features.key)
         self._joining = 0
         self._took = took
         self._tracer = tracer or Untraced()
@@ -178,8 +182,7 @@ class ModelServer:
 
     async def _score(self, call: Call, *, warming: bool = False) -> Scored:
         if self._streamer is not None and wants_events(call):
-            # A copy is answered whole: nobody waits for its parts.
-            return Scored(await (self._streamer.whole if COPY_HEADER in call.headers else self._streamer.head)(call))
+            return await self._stream(call, self._streamer)
         dialect = dialect_of(call, self.described)
         try:
             if self._features is not None:
@@ -188,24 +191,63 @@ class ModelServer:
         except Full:
             return Scored(overloaded(call.request_id))
 
+    async def _stream(self, call: Call, streamer: Streamer) -> Scored:
+        # A copy is answered whole: nobody waits for its parts.
+        answer = streamer.whole if COPY_HEADER in call.headers else streamer.head
+        features = self._features
+        if features is None:
+            return Scored(await answer(call))
+        try:
+            used = await self._used(call, features, partial(streamer.parse, call))
+        except Full:
+            return Scored(overloaded(call.request_id))
+        if isinstance(used, Answer):
+            return Scored(used)
+        head = await answer(call, streamer.opening(partial(features.joined, used)))
+        return Scored(head, features=used.values)
+
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
+        parse = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
+        reader, columns = self._reader, None
+        if reader is not None and len(call.body) <= AT_ONCE_BYTES:
+            columns = dialect.columns(call, reader)
+        elif reader is not None:
+            parse = partial(_columns_or, parse, partial(dialect.columns, call, reader))
+        used = await self._used(call, features, parse, columns, warming=warming)
+        if isinstance(used, Answer):
+            return Scored(used)
+        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
+        return dataclasses.replace(scored, features=used.values)
+
+    async def _used(
+        self,
+        call: Call,
+        features: FeatureJoin,
+        parse: Callable[[], Parsed | Answer],
+        columns: Mapping[str, Any] | None = None,
+        *,
+        warming: bool = False,
+    ) -> Used | Answer:
+        """The call's rows and what was looked up for them, or the answer to one that gets none. Raises Full.
+
+        `columns`: the rows are read already, and are these.
+        """
         if self._joining >= Limits.waiting:
             raise Full
         self._joining += 1
         try:
-            parsed = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
-            lacking = await asyncio.to_thread(features.read, parsed)
+            if columns is None:
+                lacking = await asyncio.to_thread(features.read, parse)
+            else:
+                lacking = features.read(partial(Parsed, columns, None))
             if isinstance(lacking, Answer):
-                return Scored(lacking)
+                return lacking
             with self._tracer.span("features", call) as span:
                 used = features.defaults_only(lacking) if warming else await features.look_up(lacking)
                 span.note(answered=not isinstance(used, Answer))
         finally:
             self._joining -= 1
-        if isinstance(used, Answer):
-            return Scored(used)
-        scored = await self._line.do(_Joined(call, dialect, self._loaded, features, used))
-        return dataclasses.replace(scored, features=used.values)
+        return used
 
 
 class _Loaded:
@@ -291,6 +333,12 @@ class _Joined:
 
     def failed(self, error: Exception) -> Scored:
         return _model_failed(self.call, error)
+
+
+def _columns_or(parse: Callable[[], Parsed | Answer], read: Callable[[], Mapping[str, Any] | None]) -> Parsed | Answer:
+    """The rows of a request by the short way, or by its protocol's own."""
+    columns = read()
+    return parse() if columns is None else Parsed(columns, None)
 
 
 def _model_failed(call: Call, error: Exception) -> Scored:

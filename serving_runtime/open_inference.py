@@ -17,8 +17,16 @@ from typing import Any, Final
 
 from policies.errors import BadInput
 from serving_runtime.description import Described, Named
+from serving_runtime.fast_features import ColumnReader
 from serving_runtime.fast_scoring import Form, Rows
-from serving_runtime.open_inference_inputs import check_outputs, input_columns, loose_input, model_input, model_params
+from serving_runtime.open_inference_inputs import (
+    check_outputs,
+    input_columns,
+    loose_columns,
+    loose_input,
+    model_input,
+    model_params,
+)
 from serving_runtime.open_inference_outputs import in_json, output_tensors
 from serving_runtime.open_inference_reading import read_request
 from serving_runtime.open_inference_tensors import (
@@ -88,6 +96,17 @@ class OpenInference:
         except Exception as error:  # noqa: BLE001 whatever a stranger's model raises
             return failed(one, error, call.request_id)
         return self.write(call, predictions)
+
+    def columns(self, call: Call, reader: ColumnReader) -> Mapping[str, Any] | None:
+        """The tensors that the call has of the signature's, and its key."""
+        signature = self._about.signature
+        try:
+            request = self._read(call)
+            if model_params(signature, request) is not None:
+                return None
+            return reader.take(loose_columns(signature, request))
+        except BadInput:
+            return None  # `parse` comes to the same and says it
 
     def parse(self, _model: Any, _input_schema: Any, call: Call) -> Parsed | Answer:
         """The rows before the signature is enforced: what it asks for may be looked up. Never raises."""

@@ -54,15 +54,20 @@ def loose_input(signature: Signature, request: InferRequest) -> Any:
     """A frame of the tensors that there are, those that the signature names in its types. Raises BadInput."""
     import pandas as pd
 
-    slots = {slot.name: slot for slot in signature.inputs}
-    values = {
-        tensor.name: _value(tensor, slots[tensor.name]) if tensor.name in slots else _plain(tensor)
-        for tensor in request.inputs
-    }
+    values = loose_columns(signature, request)
     try:
         return pd.DataFrame({name: _column(value) for name, value in values.items()})
     except ValueError:
         raise BadInput("inputs: expected tensors of the same length, one for each column") from None
+
+
+def loose_columns(signature: Signature, request: InferRequest) -> dict[str, Any]:
+    """The tensors that there are by name, those that the signature names in its types. Raises BadInput."""
+    slots = {slot.name: slot for slot in signature.inputs}
+    return {
+        tensor.name: _value(tensor, slots[tensor.name]) if tensor.name in slots else _plain(tensor)
+        for tensor in request.inputs
+    }
 
 
 def model_params(signature: Signature, request: InferRequest) -> dict[str, Any] | None:

@@ -65,6 +65,18 @@ class UserOutcome(StrEnum):
     large, no room."""
 
 
+class Ending(StrEnum):
+    """How a streamed answer ended."""
+
+    WHOLE = "whole"
+    BROKE = "broke"
+    """The model failed after the first event, or did not come to an end."""
+    LOST = "lost"
+    """The way to the version broke, or no event came in time."""
+    LEFT = "left"
+    """Its reader stopped reading: the client went away, or whoever waited for an event gave up."""
+
+
 class CaptureOutcome(StrEnum):
     """What became of a request that capture's sample has in it."""
 

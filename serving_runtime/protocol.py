@@ -88,9 +88,19 @@ class Call:
     """Of the request's headers those that mean something behind the door, names in lower case."""
 
 
-def as_copy(call: Call) -> Call:
-    """The same call, asked for a comparison only."""
-    return dataclasses.replace(call, headers={**call.headers, COPY_HEADER: "1"})
+_STOP_AFTER = "stop-after="
+
+
+def as_copy(call: Call, *, stop_after_s: float | None = None) -> Call:
+    """The same call, asked for a comparison only; of a stream, what has come after so long will do."""
+    how = "1" if stop_after_s is None else f"{_STOP_AFTER}{stop_after_s:g}"
+    return dataclasses.replace(call, headers={**call.headers, COPY_HEADER: how})
+
+
+def stop_after_s(call: Call) -> float | None:
+    """How long a stream is followed for this copy; none: to its end."""
+    _, ours, seconds = call.headers.get(COPY_HEADER, "").partition(_STOP_AFTER)
+    return float(seconds) if ours else None
 
 
 def error_answer(status: int, error_code: str, message: str, **more: str) -> Answer:

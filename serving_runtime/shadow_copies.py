@@ -47,6 +47,8 @@ class Copy:
     own: Answer
     outcome: Outcome
     challenger: Challenger
+    took_s: float = 0.0
+    """How long stable's answer took to its end, where it streamed."""
 
     @property
     def size(self) -> int:
@@ -102,7 +104,9 @@ class ShadowCopies:
         """What one copy counts as: the candidate's own outcome and, where the request was right, the pair."""
         challenger, terms = copy.challenger, copy.challenger.split.agreement
         served, guard = challenger.served, challenger.guard
-        attempt = await challenger.ask(as_copy(copy.call))
+        # A copy of a stream is answered whole, and a long stream has not the time for that.
+        half_s = challenger.split.timeout_s / 2
+        attempt = await challenger.ask(as_copy(copy.call, stop_after_s=half_s if copy.took_s > half_s else None))
         if attempt.kind is AttemptKind.DRAINING:
             return (ShadowEvent(served, Joint.DROPPED),)
         candidate = candidate_outcome(attempt.outcome, copy.outcome)

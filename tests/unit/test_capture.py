@@ -131,7 +131,7 @@ def test_a_file_says_whose_it_is(world: World) -> None:
     world.round()
     (content,) = world.store().files.values()
     metadata = pq.read_schema(pa.BufferReader(content)).metadata
-    about = {"model": "fraud", "version": 3, "build": "0a1b2c3d", "schema": 1}
+    about = {"model": "fraud", "version": 3, "build": "0a1b2c3d", "schema": 2}
     assert json.loads(metadata[b"sluicegate"]) == about
 
 

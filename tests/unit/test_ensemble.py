@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from serving_runtime.access import Gate
 from serving_runtime.combining import combining
 from serving_runtime.ensemble import COMBINED_AT_ONCE_BYTES, Ensemble
+from serving_runtime.ensemble_tensors import Tensors
 from serving_runtime.front import Front, Reply
 from serving_runtime.front_config import FrontConfig
 from serving_runtime.front_door import FrontDoor, passed_on
@@ -55,8 +56,9 @@ def ensemble(
     hosts: Mapping[str, Host], combine: str = "mean", *, counts: Counts | None = None, **fields: Any
 ) -> Ensemble:
     front = Front(lambda application: hosts[application])
+    tensors = fields.pop("tensors", Tensors("both", combine))
     front.configure(told(hosts, fields.pop("needed", None), **fields))
-    return Ensemble(front, combining(combine), {}, counts or Counts(), ours=":" not in combine)
+    return Ensemble(front, combining(combine), {}, counts or Counts(), ours=":" not in combine, tensors=tensors)
 
 
 def answered(hosts: Mapping[str, Host], combine: str = "mean", **fields: Any) -> tuple[Answer, str]:
@@ -150,10 +152,14 @@ def nan(_predictions: Mapping[str, Any], _: Mapping[str, Any]) -> float:
 class Web:
     """The door as an ASGI application, with the request id that Serve's proxy gives."""
 
-    def __init__(self, hosts: Mapping[str, Host], *, exposed: bool = False) -> None:
+    def __init__(
+        self, hosts: Mapping[str, Host], combine: str = "mean", *, exposed: bool = False, needed: int | None = None
+    ) -> None:
         self.refused = 0
         self.gate = Gate(exposed=exposed)
-        self.door = FrontDoor("both", ensemble(hosts).answer, self.gate, self.refuse)
+        tensors = Tensors("both", combine)
+        both = ensemble(hosts, combine, tensors=tensors, needed=needed)
+        self.door = FrontDoor("both", both, tensors, self.gate, self.refuse)
 
     def refuse(self) -> None:
         self.refused += 1

@@ -19,11 +19,12 @@ from policies.errors import Stalled
 from policies.serving import Batching, Features
 from serving_runtime import features
 from serving_runtime.breaker import FAILURES_TO_OPEN
+from serving_runtime.event_stream import DONE, EVENT_STREAM, event_of
 from serving_runtime.feature_columns import Columns
 from serving_runtime.features import FeatureJoin, make_source
 from serving_runtime.look_ups import LookUp, LookUps
 from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
-from serving_runtime.protocol import Call, Scored
+from serving_runtime.protocol import Answer, Call, Scored, as_copy, model_fault
 from tests.conditions import wait_until
 from tests.fakes.features import Blocking, KnownFeatures, LookUpCounts
 
@@ -144,6 +145,7 @@ def test_requests_with_features_share_a_batch(models: Mapping[str, Any]) -> None
         assert [answer[1]["predictions"][0] for answer in answers] == [
             100 + n + (1.0 if n % 2 else 12.5) for n in range(16)
         ]
+        await asyncio.to_thread(wait_until, lambda: bool(world.batches), 20.0, "the batch to be counted")
         assert world.batches == [16]
 
     run(story)
@@ -320,5 +322,87 @@ def test_whether_a_source_blocks_is_seen_by_its_look_up() -> None:
     async def story() -> None:
         assert isinstance(await make_source(terms(f"{POINT}:segments", keys="a", spend=1)), KnownFeatures)
         assert isinstance(await make_source(terms(f"{POINT}:blocking")), features.InThreads)
+
+    run(story)
+
+
+# --- answers that stream ----------------------------------------------------------------------------------------
+
+
+class Streams(Adds):
+    """Streams the row that it gets, field by field; 13 is beyond it."""
+
+    def predict_stream(self, model_input, params: dict[str, Any] | None = None) -> Any:  # type: ignore[no-untyped-def]
+        for name, value in (model_input | (params or {})).items():
+            if value == 13.0:
+                raise ValueError("thirteen: a secret of the model")
+            yield {name: value}
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("models") / "streams")
+    signature = ModelSignature(inputs=NUMBERS, params=ParamSchema([ParamSpec("plus", DataType.double, 0.0)]))
+    mlflow.pyfunc.save_model(
+        path, python_model=Streams(), signature=signature, pip_requirements=["mlflow"], streamable=True
+    )
+    return path
+
+
+async def streamed(
+    world: World, *rows: Mapping[str, Any], content_type: str = JSON, copy: bool = False
+) -> tuple[Scored, list[Any]]:
+    body = json.dumps({"dataframe_records": rows, "params": {"plus": 2.0}}).encode()
+    call = Call(body, content_type, "r-1", headers={"accept": EVENT_STREAM})
+    scored = await world.server.scored(as_copy(call) if copy else call)
+    rest = scored.answer.rest
+    return scored, [] if rest is None else [item async for item in rest]
+
+
+def test_a_stream_gets_its_features_like_any_other_answer(streaming: str) -> None:
+    async def story() -> None:
+        world = World(streaming)
+        scored, rest = await streamed(world, {"user": "ada", "amount": 1.0})
+        assert scored.answer[:3] == (200, event_of({"amount": 1.0}), EVENT_STREAM)
+        assert rest == [event_of({"spend": 12.5}), event_of({"plus": 2.0}), DONE]
+        assert list(scored.features) == [{"spend": 12.5}]
+        copy, _ = await streamed(world, {"user": "bob", "amount": 2.0}, copy=True)
+        events = (event_of({"amount": 2.0}), event_of({"spend": 1.0}), event_of({"plus": 2.0}), DONE)
+        assert copy.answer == Answer(200, b"".join(events), EVENT_STREAM)
+        assert world.counts.outcomes == {LookUp.HIT: 1, LookUp.MISS: 1}
+
+    run(story)
+
+
+def test_what_an_answer_says_for_want_of_features_a_stream_says_before_its_head(streaming: str) -> None:
+    async def story() -> None:
+        world = World(streaming, required=["spend"])
+        ada = {"user": "ada", "amount": 1.0}
+        for rows in (
+            [{**ada, "user": "nobody"}],
+            [{"amount": 1.0}],
+            [{**ada, "user": [1]}],
+            [{"user": "ada"}],
+            [ada, ada],
+        ):
+            scored, _ = await streamed(world, *rows)
+            assert (scored.answer.status, scored.answer.rest) == (400, None)
+            assert b"12.5" not in scored.answer.body
+        scored, _ = await streamed(world, ada, content_type="text/csv")
+        assert (scored.answer.status, scored.answer.rest) == (400, None)
+        world.source.breaks = ConnectionError("away")
+        scored, _ = await streamed(world, ada)
+        assert (scored.answer.status, scored.answer.rest) == (503, None)
+
+    run(story)
+
+
+def test_a_stream_of_joined_rows_fails_and_breaks_like_any_other(streaming: str) -> None:
+    async def story() -> None:
+        world = World(streaming, entries={"ada": {"spend": 13.0}})
+        scored, _ = await streamed(world, {"user": "bob", "amount": 13.0})
+        assert scored.answer == model_fault("r-1")
+        scored, rest = await streamed(world, {"user": "ada", "amount": 1.0})
+        assert (scored.answer.status, rest) == (200, [model_fault("r-1")])
 
     run(story)

@@ -13,7 +13,7 @@ from policies.serving import ForcedVersion, RequestKey, Segments
 from serving_runtime.breaker import FAILURES_TO_OPEN
 from serving_runtime.events import FallbackEvent, FeedbackEvent, RefusedFeedbackEvent
 from serving_runtime.feedback import FORCED_RECEIPT, Refusal
-from serving_runtime.forcing import FORCE_HEADER, FORCED_AT_ONCE, named
+from serving_runtime.forcing import FORCE_HEADER, FORCED_AT_ONCE, asked_for, named
 from serving_runtime.host import Reply
 from serving_runtime.outcomes import Fallback, Served, UserOutcome
 from serving_runtime.protocol import Answer, Call
@@ -201,6 +201,91 @@ def test_only_those_may_name_a_version_whom_the_model_lets(asked: Any, may_force
         reply = await world.host.answer(forced("2"), may_force=may_force)
         assert reply.answer.status == status
         assert world.other.asked == (status == 200)
+
+    asyncio.run(story())
+
+
+def test_the_version_that_serves_may_be_named_by_path_and_answers_without_a_draw() -> None:
+    async def story() -> None:
+        world = World(stable=broken)
+        configure(world, split(weight_percent=100, shadow=True, guard=GUARD))
+        reply = await world.host.answer(call(), version="1")
+        assert reply == Reply(Answer(500, b"broken"), 1)
+        await world.idle()
+        assert world.other.asked == 0
+        assert not world.versions()
+        assert not world.pairs()
+        assert world.counts.users == {UserOutcome.ERROR: 1}
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("asked", "may_force", "status"),
+    [
+        ({}, True, 403),
+        ({"forced_version": ForcedVersion(to="keys")}, False, 403),
+        ({"forced_version": ForcedVersion(to="keys")}, True, 200),
+        (ANYONE, False, 200),
+    ],
+)
+def test_the_candidates_version_is_named_by_path_by_whom_the_model_lets(
+    asked: Any, may_force: bool, status: int
+) -> None:
+    async def story() -> None:
+        world = World()
+        configure(world, split(weight_percent=0), **asked)
+        reply = await world.host.answer(call(), may_force=may_force, version="2")
+        assert reply.answer.status == status
+        assert (world.own.asked, world.other.asked) == (0, status == 200)
+        assert not world.versions()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "status", "version"),
+    [("1", "1", 200, 1), ("2", "2-22222222", 200, 2), ("1", "2", 400, 1), ("3", "2", 404, 1), ("2", "3", 400, 1)],
+)
+def test_a_path_and_a_header_name_the_same_version_or_it_is_an_error(
+    path: str, header: str, status: int, version: int
+) -> None:
+    async def story() -> None:
+        world = World()
+        configure(world, split(), **ANYONE)
+        reply = await world.host.answer(forced(header), version=path)
+        assert (reply.answer.status, reply.version) == (status, version)
+
+    asyncio.run(story())
+
+
+def test_a_header_needs_its_permission_beside_a_path_too() -> None:
+    async def story() -> None:
+        world = World()
+        configure(world, split())
+        assert (await world.host.answer(forced("1"), version="1")).answer.status == 403
+
+    asyncio.run(story())
+
+
+def test_a_version_that_runs_with_two_settings_is_named_by_path_as_the_one_that_serves() -> None:
+    two = (Served(1, "11111111"), Served(1, "22222222"))
+    assert asked_for(call(), "1", two, None, may_force=False) == two[0]
+
+
+def test_whoever_answers_a_request_that_names_its_version_hears_that_it_does() -> None:
+    async def story() -> None:
+        heard: list[str] = []
+
+        async def notes(asked: Call) -> Answer:
+            heard.append(asked.headers[FORCE_HEADER])
+            return Answer(200, b"good")
+
+        world = World(stable=notes, candidate=notes)
+        configure(world, split(), **ANYONE)
+        for version in ("1", "2"):
+            await world.host.answer(call(), version=version)
+        assert heard == ["1", "2"]
 
     asyncio.run(story())
 

@@ -19,6 +19,7 @@ from serving_runtime.model_server import ModelServer
 from serving_runtime.open_inference_reading import read_response
 from serving_runtime.open_inference_tensors import LENGTH_HEADER, InferRequest, OutputWish, Tensor, write_request
 from serving_runtime.outcomes import UserOutcome
+from serving_runtime.user_config import parse_user_config
 from tests.fakes.replica import NAMED, VERSION, Replica, replica
 from tests.fakes.signed_model import signed_model
 
@@ -280,6 +281,21 @@ def test_what_is_turned_away_has_the_protocols_shape(method: str, path: str, sta
     assert answer.status_code == status
     assert answer.json().keys() == {"error"}
     assert own.counts.answers == Counter({UserOutcome.REFUSED: 1})
+
+
+@pytest.mark.parametrize(("version", "status"), [(VERSION, 200), (VERSION + 1, 403), (VERSION + 2, 404)])
+def test_a_version_in_the_path_answers_or_nobody_does(version: int, status: int) -> None:
+    own = replica(ModelServer(signed_model(total, SUM), lambda _ms: None, named=NAMED), lambda _application: None)  # type: ignore[arg-type,return-value]
+    about = {"application": "c", "version": VERSION + 1, "build": "1" * 8, "timeout_s": 5.0}
+    split = {**about, "weight_percent": 100, "shadow": False, "max_ongoing": 4}
+    told = {"revision": 1, "model": "fraud", "version": VERSION, "build": "0" * 8, "request_timeout_s": 5.0}
+    assert own.host.configure(parse_user_config({**told, "split": split}))
+    answer = TestClient(own).post(f"/v2/models/fraud/versions/{version}/infer", json={"inputs": [X, Y]})
+    assert answer.status_code == status
+    assert answer.headers[VERSION_HEADER] == str(VERSION)
+    if status == 200:
+        assert answer.json()["model_version"] == str(VERSION)
+    assert own.counts.events == {}
 
 
 # --- metadata -----------------------------------------------------------------------------------------------------

@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from serving_runtime.door import VERSION_HEADER
 from serving_runtime.event_stream import EVENT_STREAM
 from serving_runtime.events import VersionEvent
+from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Outcome, Served, UserOutcome
 from serving_runtime.user_config import parse_user_config
+from tests.conditions import wait_until
 from tests.fakes.replica import NAMED, VERSION, Replica, replica
 from tests.fakes.signed_model import signed_model
 
@@ -50,14 +53,19 @@ def server(stream: Callable[..., Any]) -> ModelServer:
 
 
 def serving(
-    stream: Callable[..., Any], candidate: Callable[..., Any] | None = None, *, timeout_s: float = WAIT_S, **split: Any
+    stream: Callable[..., Any],
+    candidate: Callable[..., Any] | None = None,
+    *,
+    timeout_s: float = WAIT_S,
+    forced_version: Any = None,
+    **split: Any,
 ) -> Replica:
     other = server(candidate) if candidate else None
     own = replica(server(stream), lambda _application: other)  # type: ignore[arg-type,return-value]
     about = {"application": "c", "version": CANDIDATE.version, "build": CANDIDATE.build, "timeout_s": 5.0}
     terms = {**about, "weight_percent": 100, "shadow": False, "max_ongoing": 4, **split} if candidate else None
     told = {"revision": 1, "model": "fraud", "version": VERSION, "build": STABLE.build, "request_timeout_s": timeout_s}
-    assert own.host.configure(parse_user_config({**told, "split": terms}))
+    assert own.host.configure(parse_user_config({**told, "split": terms, "forced_version": forced_version}))
     return own
 
 
@@ -67,6 +75,13 @@ def counted(own: Replica) -> dict[tuple[Served, Outcome], int]:
         for event, number in own.counts.events.items()
         if isinstance(event, VersionEvent) and number
     }
+
+
+async def asked(own: Replica) -> str:
+    """The events that a client gets, on a loop that outlives it: what is asked after its answer has the time for it."""
+    transport = httpx.ASGITransport(own)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        return (await client.post("/invocations", json=ASKS, headers=SSE)).text
 
 
 def test_a_stream_is_server_sent_events_with_the_version_that_gives_them() -> None:
@@ -90,7 +105,7 @@ def test_what_does_not_fit_is_400_before_anything_streams() -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
 
 
-def test_a_stream_that_breaks_ends_with_an_error_and_counts_as_bad() -> None:
+def test_a_stream_that_breaks_ends_with_an_error_and_counts_once_as_bad() -> None:
     own = serving(breaks)
     answer = TestClient(own).post("/invocations", json=ASKS, headers={**SSE, "x-request-id": "r-9"})
     first, last = answer.text.split("\n\n")[:2]
@@ -99,8 +114,8 @@ def test_a_stream_that_breaks_ends_with_an_error_and_counts_as_bad() -> None:
     assert "r-9" in last
     assert "secret" not in answer.text
     assert "[DONE]" not in answer.text
-    assert own.counts.answers == Counter({UserOutcome.OK: 1, UserOutcome.ERROR: 1})
-    assert counted(own) == {(STABLE, Outcome.GOOD): 1, (STABLE, Outcome.BAD): 1}
+    assert own.counts.answers == Counter({UserOutcome.ERROR: 1})
+    assert counted(own) == {(STABLE, Outcome.BAD): 1}
 
 
 def test_a_stream_that_stops_moving_ends_with_an_error_and_counts_as_bad() -> None:
@@ -115,7 +130,7 @@ def test_a_stream_that_stops_moving_ends_with_an_error_and_counts_as_bad() -> No
     gate.set()
     assert "event: error" in answer.text
     assert "TIMEOUT" in answer.text
-    assert counted(own)[STABLE, Outcome.BAD] == 1
+    assert counted(own) == {(STABLE, Outcome.BAD): 1}
 
 
 def test_a_candidate_streams_for_its_share() -> None:
@@ -135,11 +150,40 @@ def test_stable_streams_in_place_of_a_candidate_that_fails_before_its_first_even
     assert counted(own) == {(CANDIDATE, Outcome.RESCUED): 1}
 
 
-def test_a_candidate_that_breaks_later_is_the_one_that_counts_as_bad() -> None:
-    own = serving(words, breaks)
-    answer = TestClient(own).post("/invocations", json=ASKS, headers=SSE)
+@pytest.mark.parametrize(("stable", "outcome"), [(words, Outcome.RESCUED), (breaks, Outcome.BAD), (fails, Outcome.BAD)])
+def test_a_candidate_that_breaks_later_counts_once_and_stable_is_asked_too(
+    stable: Callable[..., Any], outcome: Outcome
+) -> None:
+    async def story() -> None:
+        own = serving(stable, breaks)
+        assert "event: error" in await asked(own)
+        await asyncio.to_thread(wait_until, lambda: bool(counted(own)), WAIT_S, "the count")
+        assert counted(own) == {(CANDIDATE, outcome): 1}
+        assert own.counts.answers == Counter({UserOutcome.ERROR: 1})
+
+    asyncio.run(story())
+
+
+def test_a_candidate_whose_streams_break_is_stopped_by_the_guard() -> None:
+    async def story() -> None:
+        own = serving(words, breaks, guard={"allowed": 0.01, "alpha": 0.001})
+        seen = [await asked(own)]
+        while "event: error" in seen[-1]:
+            await asyncio.to_thread(wait_until, lambda: sum(counted(own).values()) == len(seen), WAIT_S, "the count")
+            seen.append(await asked(own))
+        assert own.host.tripped is not None
+        assert own.host.tripped[0] == CANDIDATE
+        assert len(seen) <= 6
+
+    asyncio.run(asyncio.wait_for(story(), WAIT_S))
+
+
+def test_a_forced_stream_is_no_evidence_and_its_user_counts_once() -> None:
+    own = serving(words, breaks, forced_version={"to": "anyone"})
+    answer = TestClient(own).post("/invocations", json=ASKS, headers={**SSE, FORCE_HEADER: str(CANDIDATE.version)})
     assert "event: error" in answer.text
-    assert counted(own) == {(CANDIDATE, Outcome.GOOD): 1, (CANDIDATE, Outcome.BAD): 1}
+    assert counted(own) == {}
+    assert own.counts.answers == Counter({UserOutcome.ERROR: 1})
 
 
 @pytest.mark.parametrize("read", [1, 3])
