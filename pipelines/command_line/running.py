@@ -45,8 +45,11 @@ def up(
     models: Annotated[
         list[str] | None, typer.Option("--model", help="A registered model to serve; repeatable.")
     ] = None,
+    grpc: Annotated[
+        bool, typer.Option("--grpc", help="Serve the Open Inference Protocol over gRPC, too. Plaintext.")
+    ] = False,
 ) -> None:
     """Start MLflow, a Git server, Ray Serve, Prometheus and the reconciler on this machine, and leave them to you."""
     from pipelines.commands.up import up as start
 
-    start(stack, tuple(models or ()), typer.echo)
+    start(stack, tuple(models or ()), typer.echo, grpc=grpc)
