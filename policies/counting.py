@@ -37,7 +37,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-from policies.model import Bin, Counts, Discordant, Sli
+from policies.evidence import Bin, Counts, Discordant, Sli
 
 PROCESS_LABELS = ("WorkerId", "replica")
 """Labels that name a process for its whole life and are never used again: Ray's worker id, Serve's replica id."""

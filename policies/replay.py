@@ -24,38 +24,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from policies.actions import Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.application import Application, Settings
 from policies.budget import LEAST_BUDGET
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
 from policies.durations import parse_duration
 from policies.errors import BadInput
+from policies.evidence import Bin, Evidence, Source
 from policies.facts import Observed, Rules, Signal
-from policies.model import (
-    Application,
-    Ask,
-    Bin,
-    Cause,
-    CauseKind,
-    Evidence,
-    HistoryRecord,
-    LookRecord,
-    Outcome,
-    Phase,
-    PhaseRecord,
-    Purpose,
-    Record,
-    Release,
-    Rollout,
-    Settings,
-    Source,
-    VerdictKind,
-    Wish,
-)
 from policies.observations import Artifact, RegisteredVersion, Trip
 from policies.record import SLUICEGATE, recorded_evidence
+from policies.release import Ask, Cause, CauseKind, Outcome, Phase, PhaseRecord, Purpose, Release, Rollout, Wish
 from policies.rollout import JUDGED, decide
+from policies.rollout_record import HistoryRecord, LookRecord, Record
 from policies.slo import asked_of
 from policies.stored_documents import plain
+from policies.verdict import VerdictKind
 
 SOON = timedelta(seconds=1)
 """After something changed the reconciler looks again this soon."""

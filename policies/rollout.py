@@ -41,23 +41,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.application import Application
 from policies.documents import RolloutPolicy
 from policies.facts import RESUMED, Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
-from policies.model import (
-    Application,
-    Cause,
-    CauseKind,
-    HistoryRecord,
-    Outcome,
-    Phase,
-    PhaseRecord,
-    Purpose,
-    Quarantined,
-    Refused,
-    Release,
-    Rollout,
-    Wish,
-)
 from policies.noticing import notice, restores
 from policies.promotion import (
     at_trigger,
@@ -69,6 +55,20 @@ from policies.promotion import (
     without_settings,
 )
 from policies.record import looked
+from policies.release import (
+    Cause,
+    CauseKind,
+    Outcome,
+    Phase,
+    PhaseRecord,
+    Purpose,
+    Quarantined,
+    Refused,
+    Release,
+    Rollout,
+    Wish,
+)
+from policies.rollout_record import HistoryRecord
 from policies.starting import what_starts
 from policies.wishes import carried_out
 

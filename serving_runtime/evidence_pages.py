@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
+from policies.application import Application
 from policies.counting import Indicator, Ledger, Role, Series, Unusable, VersionKey, last_edge, moment
-from policies.model import Application, Bin, Objective, Queries, Sli
+from policies.evidence import Bin, Objective, Queries, Sli
 from policies.query_templates import Blank, Gap, Pair, read_pair
 from serving_runtime import promql
 from serving_runtime.prometheus_api import Away

@@ -36,7 +36,7 @@ from policies.counting import Ledger, Series, Unusable, first_edge, milliseconds
 from policies.documents import PrometheusTarget
 from policies.durations import format_duration
 from policies.errors import BadInput
-from policies.model import Evidence, Objective, Queries, Sli, Source
+from policies.evidence import Evidence, Objective, Queries, Sli, Source
 from policies.observations import Trip
 from serving_runtime import promql
 from serving_runtime.evidence_pages import (

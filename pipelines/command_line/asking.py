@@ -80,7 +80,7 @@ def _ask(
 ) -> None:
     from pipelines.commands.asks import ask
     from pipelines.wiring import config_repo
-    from policies.model import Wish
+    from policies.release import Wish
 
     commit = ask(config_repo(settings), Wish(wish), model, environment, by=_me(), why=why, version=version)
     typer.echo(f"{wish} asked in {commit[:12]}; the reconciler takes it up at its next look")

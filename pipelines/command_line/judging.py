@@ -94,7 +94,7 @@ def analyze(
     from pipelines.commands import analyze as analyzing
     from pipelines.commands import views
     from pipelines.wiring import doors
-    from policies.model import VerdictKind
+    from policies.verdict import VerdictKind
 
     if not dry_run:
         raise BadInput("analyze only judges: say so with --dry-run. Traffic moves when a version enters its trigger")

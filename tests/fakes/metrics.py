@@ -12,17 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pipelines.ports import EvidenceRequest
+from policies.application import Application
 from policies.counting import NOTHING, VersionKey, first_edge, last_edge, moment
-from policies.model import (
-    Application,
-    Bin,
-    Counts,
-    Discordant,
-    Evidence,
-    Objective,
-    Sli,
-    Source,
-)
+from policies.evidence import Bin, Counts, Discordant, Evidence, Objective, Sli, Source
 from policies.observations import Trip
 from serving_runtime.scrape_health import STALE_SCRAPES
 

@@ -23,10 +23,11 @@ from policies.config_repo_documents import read_repo, with_defaults
 from policies.consistency import check
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.layout import FOLDERS
-from policies.model import CauseKind, Phase, VerdictKind
+from policies.release import CauseKind, Phase
 from policies.rollout import TRANSITIONS
 from policies.schemas import schema
 from policies.slo import LATENCY_BUCKETS_MS
+from policies.verdict import VerdictKind
 from serving_runtime import front_telemetry, telemetry
 from serving_runtime.callers import Reason
 from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
