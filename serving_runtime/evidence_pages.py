@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from policies.application import Application
-from policies.counting import Indicator, Ledger, Role, Series, Unusable, VersionKey, last_edge, moment
+from policies.counters import Role, Series, Unusable, VersionKey, moment
+from policies.counting import Indicator, Ledger, last_edge
 from policies.evidence import Bin, Objective, Queries, Sli
 from policies.query_templates import Blank, Gap, Pair, read_pair
 from serving_runtime import promql

@@ -32,7 +32,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from policies.counting import Ledger, Series, Unusable, first_edge, milliseconds, moment
+from policies.counters import Series, Unusable, milliseconds, moment
+from policies.counting import Ledger, first_edge
 from policies.documents import PrometheusTarget
 from policies.durations import format_duration
 from policies.errors import BadInput

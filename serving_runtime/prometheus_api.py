@@ -20,7 +20,7 @@ from requests import RequestException, Response, Session, Timeout
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry as HttpRetry
 
-from policies.counting import Series
+from policies.counters import Series
 
 CONNECT_S = 5.0
 """A server that is there accepts at once; two more tries follow."""

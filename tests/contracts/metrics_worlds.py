@@ -13,7 +13,8 @@ from typing import Protocol
 from pipelines.ports import Metrics
 from pipelines.processes import free_port
 from policies.application import Application
-from policies.counting import first_edge, last_edge, milliseconds, moment
+from policies.counters import milliseconds, moment
+from policies.counting import first_edge, last_edge
 from policies.documents import PrometheusTarget
 from policies.evidence import Objective, Queries, Sli
 from policies.slo import LATENCY_BUCKETS_MS

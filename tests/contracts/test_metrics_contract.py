@@ -17,7 +17,8 @@ import pytest
 from pipelines.ports import EvidenceRequest, Metrics
 from pipelines.prometheus_server import PrometheusServer
 from policies.application import Application
-from policies.counting import last_edge, moment
+from policies.counters import moment
+from policies.counting import last_edge
 from policies.evidence import Counts, Discordant, Evidence, Objective, Sli
 from tests.contracts.metrics_worlds import ORDERS, WIDTH, FakeWorld, PrometheusWorld, World
 

@@ -18,7 +18,8 @@ from pipelines.ports import EvidenceRequest
 from pipelines.processes import LOOPBACK
 from pipelines.prometheus_server import PrometheusServer
 from policies.application import Application
-from policies.counting import first_edge, last_edge, milliseconds, moment
+from policies.counters import milliseconds, moment
+from policies.counting import first_edge, last_edge
 from policies.documents import PrometheusTarget
 from policies.errors import BadInput
 from policies.evidence import Counts, Evidence, Objective, Queries, Sli
