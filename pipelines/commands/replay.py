@@ -27,8 +27,9 @@ from policies.layout import Place, history_path, record_path, release_path
 from policies.names import slug
 from policies.notes import errors
 from policies.observations import Tip
+from policies.past_rollout import Past, finished, under_way
 from policies.release import Phase, PhaseRecord, Release
-from policies.replay import Past, Replay, finished, replay, under_way
+from policies.replay import Replay, replay
 from policies.rollout_record import LookRecord
 from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record, parse_release, plain

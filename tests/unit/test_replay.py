@@ -15,9 +15,10 @@ from pipelines.look import Doors
 from policies.errors import BadInput
 from policies.layout import history_path
 from policies.observations import Tip
+from policies.past_rollout import finished
 from policies.record import fitted
 from policies.release import CauseKind, Outcome, Phase, Wish
-from policies.replay import finished, replay
+from policies.replay import replay
 from policies.rollout_record import Record
 from policies.stored_documents import history_text
 from tests.fakes.metrics import FakeMetrics
