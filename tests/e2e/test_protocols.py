@@ -97,7 +97,7 @@ def application(folder: Path, uri: str, version: int) -> dict[str, Any]:
                 "user_config": told,
                 "autoscaling_config": {"min_replicas": 1, "max_replicas": 1},
                 "max_ongoing_requests": PLACES + LINE + SPARE,
-                "max_queued_requests": SPARE,
+                "max_queued_requests": PLACES + LINE + SPARE,
                 "backpressure_config": {"status_code": 503, "retry_after_s": 1},
                 "ray_actor_options": {"num_cpus": 0.5},
             }
