@@ -50,14 +50,14 @@ test-simulation: setup ## ten thousand histories against the promises (about 40 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast
 $(FEAST)/.installed: Makefile
-	$(PYTHON) -m venv $(FEAST)
+	$(PYTHON) -m venv --clear $(FEAST)
 	$(FEAST)/bin/pip install --disable-pip-version-check --quiet 'feast==0.67.0' cachetools pytest pytest-timeout
 	@touch $@
 
-test-feast: $(FEAST)/.installed ## the example docs/examples/feast on a real Feast (2 minutes the first time)
+test-feast: $(FEAST)/.installed ## the example docs/examples/feast on a real Feast (10 seconds; 1-3 minutes the first time)
 	$(FEAST)/bin/python -m pytest --rootdir . docs/examples/feast
 
-test-s3: setup radosgw ## captured traffic on Ceph's S3 gateway (under a minute; more to install it the first time)
+test-s3: setup radosgw ## captured traffic on Ceph's S3 gateway (1-2 minutes; 10 seconds more the first time)
 	SLUICE_RADOSGW=1 $(BIN)/pytest tests/contracts/test_object_store_contract.py tests/contracts/test_captured_files.py
 
 radosgw: # Ceph's gateway and what it stands on, from the distribution; apt needs root

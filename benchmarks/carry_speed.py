@@ -29,7 +29,8 @@ from pathlib import Path
 from pipelines.demo.load import Load
 from pipelines.demo.stack import DemoStack
 from pipelines.local_stack import LocalStack
-from policies.model import HistoryRecord, Outcome, Phase
+from policies.release import Outcome, Phase
+from policies.rollout_record import HistoryRecord
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "carry_speed.json"

@@ -24,7 +24,7 @@ from typing import Any
 
 from policies.errors import BadInput, SluiceError
 from policies.facts import Signal
-from policies.model import Cause, CauseKind, Phase
+from policies.release import Cause, CauseKind, Phase
 from policies.rollout import TRANSITIONS
 from policies.schemas import NOUNS, schema
 

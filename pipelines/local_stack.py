@@ -58,15 +58,17 @@ class LocalStack:
         say: Callable[[str], None] = lambda _line: None,
         reconcile: bool = True,
         ray: RaySession | None = None,
+        grpc: bool = False,
     ) -> None:
         """`documents` are added to the config repo that `sluice init` writes, by path.
 
         `ray` is a session that runs already and is somebody else's to stop; `reconcile=False` starts no reconciler.
+        `grpc`: models answer gRPC, too; a session that runs already must have been started for it.
         """
         self.folder = folder.absolute()
         self._models, self._documents, self._say = models, dict(documents or {}), say
-        self._reconcile, self._own_ray = reconcile, ray is None
-        self.ray = ray or RaySession(self.folder / "ray")
+        self._reconcile, self._own_ray, self._grpc = reconcile, ray is None, grpc
+        self.ray = ray or RaySession(self.folder / "ray", grpc=grpc)
         self.mlflow = MlflowServer(self.folder / "mlflow")
         self._git_port = free_port()
         self.prometheus: PrometheusServer | None = None
@@ -138,6 +140,7 @@ class LocalStack:
             "git": self.repo_url,
             "ray": self.ray.dashboard,
             "serve": self.ray.http,
+            **({"grpc": self.ray.grpc} if self._grpc else {}),
         }
         stack_file.write(self.folder, self.environment, addresses)
         self._parts.callback(stack_file.remove, self.folder)
@@ -164,6 +167,8 @@ class LocalStack:
             self.ray.start()
         self._say(f"Ray dashboard     {self.ray.dashboard}")
         self._say(f"Ray Serve         {self.ray.http}")
+        if self._grpc:
+            self._say(f"gRPC              {self.ray.grpc}")
 
     def _start_prometheus(self) -> None:
         self.prometheus = PrometheusServer(
@@ -196,6 +201,7 @@ class LocalStack:
             prometheus=self.prometheus.url,
             scrape_interval=SCRAPE,
             look_interval=LOOK,
+            grpc=self._grpc,
             models=self._models,
         )
         files = dict(repo_files(answers_given))

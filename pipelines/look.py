@@ -21,30 +21,24 @@ from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from policies.application import Application
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
 from policies.errors import BadInput, Conflict, SluiceError
+from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
 from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
-from policies.model import (
-    Application,
-    Evidence,
-    Objective,
-    Phase,
-    Record,
-    Release,
-    Sli,
-    Wish,
-)
 from policies.notes import Note, Severity
 from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
 from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.record import evidence_with
+from policies.release import Phase, Release, Wish
 from policies.rollout import JUDGED, wants_baseline
+from policies.rollout_record import Record
 from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record
 from policies.wishes import carried_out, only_asks

@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from policies.application import Application
 from policies.documents import Trigger
-from policies.model import Application, Evidence, Objective
+from policies.evidence import Evidence, Objective
 from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip
 from registry_bridge.config_repo import CommitEntry
 

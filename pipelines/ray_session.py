@@ -139,6 +139,11 @@ class RaySession:
         return f"http://{LOOPBACK}:{self._ports['http']}"
 
     @property
+    def serves_grpc(self) -> bool:
+        """Was it asked to answer gRPC?"""
+        return self._serves_grpc
+
+    @property
     def grpc(self) -> str:
         """`host:port` where Serve answers gRPC, if it was asked to. Plaintext."""
         return f"{LOOPBACK}:{self._ports['grpc']}"

@@ -31,9 +31,9 @@ from policies.convergence import InPlace, Refused, Submit, Waiting, converge
 from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
 from policies.layout import history_path, record_path, release_path, serve_path
-from policies.model import Phase, Release
 from policies.names import slug
 from policies.promotion import TAG_PREFIX
+from policies.release import Phase, Release
 from policies.rollout import decide
 from policies.stored_documents import history_text, record_text, release_text
 from serving_runtime.serve_config import Surroundings, ToServe, render

@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.model import HistoryRecord, Record, Release
+from policies.release import Release
+from policies.rollout_record import HistoryRecord, Record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from policies.model import Counts
+from policies.evidence import Counts
 from policies.stakes import FloatArray, log_mean_exp
 
 GRID_SIZE = 16

@@ -26,7 +26,8 @@ from datetime import datetime, timedelta
 
 from policies.documents import Budget
 from policies.durations import format_duration
-from policies.model import Counts, Evidence, Rollout
+from policies.evidence import Counts, Evidence
+from policies.release import Rollout
 
 BASELINE = timedelta(hours=24)
 """How far back stable is looked at before a rollout: a day has every hour of the day in it once."""

@@ -21,12 +21,13 @@ from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
 from policies.errors import BadInput
+from policies.evidence import Objective
 from policies.fronts import EnsembleDocument, Fronts, ensemble_route
 from policies.layout import SLUICE, Located, Place, ensemble_path, locate, model_path
-from policies.model import Objective, Release
 from policies.names import slug
 from policies.notes import Note, Severity, errors, in_order
 from policies.references import Routed, cross_check
+from policies.release import Release
 from policies.slo import SloProblem, objective
 from policies.strict_yaml import Parsed, Path, dotted
 

@@ -18,11 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+from policies.application import Settings
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
 from policies.durations import format_duration
+from policies.evidence import Sli
 from policies.loopback import leads_to_loopback
-from policies.model import Settings, Sli
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair
 from policies.strict_yaml import Path, dotted

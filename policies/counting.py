@@ -1,52 +1,42 @@
-"""From raw samples of counters to counts of good and bad events in bins.
+"""Samples of counters to counts of good and bad events in bins.
 
-A sum of counters cannot be differenced: a process that restarts takes its count along, and one that starts brings
-its own. So each counter is differenced by itself, and the increases are added. Rules:
-
-- A counter belongs to one process. It is known by its event labels and by the labels that name a process for its
-  life (`WorkerId`, `replica`), not by where it was scraped: an exporter that comes back under another address goes
-  on with the same counters. A counter without process labels is known by all its labels.
-- A value below the one before is a restart from zero. Counters of one process restart together: where one falls,
-  all of them count from zero, also those that had grown past their old value by the time they were scraped.
-- A counter first seen after the window's start counts from zero; one that existed before has its last value before
-  the start as its baseline.
-- A counter that vanishes contributes nothing more. One that comes back goes on from its last value.
-- The series of a document's own queries are told apart by all their labels, and their version by the label `build`
-  where they have one. What is no number there is no data. Values that Prometheus has evaluated for each bin are
-  estimates already: they are added up, one for each version.
+Rules:
 - A sample at time t carries what happened up to t: it belongs to the bin that holds t in `(start, start + width]`.
-- What cannot be a count (NaN, infinity, below zero), a counter read at two places at once, and a histogram without
-  the bucket that is asked for are `Unusable`, with the reason: never guessed, never left out.
+- The version of a series of a document's own query is told by the label `build` where it has one. What is no number
+  there is no data.
+- What contradicts itself, and a histogram without the bucket that is asked for, are `Unusable`, with the reason: never
+  guessed, never left out.
 
-What Prometheus never saw is not counted: events between a process's last scrape and its end; and a restart after
-which *every* counter of the process has passed its old value by the next scrape looks like growth. Less is counted
-then, never more.
-
-A ledger goes on from where it stood: entering samples in one piece or in many gives the same bins. This module must
-not know PromQL, HTTP or a clock.
+A ledger goes on from where it stood: entering samples in one piece or in many gives the same bins. What a counter is,
+is in `counters.py`, what it grew by in `differences.py`. This module must not know PromQL, HTTP or a clock.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from policies.model import Bin, Counts, Discordant, Sli
-
-PROCESS_LABELS = ("WorkerId", "replica")
-"""Labels that name a process for its whole life and are never used again: Ray's worker id, Serve's replica id."""
-
-EVENT_LABELS = ("model", "version", "build", "outcome")
-"""Sluicegate's own labels, which say what is counted."""
-
-SCRAPE_LABELS = ("instance", "job", "pod", "container", "namespace", "endpoint")
-"""Labels that say where a process was scraped: they may change while it goes on counting."""
+from policies.counters import (
+    Counter,
+    Increase,
+    Process,
+    Reading,
+    Readings,
+    Role,
+    Series,
+    Source,
+    Unusable,
+    VersionKey,
+    milliseconds,
+    moment,
+    process_of,
+)
+from policies.differences import evaluated, increases
+from policies.evidence import Bin, Counts, Discordant, Sli
 
 TOLERANCE = 1e-6
 """Counts are whole numbers in floats, exact up to 2^53; sums may be off by rounding, never by an event."""
@@ -55,40 +45,6 @@ ESTIMATE_TOLERANCE = 0.05
 """Share of a bin's total by which its part may exceed it where both were estimated: `increase()` extrapolates."""
 
 NOTHING = Counts()
-
-VersionKey: TypeAlias = tuple[str, str]
-"""A version as the metrics label it: version number and build, `Application.version` and `.build`."""
-
-
-# --- what comes in --------------------------------------------------------------------------------------------
-
-
-class Role(StrEnum):
-    """Which query of a document's own pair brought a series."""
-
-    TOTAL = "total"
-    """Each event counts, and is not bad until the other query says so."""
-    UNPROVED = "unproved"
-    """Each event counts, and is bad until the other query says that it was good."""
-    GOOD = "good"
-    BAD = "bad"
-
-
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """Samples of one time series: `(milliseconds since the epoch, value)`, ascending."""
-
-    labels: Mapping[str, str]
-    samples: Sequence[tuple[int, float]]
-    role: Role | None = None
-    """None: a metric of Sluicegate's own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Unusable:
-    """These samples are no evidence; `reason` completes "evidence is unavailable: "."""
-
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,72 +72,7 @@ class Amount(NamedTuple):
     only_stable_bad: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Counter:
-    """What one process counts.
-
-    `edge` is the upper edge of a histogram's bucket; None for a plain counter and for a histogram's count.
-    `outcome` is the role for a series of a document's own query, and `more` the labels that tell it from others.
-    """
-
-    version: VersionKey
-    outcome: str
-    edge: float | None
-    process: tuple[tuple[str, str], ...]
-    more: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def of(cls, series: Series) -> Counter:
-        """The counter that a series shows. Raises ValueError where `le` is no number."""
-        labels = series.labels
-        version = (labels.get("version", ""), labels.get("build", ""))
-        process = tuple((name, labels[name]) for name in PROCESS_LABELS if name in labels)
-        place = SCRAPE_LABELS if process else ()
-        if not process:
-            process = tuple(sorted((n, v) for n, v in labels.items() if n not in (*EVENT_LABELS, "le", "__name__")))
-        if series.role:
-            own = ("model", "version", "build", *PROCESS_LABELS, *place)
-            more = tuple(sorted((n, v) for n, v in labels.items() if n not in own))
-            return cls(version, series.role, None, process, more)
-        return cls(version, labels.get("outcome", ""), float(labels["le"]) if "le" in labels else None, process)
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """The last that was seen of a counter at one place."""
-
-    at_ms: int
-    value: float
-
-
-Source: TypeAlias = tuple[tuple[str, str], ...]
-"""Every label of a series but its name: the same counter scraped at two places has two."""
-
-Process: TypeAlias = tuple[VersionKey, tuple[tuple[str, str], ...]]
-"""What one process counts about one version: these counters start together."""
-
-Readings: TypeAlias = Mapping[Counter, Mapping[Source, Reading]]
-
-
-class Increase(NamedTuple):
-    """A counter grew by `by` in `(.., at_ms]`."""
-
-    counter: Counter
-    at_ms: int
-    by: float
-
-
 # --- bins -----------------------------------------------------------------------------------------------------
-
-
-def milliseconds(moment: datetime) -> int:
-    """Since the epoch, rounded: Prometheus keeps no finer time."""
-    return round(moment.timestamp() * 1000)
-
-
-def moment(at_ms: int) -> datetime:
-    """The UTC time of that many milliseconds since the epoch."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC) + timedelta(milliseconds=at_ms % 1000)
 
 
 def first_edge(since: datetime, width: timedelta) -> int:
@@ -297,7 +188,7 @@ class Ledger:
             )
         newest: dict[tuple[Process, str], int] = defaultdict(int)
         for counter, places in readings.items():
-            whose = (_process(counter), counter.outcome)
+            whose = (process_of(counter), counter.outcome)
             newest[whose] = max([newest[whose], *(reading.at_ms for reading in places.values())])
         for (process, role), at_ms in newest.items():
             others_ms = newest.get((process, Role.UNPROVED), 0)
@@ -399,126 +290,3 @@ def amount(counter: Counter, indicator: Indicator) -> Amount | None:
     if indicator.sli is Sli.LATENCY:
         return {None: Amount(total=1, bad=1), indicator.edge: Amount(bad=-1)}.get(counter.edge)
     return _AMOUNTS[indicator.sli].get(counter.outcome) if counter.edge is None else None
-
-
-# --- differences ----------------------------------------------------------------------------------------------
-
-_Step: TypeAlias = tuple[int, int, float, float]
-"""From, to (milliseconds), value there before, value there after; a new counter comes from `_NEVER`."""
-
-_NEVER = Reading(-1, 0.0)
-
-
-def increases(
-    readings: Readings, series: Iterable[tuple[Counter, Source, Sequence[tuple[int, float]]]]
-) -> tuple[tuple[Increase, ...], Readings] | Unusable:
-    """What each counter grew by at each of its samples, and the readings to go on from.
-
-    Samples must be younger than the readings.
-    """
-    samples: dict[Counter, list[tuple[int, Source, float]]] = defaultdict(list)
-    for counter, source, some in series:
-        samples[counter].extend((at_ms, source, value) for at_ms, value in some)
-    after: dict[Counter, Mapping[Source, Reading]] = dict(readings)
-    steps: dict[Counter, list[_Step]] = {}
-    for counter, seen in samples.items():
-        walked = _walk(counter, readings.get(counter, {}), sorted(seen))
-        if isinstance(walked, Unusable):
-            return walked
-        steps[counter], after[counter] = walked
-    restarts = _restarts(steps)
-    grown = [
-        Increase(counter, to, value - (0.0 if _within(restarts[_process(counter)], since, to) else before))
-        for counter, some_steps in steps.items()
-        for since, to, before, value in some_steps
-    ]
-    return tuple(i for i in grown if i.by), {c: _since_restart(r, restarts[_process(c)]) for c, r in after.items()}
-
-
-def evaluated(
-    readings: Readings, series: Iterable[tuple[Counter, Source, Sequence[tuple[int, float]]]]
-) -> tuple[tuple[Increase, ...], Readings] | Unusable:
-    """What Prometheus says happened in the bins that end at the samples; readings say who has had any."""
-    after = dict(readings)
-    grown: list[Increase] = []
-    seen: dict[tuple[VersionKey, str], set[Source]] = defaultdict(set)
-    for counter, source, samples in series:
-        whose = (counter.version, counter.outcome)
-        seen[whose].add(source)
-        if len(seen[whose]) > 1:
-            return Unusable(
-                f"the query of {counter.outcome} has several series for version {counter.version[0]} where one is "
-                "expected: write sum by (model, version) (...)"
-            )
-        for at_ms, value in samples:
-            if not _countable(value):
-                return Unusable(_no_count(counter, at_ms, value))
-            grown.append(Increase(counter, at_ms, value))
-            after[counter] = {source: Reading(at_ms, value)}
-    return tuple(i for i in grown if i.by), after
-
-
-def _no_count(counter: Counter, at_ms: int, value: float) -> str:
-    return f"the query of {counter.outcome} is {value:g} for version {counter.version[0]} at {moment(at_ms):%H:%M:%S}"
-
-
-def _walk(
-    counter: Counter, known: Mapping[Source, Reading], samples: Sequence[tuple[int, Source, float]]
-) -> tuple[list[_Step], Mapping[Source, Reading]] | Unusable:
-    """The steps of one counter, in order of time, over all places where it was scraped."""
-    places = dict(known)
-    steps: list[_Step] = []
-    for at_ms, source, value in samples:
-        latest = max(places.values(), key=lambda r: r.at_ms, default=None)
-        here = places.get(source)
-        if here and latest and here.at_ms < latest.at_ms:
-            return Unusable(_two_places(counter, source, places))
-        last = here or latest or _NEVER
-        if not _countable(value) or not _countable(last.value):
-            return Unusable(
-                f"a counter of version {counter.version[0]} reads {value:g} at {moment(at_ms):%H:%M:%S}, "
-                f"after {last.value:g}: that is no count"
-            )
-        steps.append((last.at_ms, at_ms, last.value, value))
-        places[source] = Reading(at_ms, value)
-    return steps, places
-
-
-def _countable(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
-
-
-def _two_places(counter: Counter, source: Source, places: Mapping[Source, Reading]) -> str:
-    other = max((s for s in places if s != source), key=lambda s: places[s].at_ms)
-    differing = [
-        " ".join(f"{n}={v}" for n, v in sorted(set(one) - set(two))) for one, two in ((source, other), (other, source))
-    ]
-    return (
-        f"ambiguous: one process that counts version {counter.version[0]} is scraped at two places at once "
-        f"({differing[0]} and {differing[1]}): scrape it once, or select one place by the environment's "
-        "prometheus.labels"
-    )
-
-
-def _process(counter: Counter) -> Process:
-    return counter.version, counter.process
-
-
-def _restarts(steps: Mapping[Counter, Sequence[_Step]]) -> Mapping[Process, Sequence[int]]:
-    """When each process was first seen after a restart: some counter of it fell. Ascending."""
-    found: dict[Process, set[int]] = defaultdict(set)
-    for counter, some in steps.items():
-        found[_process(counter)].update(to for _, to, before, value in some if value < before)
-    return defaultdict(tuple, {process: sorted(times) for process, times in found.items()})
-
-
-def _within(times: Sequence[int], since: int, to: int) -> bool:
-    """Is one of the ascending `times` in `(since, to]`?"""
-    return bisect_right(times, to) > bisect_right(times, since)
-
-
-def _since_restart(readings: Mapping[Source, Reading], restarts: Sequence[int]) -> Mapping[Source, Reading]:
-    """Readings older than the process's last restart stand at zero."""
-    if not restarts:
-        return readings
-    return {s: Reading(r.at_ms, 0.0) if r.at_ms < restarts[-1] else r for s, r in readings.items()}

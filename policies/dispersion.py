@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from policies.model import Counts, Evidence
+from policies.evidence import Counts, Evidence
 
 BLOCKS = (timedelta(), timedelta(minutes=1), timedelta(minutes=5))
 """Widths of blocks; one that is shorter than a bin is a bin. A retry storm lasts seconds to a few minutes."""

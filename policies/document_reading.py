@@ -19,8 +19,8 @@ from policies.document_errors import Reading, note, read_noun
 from policies.documents import API_VERSION, ModelDocument, RolloutPolicy, SluiceDocument
 from policies.fronts import EnsembleDocument
 from policies.layout import Place
-from policies.model import Release
 from policies.notes import Note, Severity
+from policies.release import Release
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
 from policies.strict_yaml import Parsed, YamlError, dotted, parse
 

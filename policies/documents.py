@@ -17,9 +17,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.application import Settings
 from policies.durations import Duration
-from policies.model import Percent, Settings
 from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
+from policies.stored_values import Percent
 
 API_VERSION = "sluicegate/v1"
 

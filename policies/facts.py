@@ -13,23 +13,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
+from policies.application import Application, Settings
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
-from policies.model import (
-    Application,
-    Cause,
-    CauseKind,
-    Evidence,
-    Phase,
-    Purpose,
-    Record,
-    Release,
-    Rollout,
-    Settings,
-    Verdict,
-    VerdictKind,
-)
+from policies.evidence import Evidence
 from policies.observations import Artifact, RegisteredVersion, Trip
+from policies.release import Cause, CauseKind, Phase, Purpose, Release, Rollout
+from policies.rollout_record import Record
+from policies.verdict import Verdict, VerdictKind
 
 
 class Signal(StrEnum):

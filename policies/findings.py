@@ -21,9 +21,11 @@ import numpy as np
 
 from policies.bets import bounds
 from policies.documents import RolloutPolicy
-from policies.model import Bin, Counts, Evidence, Measure, Objective, Sli, TestState
+from policies.evidence import Bin, Counts, Evidence, Objective, Sli
+from policies.rollout_record import TestState
 from policies.stakes import FloatArray
 from policies.standing import NOTHING, Harm, Setup, Standing, Test, counted_harm, counted_suspicion, in_outage
+from policies.verdict import Measure
 from policies.walks import Walked, walked
 
 NEAR_SLO = 0.5

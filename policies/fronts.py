@@ -23,9 +23,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.application import Settings
 from policies.documents import Autoscaling, GrpcEntry
 from policies.durations import Duration
-from policies.model import Settings
 from policies.serving import EntryPoint, Scalar
 
 Config = Mapping[str, Any]

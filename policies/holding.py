@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from policies.model import Cause, CauseKind, Release
 from policies.observations import ApplicationStatus, RuntimeObservation
+from policies.release import Cause, CauseKind, Release
 
 Config = Mapping[str, Any]
 

@@ -29,10 +29,12 @@ from types import MappingProxyType
 import numpy as np
 
 from policies.documents import RolloutPolicy
+from policies.evidence import Evidence
 from policies.findings import Finding, find, measure, state
-from policies.model import Evidence, TestState, Verdict, VerdictKind
+from policies.rollout_record import TestState
 from policies.stakes import log_mean_exp
 from policies.standing import Harm
+from policies.verdict import Verdict, VerdictKind
 from policies.verdict_words import Words
 
 NO_DISPERSION: Mapping[str, float] = MappingProxyType({})

@@ -19,9 +19,12 @@ from datetime import datetime, timedelta
 
 from policies.dispersion import MAX_PHI
 from policies.documents import RolloutPolicy
+from policies.evidence import Evidence, Sli
 from policies.facts import Observed, Rules, rollout_of
 from policies.judge import judge, states
-from policies.model import Evidence, Measure, Phase, Release, Rollout, Sli, TestState, Verdict, VerdictKind
+from policies.release import Phase, Release, Rollout
+from policies.rollout_record import TestState
+from policies.verdict import Measure, Verdict, VerdictKind
 
 STALE_FAILURE = timedelta(minutes=20)
 """A failure is acted on at once or not by itself: whoever comes back after longer (a process that was away, a paused

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from policies.commit_message import one_line
 from policies.convergence import Ready, Starting
 from policies.documents import Bake, RolloutPolicy
+from policies.evidence import Sli
 from policies.facts import (
     RESUMED,
     Idle,
@@ -29,22 +30,11 @@ from policies.facts import (
     stop,
 )
 from policies.judged import in_shadow, is_as_good_as_stable, judged, stale_since
-from policies.model import (
-    Ask,
-    Cause,
-    CauseKind,
-    Phase,
-    Purpose,
-    Refused,
-    Release,
-    Sli,
-    Verdict,
-    VerdictKind,
-    Wish,
-)
 from policies.promotion import at_trigger
+from policies.release import Ask, Cause, CauseKind, Phase, Purpose, Refused, Release, Wish
 from policies.starting import notice_steady
 from policies.stopping import notice_held, notice_stop
+from policies.verdict import Verdict, VerdictKind
 
 # Of one reason. Serve hands on whole tracebacks; a release is written with each reason up to four times, and a file
 # above 1 MiB could not be written at all: then nothing would move any more, the way back to stable included.

@@ -2,7 +2,7 @@
 
 Rules:
 - Parsed once, at the doors, into frozen values; a door that cannot see says `available=False` and why.
-- Nothing here is stored: what lies in Git is in `model.py`.
+- Nothing here is stored: what lies in Git is in `release.py` and `rollout_record.py`.
 """
 
 from __future__ import annotations

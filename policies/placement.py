@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from policies.application import Application
 from policies.convergence import Failed, application_in_place, readiness
-from policies.model import Application, Phase, Release
 from policies.observations import RuntimeObservation
+from policies.release import Phase, Release
 
 Config = Mapping[str, Any]
 

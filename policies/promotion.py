@@ -19,17 +19,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from policies.application import Application, Settings
 from policies.documents import Trigger
-from policies.model import (
-    Application,
-    Phase,
-    Quarantined,
-    Refused,
-    Release,
-    Settings,
-)
 from policies.observations import Artifact, RegisteredVersion
 from policies.packages import conflicts
+from policies.release import Phase, Quarantined, Refused, Release
 
 TAG_PREFIX = "sluice."
 # MLflow's stages in which a version serves nobody.

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from policies.errors import BadInput
-from policies.model import Queries
+from policies.evidence import Queries
 
 
 class Blank(StrEnum):

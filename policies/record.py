@@ -24,23 +24,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from policies.documents import RolloutPolicy
+from policies.evidence import Bin, Counts, Discordant, Evidence, Objective, Source
 from policies.facts import Noticed, Observed
 from policies.judged import states_of
-from policies.model import (
-    MAX_COUNT,
-    Bin,
-    Counts,
-    Discordant,
-    Evidence,
-    LookRecord,
-    Measure,
-    Objective,
-    Record,
-    RecordedEvidence,
-    Release,
-    Source,
-)
+from policies.release import Release
+from policies.rollout_record import LookRecord, Record, RecordedEvidence
 from policies.stored_documents import plain, record_text
+from policies.stored_values import MAX_COUNT
+from policies.verdict import Measure
 
 SLUICEGATE = "sluicegate"
 """The actor of what nobody asked for."""

@@ -18,42 +18,21 @@ This module must not do I/O or read a clock.
 from __future__ import annotations
 
 import dataclasses
-import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from policies.actions import Wait, WriteHistory, WriteRecord, WriteRelease
-from policies.budget import LEAST_BUDGET
-from policies.convergence import Failed, Ready, Starting
+from policies.application import Application, Settings
 from policies.documents import RolloutPolicy, Trigger
-from policies.durations import parse_duration
 from policies.errors import BadInput
-from policies.facts import Observed, Rules, Signal
-from policies.model import (
-    Application,
-    Ask,
-    Bin,
-    Cause,
-    CauseKind,
-    Evidence,
-    HistoryRecord,
-    LookRecord,
-    Outcome,
-    Phase,
-    PhaseRecord,
-    Purpose,
-    Record,
-    Release,
-    Rollout,
-    Settings,
-    Source,
-    VerdictKind,
-    Wish,
-)
-from policies.observations import Artifact, RegisteredVersion, Trip
-from policies.record import SLUICEGATE, recorded_evidence
+from policies.evidence import Evidence, Source
+from policies.facts import Observed, Rules
+from policies.observations import Artifact, RegisteredVersion
+from policies.past_rollout import Past, spans
+from policies.release import Cause, CauseKind, Outcome, Phase, PhaseRecord, Release, Rollout
 from policies.rollout import JUDGED, decide
+from policies.rollout_record import HistoryRecord, LookRecord, Record
 from policies.slo import asked_of
 from policies.stored_documents import plain
 
@@ -65,105 +44,7 @@ MOST_LOOKS = 250_000
 
 _TRIGGER = Trigger(stage="Production")
 _NO_DIGEST = f"sha256:{0:064x}"
-_TRIPPED = re.compile(r"guard of (\d+) host replicas? stopped it: ([\d,]+) of its ([\d,]+) answers")
 _RAY_DIFFERS = "Ray does not match Git"
-
-
-# --- what was -------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Past:
-    """A rollout as it was, finished or not."""
-
-    model: str
-    environment: str
-    rollout: str
-    version: int
-    digest: str
-    stable_version: int | None
-    started_at: datetime
-    phases: tuple[PhaseRecord, ...]
-    record: Record
-    evidence: tuple[Evidence, ...]
-    dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    purpose: Purpose | None = None
-    outcome: Outcome | None = None
-    """None: it is under way."""
-    cause: Cause | None = None
-    ended_at: datetime | None = None
-
-    @property
-    def asked_by(self) -> str:
-        """Who asked for it; empty: its version entered the trigger."""
-        actor = next((look.actor for look in self.started), SLUICEGATE)
-        return "" if actor == SLUICEGATE else actor
-
-    @property
-    def started(self) -> tuple[LookRecord, ...]:
-        """The look that started it; none where its record was begun anew on the way."""
-        return tuple(look for look in self.record.looks[:1] if look.signal == Signal.STARTED.name)
-
-    @property
-    def metrics_deadline(self) -> timedelta:
-        """How long the policy of the record waited for metrics."""
-        return parse_duration(self.record.policy.get("metrics_deadline", "10m"))
-
-    def phase_at(self, moment: datetime) -> PhaseRecord | None:
-        """The phase that lasted then."""
-        at = bisect_right(self.phases, moment, key=lambda phase: phase.since)
-        return self.phases[at - 1] if at else None
-
-
-def finished(history: HistoryRecord, evidence: Sequence[Evidence] = ()) -> Past:
-    """A finished rollout; `evidence` where its record has none."""
-    record = history.record or Record(rollout=history.rollout)
-    return Past(
-        model=history.model,
-        environment=history.environment,
-        rollout=history.rollout,
-        version=history.version,
-        digest=history.digest,
-        stable_version=history.stable_version,
-        started_at=history.started_at,
-        phases=history.phases,
-        record=record,
-        evidence=recorded_evidence(record) or tuple(evidence),
-        dispersion=history.dispersion,
-        budget=history.budget,
-        purpose=history.purpose,
-        outcome=history.outcome,
-        cause=history.cause,
-        ended_at=history.ended_at,
-    )
-
-
-def under_way(release: Release, record: Record | None, evidence: Sequence[Evidence] = ()) -> Past:
-    """The rollout that is under way. Raises BadInput where none is."""
-    rollout, candidate = release.rollout, release.candidate
-    if rollout is None or candidate is None:
-        raise BadInput(f"{release.model} ({release.environment}) is {release.phase}: no rollout is under way")
-    known = record or Record(rollout=rollout.id)
-    return Past(
-        model=release.model,
-        environment=release.environment,
-        rollout=rollout.id,
-        version=candidate.version,
-        digest=candidate.digest,
-        stable_version=release.stable.version if release.stable else None,
-        started_at=rollout.started_at,
-        phases=rollout.records,
-        record=known,
-        evidence=recorded_evidence(known) or tuple(evidence),
-        dispersion=rollout.dispersion,
-        budget=rollout.budget,
-        purpose=rollout.purpose,
-        cause=rollout.cause,
-    )
-
-
-# --- what would have been -------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,10 +86,10 @@ class _Replaying:
 
     def __init__(self, past: Past, policy: RolloutPolicy) -> None:
         self._past = past
-        self._ends = [[end for _, end in _spans(e)] for e in past.evidence]
-        self._lag = _lag(past)
-        self._asks = {look.at: ask for look in past.record.looks if (ask := _asked(look))}
-        self._blind = tuple(_blind(past))
+        self._ends = [[end for _, end in spans(e)] for e in past.evidence]
+        self._lag = past.lag
+        self._asks = past.asks
+        self._blind = tuple(past.blind())
         self._candidate = Application(version=past.version, digest=past.digest)
         self._rules = Rules(policy=policy, trigger=_TRIGGER, on_rollback="annotate", settings=Settings())
         self._newer = 1 + max(past.version, past.stable_version or 0)
@@ -260,7 +141,7 @@ class _Replaying:
                 purpose=past.purpose,
                 asked_by=past.asked_by,
                 dispersion=past.dispersion,
-                budget=_allowances(past, self._rules.policy),
+                budget=past.allowances(self._rules.policy),
             ),
         )
 
@@ -280,9 +161,9 @@ class _Replaying:
     def _look(self, now: datetime) -> bool:
         """Decide and take over what was decided; returns whether the rollout moved."""
         release = dataclasses.replace(self._release, ask=self._asks.get(now))
-        if self._stopped(now, CauseKind.SUPERSEDED):
+        if self._past.stopped(now, CauseKind.SUPERSEDED):
             release = dataclasses.replace(release, queued=self._newer, seen=tuple(sorted({*release.seen, self._newer})))
-        rules = self._rules if not self._removed(now) else dataclasses.replace(self._rules, settings=None)
+        rules = self._rules if not self._past.removed(now) else dataclasses.replace(self._rules, settings=None)
         moved, self._waits = False, ""
         for action in decide(release, self._observed(now), rules, now):
             if isinstance(action, WriteRelease):
@@ -301,16 +182,16 @@ class _Replaying:
     def _observed(self, now: datetime) -> Observed:
         past = self._past
         known = {*self._release.seen, self._newer}
-        present = {n for n in known if n != past.version or not self._stopped(now, CauseKind.WITHDRAWN)}
-        present -= {self._newer} if not self._stopped(now, CauseKind.SUPERSEDED) else set()
+        present = {n for n in known if n != past.version or not self._past.stopped(now, CauseKind.WITHDRAWN)}
+        present -= {self._newer} if not self._past.stopped(now, CauseKind.SUPERSEDED) else set()
         return Observed(
             versions={
                 n: RegisteredVersion(number=n, stage="Production" if n in present else "Archived") for n in known
             },
             artifacts={self._newer: Artifact(digest=_NO_DIGEST)},
-            trip=self._trip(now),
+            trip=past.trip(now, self._candidate.build) if self._rules.policy.guard else None,
             out_of_place=self._out_of_place(now),
-            candidate=self._readiness(now),
+            candidate=past.readiness(now),
             evidence=self._evidence(now),
             unavailable_since=next((since for since, until, _ in self._blind if since <= now < until), None),
             tip="",
@@ -334,17 +215,6 @@ class _Replaying:
             for e, ends in zip(self._past.evidence, self._ends, strict=True)
             if e.objective in asked
         )
-
-    def _readiness(self, now: datetime) -> Ready | Starting | Failed:
-        past = self._past
-        warm = next((p.since for p in past.phases if p.phase in (Phase.SHADOW, Phase.CANARY, Phase.SETTLING)), None)
-        if warm is not None and now >= warm:
-            return Ready()
-        failed = past.cause and past.cause.kind is CauseKind.NOT_READY
-        stopped = next((p.since for p in past.phases if p.phase is Phase.ROLLING_BACK), None)
-        if warm is None and failed and past.cause and stopped is not None and now >= stopped:
-            return Failed(message="; ".join(past.cause.reasons))
-        return Starting(reason="it was not warm yet")
 
     def _out_of_place(self, now: datetime) -> str:
         """Empty when the weights are in place: as recorded, while the phases are; else always."""
@@ -384,26 +254,6 @@ class _Replaying:
         else:
             self._differs = self._differs or (now, here, was)
 
-    def _trip(self, now: datetime) -> Trip | None:
-        """The guard's, from when it was seen to have stopped the candidate; a policy without a guard has none."""
-        if self._rules.policy.guard is None or not self._stopped(now, CauseKind.GUARD) or self._past.cause is None:
-            return None
-        said = _TRIPPED.search(" ".join(self._past.cause.reasons))
-        hosts, bad, requests = (int(n.replace(",", "")) for n in said.groups()) if said else (1, 0, 0)
-        at = next(p.since for p in self._past.phases if p.phase is Phase.ROLLING_BACK)
-        return Trip(build=self._candidate.build, hosts=hosts, requests=requests, bad=bad, at=at)
-
-    def _removed(self, now: datetime) -> bool:
-        past = self._past
-        removed = past.cause is not None and past.cause.kind is CauseKind.REMOVED
-        return removed and past.ended_at is not None and now >= past.ended_at
-
-    def _stopped(self, now: datetime, kind: CauseKind) -> bool:
-        """Had this stopped it by now?"""
-        past = self._past
-        since = next((p.since for p in past.phases if p.phase is Phase.ROLLING_BACK), None)
-        return past.cause is not None and past.cause.kind is kind and since is not None and now >= since
-
     # --- the answer -----------------------------------------------------------------------------------------------
 
     def _told(self, now: datetime) -> Replay:
@@ -435,7 +285,7 @@ class _Replaying:
         if self._ended is None and self._past.outcome is not None:
             yield f"what is recorded ends at {now:%Y-%m-%d %H:%M:%S} UTC: what would have followed is not known"
         for evidence in self._past.evidence:
-            fine = next((b.start for b, end in _spans(evidence) if end - b.start <= evidence.width), None)
+            fine = next((b.start for b, end in spans(evidence) if end - b.start <= evidence.width), None)
             if fine is not None and fine != evidence.bins[0].start:
                 yield (
                     f"{evidence.objective.name}: bins before {fine:%Y-%m-%d %H:%M:%S} UTC are recorded coarser than "
@@ -448,23 +298,6 @@ class _Replaying:
         changed = [look.at for look in self._past.record.looks if look.new_policy]
         if changed:
             yield f"the policy was changed at {changed[0]:%H:%M:%S} UTC: the record has the one that was in force last"
-
-
-def _allowances(past: Past, policy: RolloutPolicy) -> Mapping[str, float]:
-    """What it might have spent by this policy: the recorded allowances are for the recorded share."""
-    if policy.budget is None:
-        return {}
-    recorded = (past.record.policy.get("budget") or {}).get("share", policy.budget.share)
-    least = {name: LEAST_BUDGET * past.dispersion.get(name, 1.0) for name in past.budget}
-    if recorded == policy.budget.share:
-        return past.budget
-    return {name: max(least[name], events * policy.budget.share / recorded) for name, events in past.budget.items()}
-
-
-def _spans(evidence: Evidence) -> Iterator[tuple[Bin, datetime]]:
-    """Each bin with its end."""
-    bins = evidence.bins
-    yield from zip(bins, (*(b.start for b in bins[1:]), *(b.start + evidence.width for b in bins[-1:])), strict=True)
 
 
 def _exposure(phase: PhaseRecord, phases: Sequence[PhaseRecord]) -> tuple[bool, int]:
@@ -480,28 +313,3 @@ def _in_words(phase: PhaseRecord) -> str:
     if phase.phase in (Phase.WARMING, Phase.ROLLING_BACK):
         return f"{phase.phase}, without traffic"
     return f"{phase.phase} {phase.weight_percent} %" if phase.weight_percent else str(phase.phase)
-
-
-def _lag(past: Past) -> timedelta:
-    """How long after its end a bin was known, at the soonest."""
-    seen = [
-        look.at - measure.until for look in past.record.looks for measure in look.measures if measure.until is not None
-    ]
-    return max(min(seen, default=timedelta()), timedelta())
-
-
-def _asked(look: LookRecord) -> Ask | None:
-    """What a person wanted then; a commit that took the release back is repeated as a wish with the same effect."""
-    if look.ask or look.actor == SLUICEGATE:
-        return look.ask
-    wish = {Signal.STOPPED.name: Wish.ABORT, Signal.HALTED.name: Wish.PAUSE}.get(look.signal)
-    return Ask(wish=wish, by=look.actor, why="; ".join(look.reasons)) if wish else None
-
-
-def _blind(past: Past) -> Iterator[tuple[datetime, datetime, str]]:
-    """When the metrics were away for longer than the policy waited: from, until, and why."""
-    looks = past.record.looks
-    for i, look in enumerate(looks):
-        if look.verdict is VerdictKind.UNAVAILABLE and look.signal == Signal.HALTED.name and look.ask is None:
-            back = next((after.at for after in looks[i + 1 :]), datetime.max.replace(tzinfo=look.at.tzinfo))
-            yield look.at - past.metrics_deadline, back, "; ".join(look.reasons)

@@ -1,6 +1,7 @@
 """The state machine of a release: facts in, actions out.
 
-Everything that decides what follows what lives in this file. The rules, each with a test that carries its number:
+Everything that decides what follows what lives in this file; what a release looks like afterwards is in `moving.py`.
+The rules, each with a test that carries its number:
 
  1. FAIL acts at once, in every phase that has traffic, also while paused, also while Ray does not match Git yet.
  2. A step passes only with PASS, its minimum time since its weight was live, and its minimum of requests.
@@ -40,37 +41,16 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
-from policies.documents import RolloutPolicy
-from policies.facts import RESUMED, Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
-from policies.model import (
-    Application,
-    Cause,
-    CauseKind,
-    HistoryRecord,
-    Outcome,
-    Phase,
-    PhaseRecord,
-    Purpose,
-    Quarantined,
-    Refused,
-    Release,
-    Rollout,
-    Wish,
-)
-from policies.noticing import notice, restores
-from policies.promotion import (
-    at_trigger,
-    keep_books,
-    lift,
-    lift_settings,
-    may_enter,
-    tags_wanted,
-    without_settings,
-)
+from policies.actions import Action, RemoveRelease, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.bookkeeping import book_entries, books, revised
+from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
+from policies.moving import PROMOTED, closed, moved
+from policies.noticing import notice
 from policies.record import looked
+from policies.release import Cause, CauseKind, Outcome, Phase, Refused, Release
+from policies.rollout_record import HistoryRecord
 from policies.starting import what_starts
-from policies.wishes import carried_out
+from policies.telling import tell
 
 # --- the table ------------------------------------------------------------------------------------------------
 
@@ -117,13 +97,6 @@ TRANSITIONS: Mapping[tuple[Phase, Signal], Phase] = {
 JUDGED = frozenset({Phase.SHADOW, Phase.CANARY, Phase.SETTLING, Phase.PAUSED})
 """Phases in which evidence is looked at."""
 
-PROMOTED = frozenset({Signal.SETTLED, Signal.SKIPPED_SETTLING})
-"""Signals with which the candidate becomes stable."""
-
-SERVED_KEPT = 5
-"""Applications that an undo can go back to. Nobody goes back further in an emergency, and what a model looked like five
-promotions ago may be in no artifact store any more."""
-
 
 # --- deciding -------------------------------------------------------------------------------------------------
 
@@ -133,21 +106,22 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
 
     Returns writes first, then what the registry is told, then the reason for waiting, if any.
     """
-    kept, wish = _books(release, observed, rules)
+    kept, wish = books(release, observed, rules)
     if rules.settings is None:
         return _remove(kept, observed, rules, now)
     noticed = notice(kept, observed, rules, now, release.seen)
     if isinstance(noticed, Idle | Refused):
-        return (*_bookkeeping(release, kept, noticed, wish), *_tell(kept, observed, rules), *_wait(kept, noticed))
-    following = _move(kept, noticed, rules, now)
+        return (*book_entries(release, kept, noticed, wish), *tell(kept, observed, rules), *_wait(kept, noticed))
+    # KeyError where the table has no row: that is a bug
+    following = moved(kept, TRANSITIONS[kept.phase, noticed.signal], noticed, rules, now)
     written = _written(release, kept, following, noticed, wish)
     record = _recorded(kept, following, noticed, observed, rules, now)
-    return (written, record, *_tell(written.release, observed, rules))
+    return (written, record, *tell(written.release, observed, rules))
 
 
 def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
     """Would a rollout over a stable version begin now, and must be known first how stable does?"""
-    kept, _ = _books(release, observed, rules)
+    kept, _ = books(release, observed, rules)
     if rules.settings is None or kept.phase is not Phase.STEADY or kept.stable is None:
         return False
     return isinstance(what_starts(kept, observed, rules), Start)
@@ -166,287 +140,13 @@ def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -
     return (gone, _recorded(ended, steady, noticed, observed, rules, now))
 
 
-# --- bookkeeping: what changes without a change of phase ---------------------------------------------------------
-
-
-def _books(release: Release, observed: Observed, rules: Rules) -> tuple[Release, str]:
-    """The release with everything that changes without a change of phase, and what became of a wish, in words."""
-    kept, wish = carried_out(_obey(release, observed), observed.versions)
-    if observed.versions is not None:
-        kept = keep_books(kept, at_trigger(rules.trigger, observed.versions))
-    return (lift_settings(kept, rules.settings) if rules.settings else kept), wish
-
-
-def _obey(release: Release, observed: Observed) -> Release:
-    """A release that a person's commit changed: what was learnt since is kept, its revision is the highest.
-
-    That of a model which was removed and came back counts from what its replicas know, or they would ignore it.
-    """
-    before = observed.taken_back_from
-    if before is None:
-        if observed.known_revision <= release.traffic_revision:
-            return release
-        return dataclasses.replace(release, revision=max(release.revision + 1, observed.known_revision))
-    known = {(q.version, q.build): q for q in (*before.quarantine, *release.quarantine)}
-    return dataclasses.replace(
-        release,
-        revision=max(release.revision, before.revision, observed.known_revision),
-        seen=tuple(sorted({*release.seen, *before.seen})),
-        quarantine=tuple(known.values()),
-        ask=None,
-    )
-
-
-def _bookkeeping(release: Release, kept: Release, noticed: Idle | Refused, wish: str) -> tuple[Action, ...]:
-    subject = wish or _books_in_words(release, kept)
-    if isinstance(noticed, Refused):
-        others = tuple(r for r in kept.refused if r.version != noticed.version)
-        seen = tuple(sorted({*kept.seen, noticed.version}))
-        kept = dataclasses.replace(kept, refused=(*others, noticed), seen=seen, queued=None)
-        subject = f"v{noticed.version} refused"
-    if kept == release:
-        return ()
-    reasons = (noticed.reason,)
-    return (WriteRelease(release=_revised(release, kept), subject=subject, reasons=reasons),)
-
-
-def _books_in_words(release: Release, kept: Release) -> str:
-    if kept.queued != release.queued and kept.queued is not None:
-        return f"v{kept.queued} queued behind the running rollout"
-    left = sorted(set(release.seen) - set(kept.seen))
-    came = sorted(set(kept.seen) - set(release.seen))
-    words = [f"v{n} left the trigger" for n in left] + [f"v{n} is at the trigger again" for n in came]
-    if not words and dataclasses.replace(kept, revision=release.revision) == release:
-        return "its revision goes on from what Ray was told"
-    return ", ".join(words) or "a person's commit taken up"
-
-
 def _wait(release: Release, noticed: Idle | Refused) -> tuple[Action, ...]:
     until, ends = (noticed.until, noticed.ends) if isinstance(noticed, Idle) else (None, "another version enters")
     where = {"model": release.model, "environment": release.environment}
     return (Wait(**where, reason=noticed.reason, until=until, ends=ends),)
 
 
-def _tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, ...]:
-    """What the registry should show by now and does not: tags, and its trigger after a rollback or a person's wish."""
-    if observed.versions is None:
-        return ()
-    differing = tags_wanted(release, observed.versions)
-    tags = tuple(
-        Annotate(model=release.model, environment=release.environment, version=n, tags=said)
-        for n, said in sorted(differing.items())
-    )
-    present = at_trigger(rules.trigger, observed.versions)
-    move = _back(release, observed, rules, present) or _forward(release, observed, rules, present)
-    return (*tags, move) if move else tags
-
-
-def _back(release: Release, observed: Observed, rules: Rules, present: frozenset[int]) -> Restore | None:
-    """After a rollback the trigger goes back to stable, where stable may return."""
-    if release.phase is not Phase.ROLLING_BACK or not restores(release, rules):
-        return None
-    candidate, stable = candidate_of(release).version, release.stable.version if release.stable else None
-    if candidate not in present:
-        return None
-    versions = observed.versions or {}
-    returns = stable if stable is not None and may_enter(stable, rules.trigger, versions) else None
-    return Restore(model=release.model, environment=release.environment, candidate=candidate, stable=returns)
-
-
-def _forward(release: Release, observed: Observed, rules: Rules, present: frozenset[int]) -> Restore | None:
-    """At 100 % the trigger follows a rollout that a person asked for, or registry and Git would not agree.
-
-    Only from stable to the candidate, and only while the candidate is not there: a person who moves either of them
-    since is not fought. The candidate is known at the trigger from then on, so who takes it out aborts.
-    """
-    asked = release.phase is Phase.SETTLING and rollout_of(release).asked_by and rules.on_rollback == "restore"
-    if not asked or release.stable is None:
-        return None
-    candidate, stable = candidate_of(release).version, release.stable.version
-    gone = stable not in present or candidate in present
-    if gone or not may_enter(candidate, rules.trigger, observed.versions or {}):
-        return None
-    return Restore(model=release.model, environment=release.environment, candidate=stable, stable=candidate)
-
-
-# --- moving ---------------------------------------------------------------------------------------------------
-
-
-def _move(release: Release, noticed: Noticed, rules: Rules, now: datetime) -> Release:
-    """The release after this signal. Raises KeyError where the table has no row: that is a bug."""
-    phase = TRANSITIONS[release.phase, noticed.signal]
-    if noticed.signal is Signal.LIVE:  # what a person asked for meanwhile is still to be done
-        return _with_current(release, live_since=now)
-    release = dataclasses.replace(release, ask=None, rollout=_clock(release, noticed, now))
-    if noticed.start:
-        return _start(release, noticed.start, now)
-    if phase is Phase.STEADY:
-        return _end(release, noticed, now)
-    if noticed.signal is Signal.STOPPED:
-        release = _quarantine(release, noticed, now)
-    return _enter(release, phase, noticed, rules.policy, now)
-
-
-def _clock(release: Release, noticed: Noticed, now: datetime) -> Rollout | None:
-    """A person who resumes or promotes gives the rollout its whole time again; what resumes by itself does not."""
-    wish = release.ask.wish if release.ask else None
-    resumed = wish is Wish.RESUME and noticed.signal in RESUMED.values()
-    asked = resumed or noticed.signal in (Signal.SKIPPED, Signal.SKIPPED_LAST)
-    return dataclasses.replace(release.rollout, clock_since=now) if release.rollout and asked else release.rollout
-
-
-def _start(release: Release, start: Start, now: datetime) -> Release:
-    candidate = start.candidate
-    version, again = candidate.version, _serves(release, candidate.version)
-    known = {*release.seen} if again or start.asked_by else {*release.seen, version}
-    return dataclasses.replace(
-        release,
-        phase=Phase.WARMING,
-        candidate=candidate,
-        weight_percent=0,
-        seen=tuple(sorted(known)),
-        queued=None if release.queued == version or not start.asked_by else release.queued,
-        quarantine=release.quarantine if again else lift(release.quarantine, version),
-        refused=tuple(r for r in release.refused if r.version != version),
-        rollout=Rollout(
-            id=f"{now:%Y%m%d-%H%M%S}-v{version}-{candidate.build}",
-            started_at=now,
-            records=(PhaseRecord(phase=Phase.WARMING, weight_percent=0, since=now, reasons=start.reasons),),
-            purpose=start.purpose,
-            asked_by=start.asked_by,
-            dispersion=start.dispersion,
-            budget=start.budget,
-        ),
-    )
-
-
-def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPolicy, now: datetime) -> Release:
-    rollout = rollout_of(release)
-    step = _step(release, noticed.signal, policy)
-    weight = _weight(release, phase, noticed.signal, step, policy)
-    unmoved = weight == release.weight_percent and Phase.PAUSED in (phase, release.phase)
-    entered = PhaseRecord(
-        phase=phase,
-        weight_percent=weight,
-        since=now,
-        live_since=now if unmoved and rollout.current.live_since else None,
-    )
-    return dataclasses.replace(
-        release,
-        phase=phase,
-        weight_percent=weight,
-        rollout=dataclasses.replace(
-            rollout,
-            step=step,
-            records=(*rollout.records[:-1], _closed(rollout.current, noticed, now), entered),
-            paused_from=(rollout.paused_from or release.phase) if phase is Phase.PAUSED else None,
-            cause=noticed.cause,
-        ),
-    )
-
-
-def _step(release: Release, signal: Signal, policy: RolloutPolicy) -> int:
-    """Index of the share that follows. An undo has one step, the last: it served before, and trouble is to end soon."""
-    rollout = rollout_of(release)
-    if signal is Signal.READY_FOR_CANARY and rollout.purpose is Purpose.UNDO:
-        return len(policy.steps) - 1
-    if signal in (Signal.PASSED, Signal.SKIPPED):
-        # the policy may have other steps by now: never the same share again, nor less
-        return next(i for i, share in enumerate(policy.steps) if share > release.weight_percent)
-    return rollout.step
-
-
-def _weight(release: Release, phase: Phase, signal: Signal, step: int, policy: RolloutPolicy) -> int:
-    """Share of the phase that begins. Going on after a pause is no PASS: the policy may have other steps by now."""
-    if phase is Phase.PAUSED or signal is Signal.RESUMED_CANARY:
-        return release.weight_percent
-    if phase is Phase.SETTLING:
-        return 100
-    return policy.steps[step] if phase is Phase.CANARY else 0
-
-
-def _revised(before: Release, after: Release) -> Release:
-    """`after` with the next revision; `traffic_revision` follows only where something else serves than before.
-
-    `before` is the release in Git. Where a person's commit took it back, the hosts already know higher revisions.
-    """
-    revision = after.revision + 1
-    moved = _serving(before) != _serving(after) or after.revision != before.revision
-    return dataclasses.replace(
-        after, revision=revision, traffic_revision=revision if moved else before.traffic_revision
-    )
-
-
-def _serving(release: Release) -> tuple[object, ...]:
-    """Everything of a release that a replica or a route can tell."""
-    paused_from = release.rollout.paused_from if release.rollout else None
-    phase = paused_from if release.phase is Phase.PAUSED else release.phase
-    return (phase, release.stable, release.candidate, release.weight_percent)
-
-
-def _quarantine(release: Release, noticed: Noticed, now: datetime) -> Release:
-    """What is not tried again by itself: a version that is to blame, and new settings whoever stopped them.
-
-    A version left the trigger, or stays in `seen`; settings are still in the model's document and would start again.
-    Those that a newer version ended may: what becomes of that one decides.
-    """
-    candidate = candidate_of(release)
-    if noticed.cause is None or noticed.cause.kind is CauseKind.SUPERSEDED:
-        return release
-    if not (noticed.cause.quarantines or _serves(release, candidate.version)):
-        return release
-    entry = Quarantined(
-        version=candidate.version,
-        digest=candidate.digest,
-        build=candidate.build,
-        rollout=rollout_of(release).id,
-        since=now,
-        reasons=noticed.cause.reasons,
-    )
-    others = tuple(q for q in release.quarantine if q.build != candidate.build)
-    served = tuple(a for a in release.served if a.build != candidate.build)  # no undo leads to it any more
-    return dataclasses.replace(release, quarantine=(*others, entry), served=served)
-
-
-def _end(release: Release, noticed: Noticed, now: datetime) -> Release:
-    ended = dataclasses.replace(release, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
-    if noticed.signal not in PROMOTED:
-        return ended
-    lifted = without_settings(ended)
-    undone = _undone_settings(release, noticed, now)
-    return dataclasses.replace(
-        lifted, stable=release.candidate, served=_trail(release), quarantine=(*lifted.quarantine, *undone)
-    )
-
-
-def _trail(release: Release) -> tuple[Application, ...]:
-    """What served before the candidate, now that it is stable. Going back to one of these takes the later ones off.
-
-    So an undo of an undo goes back further, and what was undone comes again only by all steps.
-    """
-    candidate = candidate_of(release)
-    trail = (*release.served, release.stable) if release.stable else release.served
-    builds = [application.build for application in trail]
-    end = builds.index(candidate.build) if candidate.build in builds else len(trail)
-    return trail[:end][-SERVED_KEPT:]
-
-
-def _undone_settings(release: Release, noticed: Noticed, now: datetime) -> tuple[Quarantined, ...]:
-    """New settings that a person undid: they are still in the model's document, and would start again."""
-    candidate, stable = candidate_of(release), release.stable
-    if rollout_of(release).purpose is not Purpose.UNDO or stable is None or stable.version != candidate.version:
-        return ()
-    why = (f"undone by {rollout_of(release).asked_by}", *noticed.reasons)
-    return (
-        Quarantined(
-            version=stable.version,
-            digest=stable.digest,
-            build=stable.build,
-            rollout=rollout_of(release).id,
-            since=now,
-            reasons=why,
-        ),
-    )
+# --- what is written ------------------------------------------------------------------------------------------
 
 
 def _recorded(
@@ -472,7 +172,7 @@ def _history(release: Release, noticed: Noticed, now: datetime) -> HistoryRecord
         started_at=rollout.started_at,
         ended_at=now,
         cause=rollout.cause,
-        phases=(*rollout.records[:-1], _closed(rollout.current, noticed, now)),
+        phases=(*rollout.records[:-1], closed(rollout.current, noticed, now)),
         purpose=rollout.purpose,
         dispersion=rollout.dispersion,
         budget=rollout.budget,
@@ -491,7 +191,7 @@ def _written(release: Release, kept: Release, following: Release, noticed: Notic
     candidate = following.candidate or kept.candidate or following.stable
     version = f"v{candidate.version}" if candidate else ""
     return WriteRelease(
-        release=_revised(release, following),
+        release=revised(release, following),
         subject=f"{version} {_in_words(kept, following, noticed)}",
         reasons=(*((wish,) if wish else ()), *noticed.reasons),
         verdict=noticed.verdict or "",
@@ -511,20 +211,3 @@ def _in_words(before: Release, after: Release, noticed: Noticed) -> str:
     if noticed.signal is Signal.ENDED:
         return "is out: ROLLING_BACK -> STEADY"
     return f"{before.phase} -> {phase}"
-
-
-# --- small readings --------------------------------------------------------------------------------------------
-
-
-def _with_current(release: Release, *, live_since: datetime) -> Release:
-    rollout = rollout_of(release)
-    current = dataclasses.replace(rollout.current, live_since=live_since)
-    return dataclasses.replace(release, rollout=dataclasses.replace(rollout, records=(*rollout.records[:-1], current)))
-
-
-def _closed(record: PhaseRecord, noticed: Noticed, now: datetime) -> PhaseRecord:
-    return dataclasses.replace(record, until=now, verdict=noticed.verdict, reasons=(*record.reasons, *noticed.reasons))
-
-
-def _serves(release: Release, version: int) -> bool:
-    return release.stable is not None and release.stable.version == version

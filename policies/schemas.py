@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 from policies.document_reading import KINDS
 from policies.documents import API_VERSION
 from policies.errors import BadInput
-from policies.model import HistoryRecord, Record
+from policies.rollout_record import HistoryRecord, Record
 from policies.stored_documents import plain
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

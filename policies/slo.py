@@ -22,8 +22,9 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.durations import Duration
 from policies.errors import BadInput
-from policies.model import Objective, Phase, Queries, Rollout, Sli
+from policies.evidence import Objective, Queries, Sli
 from policies.query_templates import bucket_pair, read_pair, read_template
+from policies.release import Phase, Rollout
 
 OPENSLO_VERSION = "openslo/v1"
 

@@ -20,20 +20,13 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
+from policies.application import Application
 from policies.budget import allowances, burning
 from policies.dispersion import dispersions
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start
-from policies.model import (
-    Application,
-    Ask,
-    Purpose,
-    Quarantined,
-    Refused,
-    Release,
-    Wish,
-)
 from policies.observations import RegisteredVersion
 from policies.promotion import Nothing, admit, application_of, at_trigger, wanted
+from policies.release import Ask, Purpose, Quarantined, Refused, Release, Wish
 from policies.wishes import undone_to
 
 EMERGENCY_TAG = "sluice.emergency"

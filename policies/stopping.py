@@ -25,8 +25,9 @@ from policies.budget import spent
 from policies.convergence import Failed
 from policies.facts import Noticed, Observed, Rules, Signal, candidate_of, halt, paused_from, rollout_of, stop
 from policies.judged import stale_since
-from policies.model import Cause, CauseKind, Phase, Purpose, Release, Verdict, VerdictKind, Wish
 from policies.promotion import admit, application_of, at_trigger
+from policies.release import Cause, CauseKind, Phase, Purpose, Release, Wish
+from policies.verdict import Verdict, VerdictKind
 
 
 def notice_stop(

@@ -26,7 +26,8 @@ from policies.documents import API_VERSION
 from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.layout import Place
-from policies.model import HistoryRecord, Record, Release
+from policies.release import Release
+from policies.rollout_record import HistoryRecord, Record
 from policies.strict_yaml import MAX_CHARACTERS, dotted, dump
 
 _RELEASE_COMMENT = "# Written by Sluicegate: the desired state. To change it, use `sluice`, or revert a commit.\n"

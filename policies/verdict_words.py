@@ -17,10 +17,11 @@ from datetime import datetime, timedelta
 from policies.bets import harm_grid, requests_to_prove
 from policies.documents import RolloutPolicy
 from policies.durations import format_duration
+from policies.evidence import Counts, Objective, Sli
 from policies.findings import SUSPECTED, Finding
-from policies.model import Counts, Objective, Sli, VerdictKind
 from policies.stakes import FIRST
 from policies.standing import NOTHING, Harm, least_effect
+from policies.verdict import VerdictKind
 
 LONGEST_FORECAST = timedelta(days=30)
 """A proof further away than this is not worth a figure; the line says "more than"."""

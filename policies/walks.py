@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from policies.model import MAX_COUNT, Bin, Counts
+from policies.evidence import Bin, Counts
 from policies.stakes import FloatArray
 from policies.standing import Counted, Setup, Standing
+from policies.stored_values import MAX_COUNT
 
 REMEMBERED = 512
 """Walks: each rollout has two per objective, of the rollout and of its step; one of a day at 15 s takes 100 kB."""

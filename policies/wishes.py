@@ -15,14 +15,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from policies.model import (
-    Application,
-    Ask,
-    Phase,
-    Release,
-    Wish,
-)
+from policies.application import Application
 from policies.observations import RegisteredVersion
+from policies.release import Ask, Phase, Release, Wish
 
 Versions = Mapping[int, RegisteredVersion]
 

@@ -14,8 +14,8 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.document_errors import adapter
 from policies.errors import BadInput
-from policies.model import Digest
 from policies.serving import Features
+from policies.stored_values import Digest
 
 IMPORT_PATH = "serving_runtime.app:build"
 

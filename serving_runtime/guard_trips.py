@@ -15,7 +15,7 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-from policies.counting import Series, VersionKey, moment
+from policies.counters import Series, VersionKey, moment
 from policies.observations import Trip
 from serving_runtime.promql import GUARD_BAD, GUARD_REQUESTS
 from serving_runtime.scrape_health import STALE_SCRAPES

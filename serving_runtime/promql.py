@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from policies.counting import Role
+from policies.counters import Role
 from policies.query_templates import Blank, Gap, Pair, Parts, bucket_labels
 
 REQUESTS = "ray_sluice_version_requests_total"

@@ -21,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
-from policies.counting import Series
+from policies.counters import Series
 from serving_runtime.promql import HOSTS
 
 STALE_SCRAPES = 4

@@ -23,14 +23,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.application import Application, Settings
 from policies.config_repo_documents import route_of
 from policies.document_errors import read_noun
 from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import Application, Objective, Percent, Phase, Release, Settings, Sli
+from policies.evidence import Objective, Sli
 from policies.names import slug as slug_of
+from policies.release import Phase, Release
 from policies.serving import Access
 from policies.stored_documents import plain
+from policies.stored_values import Percent
 from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
 from serving_runtime.app_arguments import IMPORT_PATH, AppArguments

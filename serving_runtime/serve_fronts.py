@@ -15,9 +15,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from policies.application import Settings
 from policies.documents import GrpcEntry
 from policies.fronts import GRPC_APPLICATION, GRPC_ROUTE, EnsembleDocument, Fronts, ensemble_route
-from policies.model import Settings
 from policies.names import slug as slug_of
 from policies.stored_documents import plain
 from serving_runtime.protocol import RETRY_AFTER_S

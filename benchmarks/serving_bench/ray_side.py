@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipelines.ray_session import RaySession
+from policies.application import Application
 from policies.config_repo_documents import route_of
 from policies.documents import ModelDocument, RolloutPolicy
 from policies.errors import Stalled
-from policies.model import (
-    Application,
-    Objective,
-    Phase,
-    Release,
-    Sli,
-)
+from policies.evidence import Objective, Sli
 from policies.observations import ApplicationStatus
+from policies.release import Phase, Release
 from policies.serving import Batching, Capture
 from serving_runtime.artifact_cache import digest_of
 from serving_runtime.serve_config import IMPORT_PATH, Surroundings, ToServe, render

@@ -15,21 +15,18 @@ from datetime import datetime, timedelta
 
 from pipelines.commands.replay import documents, policy_of
 from pipelines.ports import EvidenceRequest, Metrics
+from policies.application import Application
 from policies.config_repo_documents import ConfigRepo
 from policies.documents import PrometheusTarget, RolloutPolicy
 from policies.durations import format_duration
 from policies.errors import BadInput
+from policies.evidence import Objective, Sli
 from policies.judge import judge
-from policies.model import (
-    Application,
-    Objective,
-    Release,
-    Sli,
-    Verdict,
-)
 from policies.names import slug
 from policies.observations import Tip
+from policies.release import Release
 from policies.slo import asked_of
+from policies.verdict import Verdict
 
 LONGEST = timedelta(days=7)
 """Of a window: older samples are more than one answer of Prometheus holds, and say little of now."""

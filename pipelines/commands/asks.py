@@ -16,9 +16,9 @@ from policies.commit_message import message, one_line
 from policies.config_repo_documents import parse_repo
 from policies.errors import BadInput, Conflict
 from policies.layout import SLUICE, release_path
-from policies.model import Ask, Release, Wish
 from policies.names import slug
 from policies.observations import Tip
+from policies.release import Ask, Release, Wish
 from policies.stored_documents import release_text
 from policies.wishes import in_vain, last_stopped
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from policies.model import LookRecord, Measure, Record
+from policies.rollout_record import LookRecord, Record
+from policies.verdict import Measure
 from policies.verdict_words import e_value, percent
 
 LEAST_COLUMNS = 20

@@ -21,25 +21,15 @@ from pipelines.commands.chart import Marks, charts
 from policies.document_reading import read_document
 from policies.durations import format_duration
 from policies.errors import BadInput
+from policies.evidence import Sli
 from policies.facts import Signal
 from policies.layout import Place, locate
 from policies.limit import Truth, fewest_events, fewest_events_to_prove
-from policies.model import (
-    Cause,
-    HistoryRecord,
-    LookRecord,
-    Measure,
-    Outcome,
-    Phase,
-    PhaseRecord,
-    Purpose,
-    Record,
-    Release,
-    Sli,
-    VerdictKind,
-)
 from policies.observations import Tip
+from policies.release import Cause, Outcome, Phase, PhaseRecord, Purpose, Release
+from policies.rollout_record import HistoryRecord, LookRecord, Record
 from policies.stored_documents import parse_history, parse_record
+from policies.verdict import Measure, VerdictKind
 from policies.verdict_words import e_value, percent
 from registry_bridge.config_repo import CommitEntry
 

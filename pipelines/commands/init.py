@@ -49,6 +49,8 @@ class Answers:
     prometheus: str = "http://127.0.0.1:9090"
     scrape_interval: timedelta = _FIFTEEN_SECONDS
     look_interval: timedelta = _FIFTEEN_SECONDS
+    grpc: bool = False
+    """Serve was started for gRPC, and models answer it."""
     models: tuple[str, ...] = ()
     """Registered models by name; none: one example."""
 
@@ -170,9 +172,14 @@ environments:
     on_rollback: restore
     # How often everything is looked at.
     look_interval: {format_duration(answers.look_interval)}
-{"" if leads_to_loopback(answers.ray) else _ACCESS}"""
+{_GRPC if answers.grpc else ""}{"" if leads_to_loopback(answers.ray) else _ACCESS}"""
 
 
+_GRPC = """\
+    # The Open Inference Protocol over gRPC, for every model. Serve is started for it, or this has no effect.
+    grpc:
+      enabled: true
+"""
 _ACCESS = """\
     # Who may call. Here: who has a key whose hash is in this file on each node (sluice keys new NAME). Or tokens of an
     # identity provider (jwt), or open: true, which lets anybody call.

@@ -22,18 +22,15 @@ from policies.document_reading import read_document
 from policies.documents import RolloutPolicy
 from policies.durations import format_duration
 from policies.errors import BadInput
+from policies.evidence import Evidence
 from policies.layout import Place, history_path, record_path, release_path
-from policies.model import (
-    Evidence,
-    LookRecord,
-    Phase,
-    PhaseRecord,
-    Release,
-)
 from policies.names import slug
 from policies.notes import errors
 from policies.observations import Tip
-from policies.replay import Past, Replay, finished, replay, under_way
+from policies.past_rollout import Past, finished, under_way
+from policies.release import Phase, PhaseRecord, Release
+from policies.replay import Replay, replay
+from policies.rollout_record import LookRecord
 from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record, parse_release, plain
 

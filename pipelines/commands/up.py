@@ -14,15 +14,18 @@ LOOKS_AFTER_S = 1.0
 """Serving goes on without a reconciler, so a second more does not matter."""
 
 
-def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None]) -> None:
-    """Start everything below `folder`, say where it is, and stop it at SIGINT or SIGTERM. Raises Stalled."""
+def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None], *, grpc: bool = False) -> None:
+    """Start everything below `folder`, say where it is, and stop it at SIGINT or SIGTERM. Raises Stalled.
+
+    `grpc`: models answer gRPC, too.
+    """
     stopped = threading.Event()
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         stopped.set()
 
     say("starting the local stack; this takes half a minute or so")
-    with LocalStack(folder, models=models, say=say) as stack:
+    with LocalStack(folder, models=models, say=say, grpc=grpc) as stack:
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, stop)
         say("")

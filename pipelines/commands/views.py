@@ -19,8 +19,9 @@ from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, Wri
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.durations import format_duration
 from policies.layout import Place, locate
-from policies.model import HistoryRecord, Release
 from policies.observations import Tip
+from policies.release import Release
+from policies.rollout_record import HistoryRecord
 from policies.stored_documents import parse_history
 
 SCHEMA = 1

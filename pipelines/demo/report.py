@@ -15,7 +15,10 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipelines.demo.load import Counters
-from policies.model import HistoryRecord, Outcome, Percent, Phase, PhaseRecord, VerdictKind
+from policies.release import Outcome, Phase, PhaseRecord
+from policies.rollout_record import HistoryRecord
+from policies.stored_values import Percent
+from policies.verdict import VerdictKind
 
 NAME = "demo-report.json"
 

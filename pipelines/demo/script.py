@@ -31,7 +31,8 @@ from pipelines.demo.report import DemoReport, RequestsReport, RolloutReport, sum
 from pipelines.demo.timeline import Scene, Timeline
 from policies.actions import Wait
 from policies.errors import Retry
-from policies.model import HistoryRecord, Outcome, Phase, Quarantined, Release
+from policies.release import Outcome, Phase, Quarantined, Release
+from policies.rollout_record import HistoryRecord
 
 logger = logging.getLogger(__name__)
 

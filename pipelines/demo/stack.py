@@ -12,9 +12,10 @@ from policies.actions import Wait
 from policies.config_repo_documents import parse_repo, route_of, with_defaults
 from policies.convergence import InPlace, converge
 from policies.errors import Retry
-from policies.model import HistoryRecord, Release
 from policies.names import slug
 from policies.observations import RegisteredVersion
+from policies.release import Release
+from policies.rollout_record import HistoryRecord
 from registry_bridge.mlflow_registry import MlflowRegistry
 from serving_runtime.ray_cluster import RayCluster, ray_token
 

@@ -25,7 +25,9 @@ from rich.text import Text
 from pipelines.demo.load import Counters
 from policies.actions import Wait
 from policies.documents import Bake, RolloutPolicy
-from policies.model import HistoryRecord, Phase, PhaseRecord, Release, VerdictKind
+from policies.release import Phase, PhaseRecord, Release
+from policies.rollout_record import HistoryRecord
+from policies.verdict import VerdictKind
 
 REFRESH_PER_S = 4.0
 """As often as the load's counters change."""

@@ -12,9 +12,11 @@ from typing import Protocol
 
 from pipelines.ports import Metrics
 from pipelines.processes import free_port
-from policies.counting import first_edge, last_edge, milliseconds, moment
+from policies.application import Application
+from policies.counters import milliseconds, moment
+from policies.counting import first_edge, last_edge
 from policies.documents import PrometheusTarget
-from policies.model import Application, Objective, Queries, Sli
+from policies.evidence import Objective, Queries, Sli
 from policies.slo import LATENCY_BUCKETS_MS
 from serving_runtime import promql
 from serving_runtime.prometheus import PrometheusMetrics

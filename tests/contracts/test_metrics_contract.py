@@ -16,8 +16,10 @@ import pytest
 
 from pipelines.ports import EvidenceRequest, Metrics
 from pipelines.prometheus_server import PrometheusServer
-from policies.counting import last_edge, moment
-from policies.model import Application, Counts, Discordant, Evidence, Objective, Sli
+from policies.application import Application
+from policies.counters import moment
+from policies.counting import last_edge
+from policies.evidence import Counts, Discordant, Evidence, Objective, Sli
 from tests.contracts.metrics_worlds import ORDERS, WIDTH, FakeWorld, PrometheusWorld, World
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)

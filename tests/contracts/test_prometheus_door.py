@@ -17,10 +17,12 @@ import pytest
 from pipelines.ports import EvidenceRequest
 from pipelines.processes import LOOPBACK
 from pipelines.prometheus_server import PrometheusServer
-from policies.counting import first_edge, last_edge, milliseconds, moment
+from policies.application import Application
+from policies.counters import milliseconds, moment
+from policies.counting import first_edge, last_edge
 from policies.documents import PrometheusTarget
 from policies.errors import BadInput
-from policies.model import Application, Counts, Evidence, Objective, Queries, Sli
+from policies.evidence import Counts, Evidence, Objective, Queries, Sli
 from policies.query_templates import bucket_pair
 from serving_runtime import promql
 from serving_runtime.prometheus import BINS_PER_QUERY, PrometheusMetrics

@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from pipelines.ports import EvidenceRequest
 from pipelines.processes import LOOPBACK
 from pipelines.prometheus_server import PrometheusServer
+from policies.application import Application
 from policies.errors import Stalled
-from policies.model import Application, Counts, Evidence, Objective, Sli
+from policies.evidence import Counts, Evidence, Objective, Sli
 from serving_runtime.prometheus import PrometheusMetrics
 from tests.conditions import wait_until
 

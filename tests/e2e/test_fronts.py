@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from policies.application import Application, Settings
 from policies.convergence import InPlace, Submit, converge
 from policies.documents import GrpcEntry, ModelDocument, RolloutPolicy
 from policies.fronts import GRPC_APPLICATION, EnsembleDocument, Fronts
-from policies.model import Application, Release, Settings
+from policies.release import Release
 from serving_runtime.artifact_cache import digest_of, registry_download
 from serving_runtime.door import VERSION_HEADER
 from serving_runtime.grpc_messages import SERVICE, request_of, response_of

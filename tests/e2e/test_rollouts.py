@@ -18,7 +18,9 @@ from pipelines.demo.load import VERSION_HEADER, Counters
 from pipelines.local_stack import ENVIRONMENT, LocalStack
 from pipelines.processes import LOOPBACK, free_port
 from policies.layout import model_path, serve_path
-from policies.model import CauseKind, HistoryRecord, Outcome, Phase, Release, VerdictKind
+from policies.release import CauseKind, Outcome, Phase, Release
+from policies.rollout_record import HistoryRecord
+from policies.verdict import VerdictKind
 from tests.e2e.brisk_documents import CARRIED, FAULTY, GUARDED, LENIENT, WATCHED, documents, model_text
 from tests.e2e.world import CONNECTIONS, STAGE, WHO, Begun, World, clear
 

@@ -27,17 +27,13 @@ from pipelines.demo.load import VERSION_HEADER, Load
 from pipelines.demo.stack import DemoStack
 from pipelines.local_stack import ENVIRONMENT, REPO, LocalStack
 from pipelines.processes import log_end
+from policies.application import Application, Settings
 from policies.config_repo_documents import parse_repo
 from policies.documents import RolloutPolicy
 from policies.layout import release_path, serve_path
-from policies.model import (
-    Application,
-    HistoryRecord,
-    Phase,
-    Release,
-    Settings,
-)
 from policies.observations import ApplicationStatus
+from policies.release import Phase, Release
+from policies.rollout_record import HistoryRecord
 from policies.stored_documents import release_text
 from registry_bridge.mlflow_registry import MlflowRegistry
 from serving_runtime.serve_config import Surroundings, ToServe, render

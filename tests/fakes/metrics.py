@@ -12,17 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pipelines.ports import EvidenceRequest
-from policies.counting import NOTHING, VersionKey, first_edge, last_edge, moment
-from policies.model import (
-    Application,
-    Bin,
-    Counts,
-    Discordant,
-    Evidence,
-    Objective,
-    Sli,
-    Source,
-)
+from policies.application import Application
+from policies.counters import VersionKey, moment
+from policies.counting import NOTHING, first_edge, last_edge
+from policies.evidence import Bin, Counts, Discordant, Evidence, Objective, Sli, Source
 from policies.observations import Trip
 from serving_runtime.scrape_health import STALE_SCRAPES
 

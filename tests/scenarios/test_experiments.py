@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from policies.model import CauseKind, HistoryRecord, Outcome, Phase
+from policies.release import CauseKind, Outcome, Phase
+from policies.rollout_record import HistoryRecord
 from tests.simulation.world import BAD, BIN, HEALTHY, MODEL_DOCUMENT, Truth, World
 
 PLANNED = timedelta(minutes=10)  # two weeks, for who waits for a test

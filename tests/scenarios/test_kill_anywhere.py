@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from policies.model import Outcome, Phase
+from policies.release import Outcome, Phase
 from tests.simulation.world import BAD, World
 
 ACTIONS = ("commit", "apply", "mark_applied", "annotate", "restore")

@@ -17,10 +17,13 @@ from policies.config_repo_documents import parse_repo, with_defaults
 from policies.documents import Bake, RolloutPolicy
 from policies.judge import states
 from policies.layout import record_path, release_path
-from policies.model import CauseKind, HistoryRecord, Outcome, Phase, Record, VerdictKind, Wish
+from policies.past_rollout import finished, under_way
 from policies.record import recorded_evidence
-from policies.replay import finished, replay, under_way
+from policies.release import CauseKind, Outcome, Phase, Wish
+from policies.replay import replay
+from policies.rollout_record import HistoryRecord, Record
 from policies.stored_documents import parse_record, parse_release
+from policies.verdict import VerdictKind
 from tests.simulation.world import BAD, BIN, BROKEN, HEALTHY, MODEL, Truth, World
 
 RECORD = record_path("production", MODEL)

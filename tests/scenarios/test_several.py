@@ -10,7 +10,7 @@ from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler
 from policies.layout import history_path, release_path
-from policies.model import CauseKind, Outcome, Phase, Release, Wish
+from policies.release import CauseKind, Outcome, Phase, Release, Wish
 from policies.stored_documents import parse_history, parse_release
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.registry import FakeRegistry

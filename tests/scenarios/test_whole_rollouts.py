@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policies.model import Bin, CauseKind, Counts, Outcome, Phase
+from policies.evidence import Bin, Counts
+from policies.release import CauseKind, Outcome, Phase
 from tests.simulation.world import BAD, BREAKS, BROKEN, World
 
 

@@ -13,7 +13,7 @@ from pipelines.commands.chart import PLAIN
 from pipelines.commands.explain import chosen, rollouts
 from pipelines.commands.views import finished, history_lines
 from policies.errors import BadInput
-from policies.model import CauseKind, Outcome, Phase, Purpose, Wish
+from policies.release import CauseKind, Outcome, Phase, Purpose, Wish
 from policies.starting import EMERGENCY_TAG
 from policies.stored_documents import release_text
 from tests.scenarios.test_whole_rollouts import assert_at_rest, serving, with_first

@@ -10,7 +10,7 @@ import pytest
 from pipelines.reconciler import LAST_TIP_COUNTS
 from policies.errors import Retry
 from policies.holding import Stop, with_holds
-from policies.model import Cause, CauseKind, Outcome, Phase, Release, Wish
+from policies.release import Cause, CauseKind, Outcome, Phase, Release, Wish
 from tests.simulation.world import BAD, HEALTHY, POLICY, PRODUCTION, STAGING, Line, Place, World
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 from policies.errors import BadInput, Retry
-from policies.model import Wish
+from policies.release import Wish
 from tests.simulation.promises import Promises
 from tests.simulation.world import (
     BAD,

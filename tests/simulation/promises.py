@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from policies.convergence import InPlace, converge
-from policies.model import CauseKind, Outcome, Phase, Release, VerdictKind, Wish
+from policies.release import CauseKind, Outcome, Phase, Release, Wish
+from policies.verdict import VerdictKind
 from serving_runtime.serve_config import parse
 from tests.simulation.world import HEALTHY, Place, World
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from policies.documents import RolloutPolicy
+from policies.evidence import Bin, Counts, Evidence, Objective, Sli, Source
 from policies.judge import judge
-from policies.model import Bin, Counts, Evidence, Objective, Sli, Source, VerdictKind
 from policies.stakes import FloatArray, log_mean_exp
 from policies.standing import Counted, Setup, Standing, counted_harm, counted_suspicion
+from policies.verdict import VerdictKind
 
 ROLLOUTS = 400
 """Gives a rate of 1 % to 0.5 % (one standard error): enough to see what would be wrong, not to quote a figure. What is

@@ -20,17 +20,12 @@ from pipelines.commands.asks import ask
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
+from policies.application import Application
 from policies.errors import BadInput, Retry
 from policies.layout import release_path
-from policies.model import (
-    Application,
-    HistoryRecord,
-    Outcome,
-    Phase,
-    Release,
-    Wish,
-)
 from policies.observations import RegisteredVersion
+from policies.release import Outcome, Phase, Release, Wish
+from policies.rollout_record import HistoryRecord
 from policies.stored_documents import parse_history, parse_release
 from serving_runtime.guard import Guard
 from serving_runtime.user_config import GuardTerms

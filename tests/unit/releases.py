@@ -8,26 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from policies.actions import Action, Wait, WriteRelease
+from policies.application import Application, Settings
 from policies.convergence import Ready
 from policies.documents import Bake, RolloutPolicy, Trigger
+from policies.evidence import Bin, Counts, Evidence, Objective, Sli, Source
 from policies.facts import Observed, Rules
-from policies.model import (
-    Application,
-    Bin,
-    Cause,
-    CauseKind,
-    Counts,
-    Evidence,
-    Objective,
-    Phase,
-    PhaseRecord,
-    Release,
-    Rollout,
-    Settings,
-    Sli,
-    Source,
-)
 from policies.observations import Artifact, RegisteredVersion
+from policies.release import Cause, CauseKind, Phase, PhaseRecord, Release, Rollout
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from policies.bets import harm_grid, health_grid, rate_log_ratio
-from policies.model import Counts
+from policies.evidence import Counts
 from policies.stakes import FloatArray, log_mean_exp
 
 

@@ -11,11 +11,13 @@ import pytest
 from pipelines.commands.analyze import Analysis, Question, answer, lines, question
 from pipelines.commands.init import Answers, repo_files
 from pipelines.commands.replay import documents, policy_of
+from policies.application import Application
 from policies.errors import BadInput
 from policies.layout import release_path
-from policies.model import Application, Phase, Release, VerdictKind
 from policies.observations import Tip
+from policies.release import Phase, Release
 from policies.stored_documents import release_text
+from policies.verdict import VerdictKind
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.repo import FakeRepo
 from tests.unit.releases import NOW, application, rolling, steady

@@ -21,7 +21,7 @@ from policies.bets import (
     log_mean_exp,
     requests_to_prove,
 )
-from policies.model import Counts
+from policies.evidence import Counts
 from tests.unit.single_bets import harm_log_e, health_log_e, mixture_log_e
 
 Grid = Callable[[float], FloatArray]

@@ -12,18 +12,9 @@ import pytest
 from policies.actions import WriteRelease
 from policies.budget import LEAST_BUDGET, MIN_BAD_TO_BURN, allowances, burning, spent
 from policies.documents import Budget
-from policies.model import (
-    Ask,
-    Bin,
-    Counts,
-    Evidence,
-    Phase,
-    Purpose,
-    Release,
-    Source,
-    Wish,
-)
+from policies.evidence import Bin, Counts, Evidence, Source
 from policies.observations import RegisteredVersion
+from policies.release import Ask, Phase, Purpose, Release, Wish
 from policies.rollout import decide, wants_baseline
 from policies.starting import EMERGENCY_TAG
 from tests.unit.releases import (

@@ -21,7 +21,8 @@ from pipelines.reconciler import Tick
 from policies.actions import Wait
 from policies.errors import BadInput
 from policies.layout import history_path, release_path
-from policies.model import Cause, CauseKind, HistoryRecord, Outcome, Phase, Quarantined, Release, Wish
+from policies.release import Cause, CauseKind, Outcome, Phase, Quarantined, Release, Wish
+from policies.rollout_record import HistoryRecord
 from policies.stored_documents import history_text, release_text
 from tests.fakes.repo import FakeRepo
 from tests.simulation.world import BAD, HEALTHY, World

@@ -13,39 +13,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.defaults import built_in_documents
+from policies.application import Application, Settings
 from policies.config_repo_documents import BUILT_IN, ConfigRepo, parse_repo, read_repo, route_of, with_defaults
 from policies.consistency import check
 from policies.documents import Bake, ModelDocument, RolloutPolicy
 from policies.durations import format_duration, parse_duration
 from policies.errors import BadInput
+from policies.evidence import Objective, Queries, Sli
 from policies.layout import history_path, locate, model_path, release_path, serve_path
-from policies.model import (
-    Application,
+from policies.names import ROLLOUT_ID, slug
+from policies.notes import Severity
+from policies.release import (
     Ask,
     Cause,
     CauseKind,
-    HistoryRecord,
-    Objective,
     Outcome,
     Phase,
     PhaseRecord,
     Purpose,
     Quarantined,
-    Queries,
     Refused,
     Release,
     Rollout,
-    Settings,
-    Sli,
-    VerdictKind,
     Wish,
 )
-from policies.names import ROLLOUT_ID, slug
-from policies.notes import Severity
+from policies.rollout_record import HistoryRecord
 from policies.serving import Features, Placement
 from policies.slo import asked_of
 from policies.stored_documents import history_text, parse_history, parse_release, release_text
 from policies.strict_yaml import dump, parse
+from policies.verdict import VerdictKind
 
 SLUICE = """\
 apiVersion: sluicegate/v1

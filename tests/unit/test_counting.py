@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.counting import Indicator, Ledger, Role, Series, Unusable, first_edge, last_edge, milliseconds, moment
-from policies.model import Bin, Counts, Discordant, Sli
+from policies.counters import Role, Series, Unusable, milliseconds, moment
+from policies.counting import Indicator, Ledger, first_edge, last_edge
+from policies.evidence import Bin, Counts, Discordant, Sli
 
 WIDTH_MS = 15_000
 CANDIDATE, STABLE = ("2", "bbbbbbbb"), ("1", "aaaaaaaa")

@@ -15,9 +15,10 @@ from benchmarks.decisions.outcome import Outcomes, Result
 from benchmarks.decisions.traffic import SLO_ERRORS, SLO_SLOW, TRUTHS, Answers, Bin, Traffic
 from policies import dispersion as live_dispersion
 from policies.documents import RolloutPolicy
+from policies.evidence import Bin as LiveBin
+from policies.evidence import Counts, Discordant, Evidence, Objective, Sli, Source
 from policies.judge import judge
-from policies.model import Bin as LiveBin
-from policies.model import Counts, Discordant, Evidence, Objective, Sli, Source, VerdictKind
+from policies.verdict import VerdictKind
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 WIDTH = timedelta(seconds=15)

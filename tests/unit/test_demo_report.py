@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from pipelines.demo.load import Counters
 from pipelines.demo.report import DemoReport, RequestsReport, RolloutReport, summary, write_report
-from policies.model import HistoryRecord, Outcome, Phase, PhaseRecord, VerdictKind
+from policies.release import Outcome, Phase, PhaseRecord
+from policies.rollout_record import HistoryRecord
+from policies.verdict import VerdictKind
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 FAILED = "errors: 9 bad of 200 (4.5 %), SLO allows 1 %; harm e-value 412 >= 100 -> FAIL"

@@ -17,26 +17,14 @@ from pipelines.demo.report import DemoReport, RequestsReport, RolloutReport
 from pipelines.demo.script import Ending, Story, WentWrong, promises
 from pipelines.demo.timeline import Timeline
 from policies.actions import Wait
+from policies.application import Application
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.errors import Retry
+from policies.evidence import Bin, Counts, Evidence, Objective, Sli, Source
 from policies.judge import judge
-from policies.model import (
-    Application,
-    Bin,
-    Cause,
-    CauseKind,
-    Counts,
-    Evidence,
-    HistoryRecord,
-    Objective,
-    Outcome,
-    Phase,
-    Quarantined,
-    Release,
-    Sli,
-    Source,
-    VerdictKind,
-)
+from policies.release import Cause, CauseKind, Outcome, Phase, Quarantined, Release
+from policies.rollout_record import HistoryRecord
+from policies.verdict import VerdictKind
 from tests.unit.test_demo_report import START, history
 
 SLUICE = """\

@@ -12,7 +12,9 @@ from pipelines.demo.documents import demo_policy
 from pipelines.demo.load import Counters
 from pipelines.demo.timeline import Scene, Timeline, requests_words, rows, until_words
 from policies.actions import Wait
-from policies.model import Application, Phase, PhaseRecord, Release, Rollout, VerdictKind
+from policies.application import Application
+from policies.release import Phase, PhaseRecord, Release, Rollout
+from policies.verdict import VerdictKind
 from tests.unit.test_demo_report import FAILED, START, history
 
 POLICY = demo_policy()

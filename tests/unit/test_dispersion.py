@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from policies.dispersion import MAX_PHI, MIN_BAD, dispersion, dispersions
-from policies.model import Bin, Counts, Evidence, Source
+from policies.evidence import Bin, Counts, Evidence, Source
 from tests.unit.releases import AWAY, ERRORS, LATENCY, NOW
 
 WIDTH = timedelta(seconds=15)

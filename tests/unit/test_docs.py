@@ -23,10 +23,11 @@ from policies.config_repo_documents import read_repo, with_defaults
 from policies.consistency import check
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.layout import FOLDERS
-from policies.model import CauseKind, Phase, VerdictKind
+from policies.release import CauseKind, Phase
 from policies.rollout import TRANSITIONS
 from policies.schemas import schema
 from policies.slo import LATENCY_BUCKETS_MS
+from policies.verdict import VerdictKind
 from serving_runtime import front_telemetry, telemetry
 from serving_runtime.callers import Reason
 from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
@@ -333,6 +334,46 @@ def test_the_readmes_documents_are_read() -> None:
     sluice = next(text for _, text in blocks("yaml", "docs/config-repo.md") if "kind: Sluice" in text)
     reading = read_repo(with_defaults({"sluice.yaml": sluice, "models/fraud.yaml": text}, built_in_documents()))
     assert reading.notes == ()
+
+
+def switches() -> list[Any]:
+    """What the README's table says to write, and into which document."""
+    rows = re.findall(r"^\| [^|]+ \| `(\{?\w+: [^`]+)`[^|]* \| (\w+) \| [^|]+ \|$", README, re.MULTILINE)
+    return [pytest.param(yaml.safe_load(text), where, id=text) for text, where in rows]
+
+
+def test_the_readme_shows_how_everything_is_switched_on() -> None:
+    shown = {key for param in switches() for key in param.values[0]}
+    assert {"batching", "capture", "sticky", "segments", "forced_version", "grpc", "access", "members"} <= shown
+
+
+@pytest.mark.parametrize(("lines", "where"), switches())
+def test_what_the_readme_says_to_write_is_read_without_a_finding(lines: dict[str, Any], where: str) -> None:
+    environment = {
+        "trigger": {"stage": "Production"},
+        "access": {"keys": {"file": "/etc/sluice/keys"}},
+        **(lines if where == "environment" else {}),
+    }
+    files = {"sluice.yaml": {"kind": "Sluice", "environments": {"production": environment}}}
+    for name in ("fraud", "spam"):
+        files[f"models/{name}.yaml"] = {"kind": "Model", "name": name, **(lines if where == "model" else {})}
+    if where == "ensemble":
+        files["ensembles/both.yaml"] = {"kind": "Ensemble", "name": "both", **lines}
+    written = {path: yaml.safe_dump({"apiVersion": "sluicegate/v1", **data}) for path, data in files.items()}
+    reading = read_repo(with_defaults(written, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert check(reading.repo) == ()
+
+
+def test_the_documents_of_access_and_capture_are_read_without_a_finding() -> None:
+    ((_, sluice),) = blocks("yaml", "docs/access.md")
+    ((_, capture),) = blocks("yaml", "docs/capture.md")
+    model = f"apiVersion: sluicegate/v1\nkind: Model\nname: fraud\n{capture}\n"
+    reading = read_repo(with_defaults({"sluice.yaml": sluice, "models/fraud.yaml": model}, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert check(reading.repo) == ()
 
 
 def test_the_readmes_python_is_python() -> None:

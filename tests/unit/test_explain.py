@@ -16,10 +16,13 @@ from pipelines.commands import views
 from pipelines.commands.chart import MOST_ROWS, PLAIN, Marks, charts
 from pipelines.commands.explain import LOG, Told, chosen, lines, rollouts, with_commits
 from policies.errors import BadInput
+from policies.evidence import Sli
 from policies.layout import history_path
-from policies.model import HistoryRecord, LookRecord, Measure, Phase, Record, Sli
 from policies.record import SLUICEGATE
+from policies.release import Phase
+from policies.rollout_record import HistoryRecord, LookRecord, Record
 from policies.stored_documents import history_text, parse_history
+from policies.verdict import Measure
 from tests.simulation.world import BAD, MODEL, World
 from tests.unit.releases import MINUTE, NOW
 

@@ -13,7 +13,7 @@ import yaml
 from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import read_repo, with_defaults
 from policies.consistency import check
-from policies.model import Sli
+from policies.evidence import Sli
 from policies.query_templates import read_pair
 from policies.slo import LATENCY_BUCKETS_MS
 from serving_runtime.breaker import FAILURES_TO_OPEN, LONGEST_PAUSE_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from policies.counting import Series, moment
+from policies.counters import Series, moment
 from policies.observations import Trip
 from serving_runtime.guard_trips import read_trip
 from serving_runtime.promql import GUARD_BAD, GUARD_REQUESTS

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from policies.holding import LEAD, Stop, has_traffic, held, holds, known_revision, lifts, why_not, with_holds
-from policies.model import Cause, CauseKind, Phase, Release
 from policies.observations import RuntimeObservation
+from policies.release import Cause, CauseKind, Phase, Release
 from tests.fakes.runtime import FakeServe
 from tests.unit.releases import NOW, application, rolling
 

@@ -23,6 +23,7 @@ from policies.errors import BadInput
         Answers(environment="on", trigger_kind="alias", trigger="champion"),
         Answers(environment="eu-1", trigger_kind="tag", trigger="deploy=yes: please # now"),
         Answers(registry="https://mlflow.example:443/x", ray="http://ray:8265", prometheus="http://prom:9090/p"),
+        Answers(grpc=True, ray="http://ray:8265"),
         Answers(scrape_interval=timedelta(seconds=30), look_interval=timedelta(minutes=1)),
     ],
 )

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from policies.bets import GRID_SIZE, harm_grid
 from policies.documents import RolloutPolicy
+from policies.evidence import Bin, Counts, Discordant, Evidence, Objective, Sli, Source
 from policies.findings import find
 from policies.judge import judge, mean_harm, states
-from policies.model import Bin, Counts, Discordant, Evidence, Objective, Sli, Source, Verdict, VerdictKind
 from policies.standing import Harm
+from policies.verdict import Verdict, VerdictKind
 from policies.verdict_words import e_value
 from tests.unit.single_bets import health_log_e, mixture_log_e
 

@@ -11,10 +11,11 @@ import pytest
 from policies.bets import drop_grid, near_grid
 from policies.dispersion import dispersion
 from policies.documents import RolloutPolicy
+from policies.evidence import Bin, Counts, Evidence, Objective, Sli
 from policies.findings import find
 from policies.judge import judge
 from policies.judged import is_as_good_as_stable
-from policies.model import Bin, Counts, Evidence, Objective, Sli, VerdictKind
+from policies.verdict import VerdictKind
 from tests.unit.test_judge import AVAILABLE, ERRORS, START, WIDTH, seen
 
 PURCHASES = Objective(name="purchases", sli=Sli.FEEDBACK, target=0.03)

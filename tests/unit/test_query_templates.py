@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import BadInput
-from policies.model import Queries
+from policies.evidence import Queries
 from policies.query_templates import bucket_pair, read_pair, read_template
 from serving_runtime import promql
 

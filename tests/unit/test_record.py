@@ -11,28 +11,10 @@ from typing import Any
 import pytest
 
 from policies.errors import BadInput
+from policies.evidence import Bin, Counts, Discordant, Evidence, Objective, Sli, Source
 from policies.facts import Noticed, Signal
 from policies.judge import states
 from policies.layout import Place, locate, record_path
-from policies.model import (
-    Ask,
-    Bin,
-    Cause,
-    CauseKind,
-    Counts,
-    Discordant,
-    Evidence,
-    LookRecord,
-    Measure,
-    Objective,
-    Phase,
-    Record,
-    Sli,
-    Source,
-    Verdict,
-    VerdictKind,
-    Wish,
-)
 from policies.record import (
     MOST_CHARACTERS,
     MOST_LOOKS,
@@ -43,7 +25,10 @@ from policies.record import (
     looked,
     recorded_evidence,
 )
+from policies.release import Ask, Cause, CauseKind, Phase, Wish
+from policies.rollout_record import LookRecord, Record
 from policies.stored_documents import parse_record, plain, record_text
+from policies.verdict import Measure, Verdict, VerdictKind
 from tests.unit.releases import ERRORS, LATENCY, NOW, POLICY, observed, rolling, steady
 
 WIDTH = timedelta(seconds=15)

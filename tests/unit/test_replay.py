@@ -14,16 +14,12 @@ from pipelines.commands.replay import as_data, documents, from_prometheus, judge
 from pipelines.look import Doors
 from policies.errors import BadInput
 from policies.layout import history_path
-from policies.model import (
-    CauseKind,
-    Outcome,
-    Phase,
-    Record,
-    Wish,
-)
 from policies.observations import Tip
+from policies.past_rollout import finished
 from policies.record import fitted
-from policies.replay import finished, replay
+from policies.release import CauseKind, Outcome, Phase, Wish
+from policies.replay import replay
+from policies.rollout_record import Record
 from policies.stored_documents import history_text
 from tests.fakes.metrics import FakeMetrics
 from tests.simulation.world import BAD, BIN, MODEL, World

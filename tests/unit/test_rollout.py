@@ -7,24 +7,15 @@ import dataclasses
 import pytest
 
 from policies.actions import Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRelease
+from policies.application import Settings
 from policies.convergence import Failed, Starting
 from policies.documents import Bake, Trigger
 from policies.facts import Signal
-from policies.model import (
-    Ask,
-    Cause,
-    CauseKind,
-    Outcome,
-    Phase,
-    Quarantined,
-    Release,
-    Settings,
-    VerdictKind,
-    Wish,
-)
 from policies.observations import Artifact, RegisteredVersion
+from policies.release import Ask, Cause, CauseKind, Outcome, Phase, Quarantined, Release, Wish
 from policies.rollout import TRANSITIONS, decide
 from policies.stored_documents import parse_release, release_text
+from policies.verdict import VerdictKind
 from tests.unit.releases import (
     AWAY,
     FAILING,

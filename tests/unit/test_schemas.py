@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from pipelines.commands.init import Answers, repo_files
 from pipelines.defaults import built_in_documents
 from policies.errors import BadInput
-from policies.model import Phase
+from policies.release import Phase
 from policies.schemas import NOUNS, schema, schema_text, schemas
 from policies.stored_documents import release_text
 from policies.strict_yaml import parse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from policies.counting import Series
+from policies.counters import Series
 from serving_runtime.promql import HOSTS
 from serving_runtime.scrape_health import Health, read_health, window
 

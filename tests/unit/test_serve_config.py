@@ -8,18 +8,13 @@ from typing import Any
 
 import pytest
 
+from policies.application import Settings
 from policies.documents import Agreement, Autoscaling, Guard, ModelDocument, RolloutPolicy
 from policies.errors import BadInput
-from policies.model import (
-    Objective,
-    Phase,
-    Purpose,
-    Release,
-    Settings,
-    Sli,
-)
+from policies.evidence import Objective, Sli
 from policies.observations import Artifact
 from policies.promotion import application_of
+from policies.release import Phase, Purpose, Release
 from policies.serving import (
     Access,
     ApiKeys,

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from policies.application import Settings
 from policies.documents import GrpcEntry, ModelDocument, RolloutPolicy
 from policies.fronts import GRPC_APPLICATION, EnsembleDocument, Fronts
-from policies.model import Phase, Purpose, Release, Settings
+from policies.release import Phase, Purpose, Release
 from policies.serving import Access
 from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_args, parse_front_config
 from serving_runtime.serve_config import Surroundings, ToServe, parse, render, text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from policies.bets import bounds, equal_grid, share_grid, share_log_ratio
-from policies.model import Counts
+from policies.evidence import Counts
 from policies.standing import (
     AWAY_BINS,
     FORGIVING,

@@ -12,24 +12,14 @@ from datetime import timedelta
 import pytest
 
 from policies.actions import Restore, WriteHistory, WriteRelease
+from policies.application import Settings
 from policies.documents import Bake
+from policies.evidence import Sli
 from policies.judged import STALE_FAILURE, is_as_good_as_stable
-from policies.model import (
-    Cause,
-    CauseKind,
-    Measure,
-    Outcome,
-    Phase,
-    Purpose,
-    Quarantined,
-    Release,
-    Settings,
-    Sli,
-    Verdict,
-    VerdictKind,
-)
 from policies.observations import Trip
+from policies.release import Cause, CauseKind, Outcome, Phase, Purpose, Quarantined, Release
 from policies.rollout import decide
+from policies.verdict import Measure, Verdict, VerdictKind
 from tests.unit.releases import (
     AWAY,
     HEALTHY,

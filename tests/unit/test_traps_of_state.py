@@ -14,9 +14,11 @@ import pytest
 from policies.actions import Restore, WriteRelease
 from policies.convergence import Failed
 from policies.documents import Bake
-from policies.model import Ask, Cause, CauseKind, Counts, Phase, VerdictKind, Wish
+from policies.evidence import Counts
+from policies.release import Ask, Cause, CauseKind, Phase, Wish
 from policies.rollout import decide
 from policies.stored_documents import parse_release, release_text
+from policies.verdict import VerdictKind
 from policies.wishes import in_vain
 from tests.unit.releases import (
     FAILING,

@@ -10,7 +10,7 @@ import pytest
 from policies.actions import Wait, WriteRelease
 from policies.convergence import Failed, Ready, Starting
 from policies.facts import Idle, Observed
-from policies.model import Ask, Cause, CauseKind, Phase, Purpose, Quarantined, Release, Wish
+from policies.release import Ask, Cause, CauseKind, Phase, Purpose, Quarantined, Release, Wish
 from policies.rollout import decide
 from tests.unit.releases import (
     AWAY,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from policies import walks
+from policies.evidence import Bin, Counts, Evidence, Source
 from policies.findings import setup_of
-from policies.model import Bin, Counts, Evidence, Source
 from policies.standing import Setup
 from policies.walks import REMEMBERED, Walked, walked
 from tests.unit.releases import ERRORS, NOW, POLICY

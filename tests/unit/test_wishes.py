@@ -7,24 +7,15 @@ import dataclasses
 import pytest
 
 from policies.actions import Restore, WriteHistory, WriteRelease
+from policies.application import Settings
 from policies.documents import Trigger
-from policies.model import (
-    Ask,
-    Cause,
-    CauseKind,
-    Outcome,
-    Phase,
-    Purpose,
-    Quarantined,
-    Release,
-    Settings,
-    VerdictKind,
-    Wish,
-)
+from policies.moving import SERVED_KEPT
 from policies.observations import RegisteredVersion
 from policies.promotion import at_trigger
-from policies.rollout import SERVED_KEPT, decide
+from policies.release import Ask, Cause, CauseKind, Outcome, Phase, Purpose, Quarantined, Release, Wish
+from policies.rollout import decide
 from policies.stored_documents import parse_release, release_text
+from policies.verdict import VerdictKind
 from policies.wishes import in_vain, only_asks
 from tests.unit.releases import (
     AWAY,

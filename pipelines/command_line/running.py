@@ -1,0 +1,55 @@
+"""`run` and `up`: what goes on until it is stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.command_line.options import (
+    STACK,
+    BranchOption,
+    RepoOption,
+    StackOption,
+    StatusFileOption,
+    settings_of,
+)
+from pipelines.command_line.saying import say
+
+
+def run(
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end; exit 1 when it met a problem.")] = False,
+    status_path: StatusFileOption = None,
+) -> None:
+    """Run the reconciler: carry promotions to traffic until it is stopped."""
+    from pipelines.commands.running import Narrator, run_until_stopped
+    from pipelines.wiring import SystemClock, reconciler
+
+    clock = SystemClock()
+    loop = reconciler(settings_of(repo, branch, stack), clock)
+    narrator = Narrator(lambda line: say(line.split("\n")), status_path)
+    if not once:
+        run_until_stopped(loop, clock, narrator)
+        return
+    tick = loop.tick()
+    narrator(tick)
+    if tick.problems:
+        raise typer.Exit(1)
+
+
+def up(
+    stack: StackOption = STACK,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="A registered model to serve; repeatable.")
+    ] = None,
+    grpc: Annotated[
+        bool, typer.Option("--grpc", help="Serve the Open Inference Protocol over gRPC, too. Plaintext.")
+    ] = False,
+) -> None:
+    """Start MLflow, a Git server, Ray Serve, Prometheus and the reconciler on this machine, and leave them to you."""
+    from pipelines.commands.up import up as start
+
+    start(stack, tuple(models or ()), typer.echo, grpc=grpc)
