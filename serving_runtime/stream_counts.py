@@ -2,7 +2,7 @@
 
 The head of a stream (a status and the first event) is drawn, timed, and answered by stable in the candidate's place
 like any other answer. What it counts as is known at its end, which may be an hour away; and nothing may be counted
-before what started earlier (`outcomes.py`). ADR 20 has the reasons for what follows.
+before what started earlier (`outcomes.py`). ADR 23 has the reasons for what follows.
 
 Rules:
 - A stream keeps its place in the order of starts until it ends, but no longer than any other request may: until its

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
 from pipelines.ray_session import RANGE_FROM, RANGE_TO, RaySession
+from policies.application import Application, Settings
 from policies.convergence import InPlace, Submit, converge
 from policies.documents import GrpcEntry, ModelDocument, RolloutPolicy
 from policies.fronts import Fronts
-from policies.model import Application, Phase, Release, Settings
+from policies.release import Phase, Release
 from policies.serving import Access, ApiKeys, ForcedVersion, Jwt, Rate
 from serving_runtime.api_keys import new_key
 from serving_runtime.artifact_cache import digest_of, registry_download
