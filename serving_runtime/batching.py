@@ -111,6 +111,7 @@ class Line(Generic[T]):
         self._waiting: collections.deque[_Waiting[T]] = collections.deque()
         self._bytes = 0
         self._busy_since: dict[int, float] = {}  # by thread, the start of what it computes
+        self._moved: dict[int, float] = {}  # by thread, when it began its visit or answered a request of it
         self._busy = 0
         self._threads = 0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -125,6 +126,13 @@ class Line(Generic[T]):
         if terms != self._terms:
             self._misfits = 0
         self._terms = terms
+
+    @property
+    def computing_s(self) -> tuple[float, ...]:
+        """For how long each thread that computes has been at one request or batch, in seconds."""
+        with self._lock:
+            now = time.monotonic()
+            return tuple(now - moved for moved in self._moved.values())
 
     async def do(self, job: Job[T]) -> T:
         """The job's answer. Raises Full at once when there is no room; may be cancelled."""
@@ -206,15 +214,18 @@ class Line(Generic[T]):
         while visit := self._take(me):
             try:
                 self._answer(visit)
-            except Exception as error:  # noqa: BLE001 a job broke its promise: nobody may wait for it for ever
+            except BaseException as error:  # noqa: BLE001 a job broke its promise: nobody may wait for it for ever
                 _log.exception("%d requests failed in line", len(visit))
+                # On the event loop a SystemExit would end the replica.
+                told = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__} in line")
                 for waiting in visit:
-                    self._tell(_setting_error, waiting.future, error)
+                    self._tell(_setting_error, waiting.future, told)
 
     def _take(self, me: int) -> list[_Waiting[T]]:
         """What this thread answers next; nothing: it is busy no more."""
         with self._lock:
             self._busy_since.pop(me, None)
+            self._moved.pop(me, None)
             terms = self._terms
             if terms is not None and self._waiting and terms.batch_wait_ms:
                 self._collect(terms)
@@ -222,7 +233,7 @@ class Line(Generic[T]):
             visit = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
             self._bytes -= sum(waiting.job.size for waiting in visit)
             if visit:
-                self._busy_since[me] = time.monotonic()
+                self._busy_since[me] = self._moved[me] = time.monotonic()
             else:
                 self._busy -= 1
         return visit
@@ -291,6 +302,7 @@ class Line(Generic[T]):
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         """Do this on the event loop, soon; several at once cost one waking."""
+        self._moved[threading.get_ident()] = time.monotonic()
         self._done.append(lambda: what(*arguments))
         if self._told or self._loop is None:
             return

@@ -193,9 +193,7 @@ class Door:
     def _stream(self, call: Call, reply: Reply, head: Answer) -> Response:
         from serving_runtime.streamed_answers import EventResponse, follow
 
-        config = self._host.config
-        timeout_s = config.request_timeout_s if config else DEFAULT_TIMEOUT_S
-        events = follow(head, call.request_id, timeout_s, lambda: self._host.broke(call, reply))
+        events = follow(head, call.request_id, self._host.timeout_s, lambda: self._host.broke(call, reply))
         return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
     async def _report(self, request: Request, caller: Caller) -> Response:

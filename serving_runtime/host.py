@@ -252,7 +252,7 @@ class Host:
             self._tally.answered(UserOutcome.REFUSED)
             return Reply(which, self._served.version)
         if challenger is None or which == self._served:
-            answer = await self._ask_self(call, self._timeout_s)
+            answer = await self._ask_self(call, self.timeout_s)
         else:
             answer = await self._ask_forced(call, challenger)
         unasked = answer.status == UNAVAILABLE
@@ -311,7 +311,7 @@ class Host:
         ticket = self._order.start()
         outcome = Outcome.BAD
         try:
-            answer = await self._ask_self(call, self._timeout_s)
+            answer = await self._ask_self(call, self.timeout_s)
             outcome = outcome_of(answer.status)
         finally:
             self._order.finish(ticket, (VersionEvent(self._served, outcome),))
@@ -366,7 +366,7 @@ class Host:
             return Reply(attempt.answer, version), candidate
         if attempt.reason:
             _log.warning("candidate %s: %s (request id %s)", version, attempt.reason, call.request_id)
-        left_s = max(self._timeout_s - (self._clock() - started), LEAST_OWN_S)
+        left_s = max(self.timeout_s - (self._clock() - started), LEAST_OWN_S)
         own = await self._ask_self(call, left_s)
         stable = outcome_of(own.status)
         counts_as = candidate_outcome(candidate, stable)
@@ -406,7 +406,7 @@ class Host:
 
     async def _ask_control(self, call: Call, guard: Guard) -> None:
         try:
-            own = await self._ask_self(as_copy(call), self._timeout_s)
+            own = await self._ask_self(as_copy(call), self.timeout_s)
         finally:
             self._controls = False
         self._guard_sees(guard, outcome_of(own.status))
@@ -431,7 +431,8 @@ class Host:
     # --- the rest ----------------------------------------------------------------------------------------------
 
     @property
-    def _timeout_s(self) -> float:
+    def timeout_s(self) -> float:
+        """How long a request may take."""
         return DEFAULT_TIMEOUT_S if self._config is None else self._config.request_timeout_s
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -51,6 +51,7 @@ from serving_runtime.protocol import (
     streams,
 )
 from serving_runtime.replica_log import about
+from serving_runtime.stuck import stuck
 from serving_runtime.torch_models import Owned, choose_device, settle
 from serving_runtime.tracing import Tracer, Untraced, below
 
@@ -129,6 +130,10 @@ class ModelServer:
     def configure(self, batching: Batching | None) -> None:
         """Batch by these terms from now on; none: one request after the other. In place, at once."""
         self._line.configure(batching)
+
+    def trouble(self, timeout_s: float) -> str:
+        """Why the replica has to go, where a request may take that long; empty for no reason."""
+        return stuck(self._line.computing_s, Limits.threads, timeout_s)
 
     async def answer(self, call: Call) -> Answer:
         """The model's answer."""
