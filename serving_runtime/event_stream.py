@@ -19,6 +19,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -52,11 +53,21 @@ class Streamer:
         self._model = model
         self._input_schema = input_schema
         self._threads = ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="stream")
+        self._pumps: set[_Pump] = set()
+
+    @property
+    def computing_s(self) -> tuple[float, ...]:
+        """For how long each stream that the model computes has been at one chunk, in seconds."""
+        now = time.monotonic()
+        begun = [pump.computing_since for pump in tuple(self._pumps)]  # threads take their own out
+        return tuple(now - since for since in begun if since is not None)
 
     async def stream(self, call: Call) -> AsyncGenerator[Answer | bytes, None]:
         """The answer to one call, as it comes. Closing it ends the model's generator at its next chunk."""
         pump = _Pump(lambda: chunks_of(self._model, self._input_schema, call))
         working = self._threads.submit(pump.run)
+        self._pumps.add(pump)
+        working.add_done_callback(lambda _: self._pumps.discard(pump))
         began = False
         try:
             async for event in pump.events():
@@ -124,17 +135,22 @@ class _Pump:
         self._ready: asyncio.Queue[Any] = asyncio.Queue()  # bounded by the room below
         self._room = threading.Semaphore(CHUNKS_AHEAD)
         self._stopped = threading.Event()
+        self.computing_since: float | None = None
+        """Since when the model has been at the chunk it is at; none while nobody waits for it."""
 
     def run(self) -> None:
         """In the thread."""
+        self.computing_since = time.monotonic()
         try:
             chunks = self._open()
             try:
                 for chunk in chunks:
+                    self.computing_since = None
                     self._room.acquire()
                     if self._stopped.is_set():
                         return
                     self._hand_over(event_of(chunk))
+                    self.computing_since = time.monotonic()
             finally:
                 close = getattr(chunks, "close", None)
                 if close is not None:

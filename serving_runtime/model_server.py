@@ -31,7 +31,7 @@ from policies.serving import Batching
 from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.description import UNNAMED, Named, describe
 from serving_runtime.dialects import Dialect, dialect_of
-from serving_runtime.event_stream import Streamer, wants_events
+from serving_runtime.event_stream import STREAMS_AT_ONCE, Streamer, wants_events
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
@@ -133,7 +133,8 @@ class ModelServer:
 
     def trouble(self, timeout_s: float) -> str:
         """Why the replica has to go, where a request may take that long; empty for no reason."""
-        return stuck(self._line.computing_s, Limits.threads, timeout_s)
+        streams = () if self._streamer is None else self._streamer.computing_s
+        return stuck(self._line.computing_s, Limits.threads, timeout_s) or stuck(streams, STREAMS_AT_ONCE, timeout_s)
 
     async def answer(self, call: Call) -> Answer:
         """The model's answer."""
