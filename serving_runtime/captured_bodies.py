@@ -19,6 +19,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from serving_runtime.parquet_bodies import too_much
+from serving_runtime.protocol import BODY_LIMIT_BYTES
+
 # What strangers' bytes make a parser raise: syntax, encoding, depth, shapes that do not fit.
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError)
 
@@ -160,6 +163,8 @@ def _parquet(body: bytes) -> Given | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if words := too_much(body, BODY_LIMIT_BYTES):  # it was refused, and that is captured too
+        raise ValueError(words)
     try:
         columns = pq.read_table(pa.BufferReader(body)).to_pydict()
     except pa.ArrowException as error:
