@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from serving_runtime.parquet_bodies import too_much
+from serving_runtime.costly_bodies import too_much
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 
 # What strangers' bytes make a parser raise: syntax, encoding, depth, shapes that do not fit.
@@ -48,6 +48,8 @@ class Read:
 def read_request(body: bytes, content_type: str | None) -> Read | None:
     """A request of either protocol, or None where it cannot be read."""
     kind = (content_type or "").partition(";")[0].strip().lower()
+    if too_much(body, kind, BODY_LIMIT_BYTES):  # it was refused, and that is captured too
+        return None
     try:
         match kind:
             case "application/json":
@@ -163,8 +165,6 @@ def _parquet(body: bytes) -> Given | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if words := too_much(body, BODY_LIMIT_BYTES):  # it was refused, and that is captured too
-        raise ValueError(words)
     try:
         columns = pq.read_table(pa.BufferReader(body)).to_pydict()
     except pa.ArrowException as error:

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from serving_runtime import parquet_bodies
+from serving_runtime.costly_bodies import too_much
 
 _log = logging.getLogger(__name__)
 
@@ -243,10 +243,8 @@ def _invoke(call: Call, model: Any, input_schema: Any) -> Answer:
     if not call.content_type:
         supported = ", ".join(scoring_server.CONTENT_TYPES)
         return error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}.")
-    if call.content_type.partition(";")[0].strip() == parquet_bodies.CONTENT_TYPE:
-        too_much = parquet_bodies.too_much(call.body, BODY_LIMIT_BYTES)
-        if too_much:
-            return error_answer(413, "REQUEST_LIMIT_EXCEEDED", too_much)
+    if words := too_much(call.body, call.content_type, BODY_LIMIT_BYTES):
+        return error_answer(413, "REQUEST_LIMIT_EXCEEDED", words)
     response = scoring_server.invocations(call.body, call.content_type, model, input_schema)
     return Answer(response.status, response.response.encode(), response.mimetype)
 

@@ -6,6 +6,8 @@ is lost. Each story has a model of its own; what it cost is counted and told at 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -17,11 +19,10 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from pipelines.demo.load import Counters, Load
+from pipelines.demo.load import Counters
 from pipelines.local_stack import LocalStack
 from policies.model import CauseKind, Outcome, Phase, Purpose
 from policies.starting import EMERGENCY_TAG
-from serving_runtime.parquet_bodies import CONTENT_TYPE
 from tests.conditions import wait_until
 from tests.e2e.fault_documents import (
     HANGING,
@@ -38,7 +39,7 @@ from tests.e2e.fault_documents import (
     documents,
 )
 from tests.e2e.world import ANSWER_S, CONNECTIONS, World, body, clear
-from tests.fakes.ill_model import ALLOCATES, HANGS, POISON, RECURSES, SLOW
+from tests.fakes.ill_model import ALLOCATES, HANGS, POISON, RECURSES, SEIZES, SLOW
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -256,7 +257,7 @@ def said_by_serve(world: World, words: str) -> bool:
 
 # --- poison -------------------------------------------------------------------------------------------------------
 
-JSON = "application/json"
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 DEEP = 100_000
 
 
@@ -296,45 +297,63 @@ POISONED_BODIES = [
     pytest.param("invocations", JSON, inputs("[" + "9" * 8_000_000 + "]"), WRONG, id="an integer of 8 MB"),
     pytest.param("invocations", JSON, inputs("[1e400, -1e400, NaN]"), GOOD, id="infinities and NaN"),
     pytest.param("invocations", JSON, inputs("[" + "[]," * 2_000_000 + "[]]"), WRONG_OR_LATE, id="two million lists"),
-    pytest.param("invocations", "text/csv", b"x," * 2_000_000 + b"x\n1", WRONG_OR_LATE, id="two million columns"),
-    pytest.param("invocations", CONTENT_TYPE, parquet_bomb, LARGE, id="a Parquet bomb"),
+    pytest.param("invocations", CSV, b"x," * 2_000_000 + b"x\n1", LARGE, id="two million columns"),
+    pytest.param("invocations", PARQUET, parquet_bomb, LARGE, id="a Parquet bomb"),
     pytest.param(INFER, JSON, v2("[4611686018427387904]", "[1.0]"), WRONG, id="a shape of 2^62"),
     pytest.param(INFER, JSON, v2("[-1]", "[1.0]"), WRONG, id="a negative shape"),
     pytest.param(INFER, JSON, v2("[1]", "[" * DEEP + "]" * DEEP), WRONG, id="a nested tensor"),
 ]
 
 
+@dataclasses.dataclass(frozen=True)
+class Poisoning:
+    """What was sent and answered, and what others under load had got by then."""
+
+    sent_bytes: int
+    answer: requests.Response
+    others: Counters
+    replica_stays: bool
+
+
+Sent = tuple[str, str, bytes | str | Callable[[], bytes]]
+
+
 @pytest.fixture(scope="module")
-def users(world: World) -> Iterator[tuple[Load, int]]:
-    """A steady load of others at a model with one replica, and its process id."""
-    with world.load(POISONED) as load:
-        world.await_answers(load, 60)
-        yield load, world.replica_of(POISONED, 1)
+def poison(world: World) -> Callable[[Sent], Poisoning]:
+    """Sends one poisoned request beside a steady load of others, at a model with one replica; it stays for them all."""
+    replica = world.replica_of(POISONED, 1)
+
+    def send(sent: Sent) -> Poisoning:
+        path, content_type, content = sent
+        given = content() if callable(content) else content
+        url = f"{world.stack.ray.http}/models/{POISONED}/{path}"
+        with world.load(POISONED) as load:
+            world.await_answers(load, 20)
+            answer = requests.post(url, data=given, headers={"content-type": content_type}, timeout=ANSWER_S)
+            world.await_answers(load, 20)
+            others = load.stop()
+        return Poisoning(len(given), answer, others, world.replica_of(POISONED, 1) == replica)
+
+    return send
 
 
 @pytest.mark.parametrize(("path", "content_type", "content", "statuses"), POISONED_BODIES)
 def test_a_poisoned_request_is_answered_and_takes_nobody_along(
-    world: World,
-    users: tuple[Load, int],
+    poison: Callable[[Sent], Poisoning],
     record_property: Told,
     path: str,
     content_type: str,
     content: bytes | str | Callable[[], bytes],
     statuses: set[int],
 ) -> None:
-    load, replica = users
-    sent = content() if callable(content) else content
-    url = f"{world.stack.ray.http}/models/{POISONED}/{path}"
-    answer = requests.post(url, data=sent, headers={"content-type": content_type}, timeout=ANSWER_S)
-    world.await_answers(load, 20)
-    counts = load.counters()
-    record_property(
-        "poisoned request", f"{len(sent)} bytes of {content_type}, answered {answer.status_code}; {in_words(counts)}"
-    )
-    assert answer.status_code in statuses, answer.text[:200]
-    assert answer.headers["x-sluice-version"] == "1"
-    assert counts.failed == 0, counts
-    assert world.replica_of(POISONED, 1) == replica
+    seen = poison((path, content_type, content))
+    status = seen.answer.status_code
+    told = f"{seen.sent_bytes} bytes of {content_type}, answered {status}"
+    record_property("poisoned request", f"{told}; others: {in_words(seen.others)}")
+    assert status in statuses, seen.answer.text[:200]
+    assert seen.answer.headers["x-sluice-version"] == "1"
+    assert seen.others.failed == 0, seen.others
+    assert seen.replica_stays
 
 
 # --- a predict that never returns -----------------------------------------------------------------------------------
@@ -395,3 +414,39 @@ def test_a_replica_whose_every_predict_hangs_is_replaced_and_service_returns(
     record_property("every predict hangs", f"{in_words(counts)}; the only replica replaced after {took_s:.0f} s")
     assert counts.failed == failed, "nothing failed after the replica was replaced"
     assert said_by_serve(world, "this replica answers nobody")
+
+
+def test_a_replica_whose_interpreter_is_seized_is_replaced_and_the_other_answers(
+    world: World, record_property: Told
+) -> None:
+    """C code that never gives the interpreter back: the replica can neither answer nor say that it cannot."""
+    await_two(world, TWINS)
+
+    def seize() -> None:
+        with contextlib.suppress(requests.RequestException):  # it is lost, one way or another
+            world.ask(TWINS, SEIZES)
+
+    def replaced() -> bool:
+        try:
+            now = world.replicas(TWINS)
+        except (requests.RequestException, ValueError, KeyError):  # an answer of the seized one
+            return False
+        return len(now) == 2 and len(now & before) == 1
+
+    with world.load(TWINS) as load:
+        world.await_answers(load, 60)
+        before = world.replicas(TWINS)
+        began, began_at = time.monotonic(), time.time()
+        seizing = threading.Thread(target=seize)
+        seizing.start()
+        wait_until(replaced, REPLACED_S, "another replica beside the one that was not seized")
+        took_s = time.monotonic() - began
+        seizing.join(ANSWER_S)
+        world.await_answers(load, 60)
+        failed = load.counters().failed
+        world.await_answers(load, 120)
+        counts = load.stop()
+    after_s = [round(started - began_at, 1) for started, _ in counts.noted]
+    told = f"the lost ones began {after_s} s after; replaced after {took_s:.0f} s"
+    record_property("the interpreter is seized", f"{in_words(counts)}; {told}")
+    assert counts.failed == failed, "nothing failed after the replica was replaced"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from typing import Any
@@ -17,7 +18,7 @@ import mlflow
 HEALTHY_ROW = 1.0
 WHO = -1.0
 SLOW, SLOW_FOR_S = 50.0, 0.25
-HANGS = 88.0
+HANGS, SEIZES = 88.0, 89.0
 
 MIB = 1024 * 1024
 CHUNK_BYTES = 16 * MIB
@@ -81,6 +82,8 @@ def suffer(value: float) -> None:
         threading.Event().wait(SLOW_FOR_S)
     if value == HANGS:
         threading.Event().wait()
+    if value == SEIZES:
+        re.match(r"(a+)+$", "a" * 64 + "b")  # tries 2^64 ways, and the interpreter is its alone meanwhile
     if value in POISON:
         raise POISON[value]
     if value == RECURSES:
