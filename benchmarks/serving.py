@@ -2,9 +2,9 @@
 
 The same three MLflow models (a no-op, scikit-learn on 30 columns, a torch network) get the same request bodies on every
 system, at 1, 16 and 64 connections, with 1 and with 100 rows per request, by `wrk` on this machine; and Sluicegate also
-while a candidate answers 10 %, while one gets a copy of every request, and while 10 % are captured. Every system runs
-as its documentation says, with its defaults: one worker, one replica. Before anything is measured, all of them were
-seen to answer each body alike.
+while a candidate answers 10 %, while one gets a copy of every request, while 10 % are captured, and with batching on.
+Every system runs as its documentation says, with its defaults: one worker, one replica. Before anything is measured,
+all of them were seen to answer each body alike.
 
 - sluicegate: the application that the reconciler deploys, for a model document without settings;
 - ray serve: the smallest deployment that gives the same answers to the same bytes (`serving_bench/plain.py`), in the

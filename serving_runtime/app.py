@@ -38,7 +38,7 @@ from serving_runtime.event_stream import EVENT_STREAM, wants_events
 from serving_runtime.exported_metrics import FLUSH_EVERY_S
 from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
-from serving_runtime.memory import MemoryWatch, resident_bytes
+from serving_runtime.memory import MemoryWatch, keep_loaded, resident_bytes
 from serving_runtime.model_server import ModelServer
 from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
@@ -104,6 +104,7 @@ class Model:
         route = PublicRoute(time.monotonic)
         self._door = Door(self._host, self._server.described, turned_away, self._gate, route, self._tracer)
         self._flushing = asyncio.get_running_loop().create_task(self._flush_for_ever())
+        keep_loaded()
 
     async def _start_features(self, terms: Features, input_schema: Any) -> features.FeatureJoin:
         self._telemetry.announce_lookups()

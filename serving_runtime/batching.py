@@ -8,8 +8,9 @@ Rules:
   batch has at most `max_batch_size` rows; a request with more is a batch of its own.
 - One bad row never fails its neighbours: where a shared predict raises, or answers another number of rows, each request
   is asked again alone.
-- One thread works until the line is empty. Another one helps only when what is being computed takes long: several
-  threads that compute in Python slow each other down, several that wait do not.
+- One thread works until the line is empty. Another one helps only when what is asked takes long and this process has
+  CPU to spare meanwhile: a model that waits is helped by more threads; those of one that computes take the interpreter
+  from each other, and from the event loop.
 - Bounded: threads, requests that wait, and their bytes. Who gives up waiting leaves the line.
 
 This module knows nothing about models, protocols or metrics: `Job` is one request, `predict` the model.
@@ -49,6 +50,9 @@ class Limits:
     """A request that is computed for longer is likely to wait for something, and the next one need not."""
     long_batch_s: float = 1.0
     """A batch may compute for long, and what comes meanwhile is the next one; this is a batch that hangs."""
+    busy_share: float = 0.5
+    """Of the CPUs that the replica owns: below it they wait. A process that computes all the time gets more than that
+    even where its node gives it less than it reserved."""
 
 
 # A model that answers another number of rows so often in a row does so always; asking it twice would double its work.
@@ -98,9 +102,18 @@ class Line(Generic[T]):
     """Owned by one event loop; `predict` runs in its threads."""
 
     def __init__(
-        self, predict: Callable[[Rows], Any], took_batch: Callable[[int], None], limits: Limits = _LIMITS
+        self,
+        predict: Callable[[Rows], Any],
+        took_batch: Callable[[int], None],
+        limits: Limits = _LIMITS,
+        *,
+        cpus: float = 1.0,
+        cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
-        """`predict(rows)` may raise; `took_batch(rows)` is called on the event loop after each predict of a batch."""
+        """`predict(rows)` may raise; `took_batch(rows)` is called on the event loop after each predict of a batch.
+
+        `cpus` is what the replica owns; `cpu_s()` what this process has used, in seconds.
+        """
         self._predict = predict
         self._took_batch = took_batch
         self._limits = limits
@@ -118,6 +131,9 @@ class Line(Generic[T]):
         weakref.finalize(self, _end, self._wake, limits.threads)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._enough_cpus = limits.busy_share * max(cpus, 1.0)
+        self._cpu_s = cpu_s
+        self._seen = (0.0, 0.0)  # at the look before: the time, and the CPU time used until then
         self._done: collections.deque[Callable[[], None]] = collections.deque()
         self._told = False
 
@@ -181,17 +197,19 @@ class Line(Generic[T]):
 
     def _look_later(self) -> None:
         if self._loop is not None:
+            self._seen = (time.monotonic(), self._cpu_s())
             self._watch = self._loop.call_later(self._patience_s, self._look)
 
     def _look(self) -> None:
-        """Requests were waiting. Is what is computed taking long?"""
+        """Requests were waiting. Does what is asked take long, with CPU to spare?"""
         self._watch = None
+        now, (before, used_before) = time.monotonic(), self._seen
+        spare = self._cpu_s() - used_before < (now - before) * self._enough_cpus
         with self._lock:
             if not self._waiting:
                 return
-            now = time.monotonic()
             long = all(now - since >= self._patience_s for since in self._busy_since.values())
-            starts = long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
+            starts = spare and long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
             self._busy += starts
         if starts:
             self._start()

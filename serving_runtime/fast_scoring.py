@@ -146,7 +146,7 @@ class _Columns:
         self._place = {name: place for place, name in enumerate(names)}
         self._dtypes = tuple(dtypes)
         self._uniform = self._dtypes[0] if len(set(self._dtypes)) == 1 else None
-        self._index = pd.DataFrame({name: [] for name in names}).columns
+        self._index = _names_index(pd, names)
         self._pick = itemgetter(*names)
         self._doubles = {dtype.name for dtype in self._dtypes} == {"float64"}
 
@@ -308,6 +308,14 @@ class _Free:
         if array is None or array.dtype.kind not in _NUMERIC_KINDS or not array.ndim:
             return None
         return Rows((array,), len(array), (array.dtype.str, array.shape[1:]))
+
+
+def _names_index(pandas: Any, names: Sequence[str]) -> Any:
+    """As pandas makes it of such names, but for where the text is: as Python's own, which models ask name by name."""
+    made = pandas.DataFrame({name: [] for name in names}).columns
+    if getattr(made.dtype, "storage", None) != "pyarrow":
+        return made
+    return made.astype(pandas.StringDtype("python", na_value=made.dtype.na_value))
 
 
 def _columns_form(schema: Any) -> Form | None:

@@ -105,11 +105,12 @@ class ModelServer:
         named: Named = UNNAMED,
         example: bytes | None = None,
         tracer: Tracer | None = None,
+        cpus: float = 1.0,
     ) -> None:
         """`model` is a pyfunc model; `took(milliseconds)` is called after each request, `took_batch(rows)` each batch.
 
         Both on the event loop. `features` joins what the rows lack. `example` is the model's own request body, for its
-        clients to see.
+        clients to see. `cpus` is what the replica owns.
         """
         mark_faults(model)
         self.described = describe(model, named, example)
@@ -119,7 +120,7 @@ class ModelServer:
         self._joining = 0
         self._took = took
         self._tracer = tracer or Untraced()
-        self._line: Line[Scored] = Line(self._loaded.predict, took_batch)
+        self._line: Line[Scored] = Line(self._loaded.predict, took_batch, cpus=cpus)
 
     @property
     def schemas(self) -> tuple[Any, Any]:
@@ -331,7 +332,9 @@ async def start(
     model = await _timed(Stage.LOAD, meter, asyncio.to_thread(load, path, owned))
     join = await features(model.metadata.get_input_schema()) if features is not None else None
     example = await asyncio.to_thread(_example, path)
-    server = ModelServer(model, meter.took, meter.took_batch, join, named=named, example=example, tracer=tracer)
+    server = ModelServer(
+        model, meter.took, meter.took_batch, join, named=named, example=example, tracer=tracer, cpus=owned.cpus
+    )
     started = time.perf_counter()
     if await server.warm_up(path):
         meter.loaded(Stage.WARM_UP, time.perf_counter() - started)

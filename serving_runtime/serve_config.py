@@ -253,7 +253,9 @@ def _deployment(settings: Settings, model: ModelDocument, user_config: Mapping[s
         "user_config": dict(user_config),
         "autoscaling_config": dataclasses.asdict(model.autoscaling),
         "max_ongoing_requests": model.max_ongoing_requests + _queued(model) + SPARE,
-        "max_queued_requests": SPARE,
+        # Serve counts as queued what it has only just read, and with few of them turns away a burst that finds all
+        # places free. Whoever is above what the door takes is turned away by the door, so nobody stays in this queue.
+        "max_queued_requests": model.max_ongoing_requests + _queued(model) + SPARE,
         "backpressure_config": {"status_code": 503, "retry_after_s": RETRY_AFTER_S},
         "max_surge_percent": MAX_SURGE_PERCENT,
         "graceful_shutdown_timeout_s": model.graceful_shutdown.total_seconds(),

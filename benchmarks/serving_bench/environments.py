@@ -16,7 +16,11 @@ from policies.errors import Stalled
 from .matrix import BENTOML, MLSERVER
 
 FOLDER = Path(__file__).resolve().parents[1] / ".venvs"
-REQUIREMENTS = {MLSERVER: ("mlserver==1.7.1", "mlserver-mlflow==1.7.1"), BENTOML: ("bentoml==1.4.40",)}
+REQUIREMENTS = {
+    # A younger uvloop makes no event loop where there is none, and MLServer's workers end at that.
+    MLSERVER: ("mlserver==1.7.1", "mlserver-mlflow==1.7.1", "uvloop==0.21.0"),
+    BENTOML: ("bentoml==1.4.40",),
+}
 SHARED = ("mlflow", "numpy", "pandas", "scikit-learn", "skops", "torch")
 INSTALL_LIMIT_S = 900.0
 """A minute and a half with a near index; ten times that with a far one."""

@@ -2,7 +2,8 @@
 
 Not every combination is measured, so that the whole run stays within its time: MLServer and BentoML with one row and at
 1 and 16 connections only, states other than steady with one row and at 1 and 16 connections only, and 100 rows not at
-64 connections, where every system does nothing but parse JSON on a full machine, as it does at 16.
+64 connections, where every system does nothing but parse JSON on a full machine, as it does at 16. Batching has nothing
+to join at 1 connection, so it is measured at 16 and 64.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ SLUICEGATE, RAY_SERVE, MLFLOW, MLSERVER, BENTOML = (
     "mlserver",
     "bentoml",
 )
-STEADY, CANARY, SHADOW, CAPTURE = "steady", "canary 10", "shadow 100", "capture 10"
+STEADY, CANARY, SHADOW, CAPTURE, BATCHED = "steady", "canary 10", "shadow 100", "capture 10", "batched"
 MODELS = ("noop", "sklearn", "torch")
 ON_RAY = (SLUICEGATE, RAY_SERVE)
 OTHERS = (MLFLOW, MLSERVER, BENTOML)
-STATES = (CANARY, SHADOW, CAPTURE)
+IN_A_ROLLOUT_OR_CAPTURED = (CANARY, SHADOW, CAPTURE)
+STATES = (*IN_A_ROLLOUT_OR_CAPTURED, BATCHED)
 FEW, MANY = 1, 100
 """Rows per request."""
 
@@ -54,10 +56,13 @@ def cells(model: str, *, quick: bool) -> tuple[Cell, ...]:
 def contestants(cell: Cell) -> tuple[Contestant, ...]:
     """Who is measured in a cell, steady states first."""
     steady = (SLUICEGATE, RAY_SERVE, MLFLOW)
-    if cell.rows_per_request != FEW or cell.connections > 16:
+    if cell.rows_per_request != FEW:
         return tuple(map(Contestant, steady))
+    batched = (Contestant(SLUICEGATE, BATCHED),) if cell.connections > 1 else ()
+    if cell.connections > 16:
+        return (*map(Contestant, steady), *batched)
     others = tuple(map(Contestant, (*steady, MLSERVER, BENTOML)))
-    return (*others, *(Contestant(SLUICEGATE, state) for state in STATES))
+    return (*others, *(Contestant(SLUICEGATE, state) for state in IN_A_ROLLOUT_OR_CAPTURED), *batched)
 
 
 def in_turn(those: tuple[Contestant, ...], number: int) -> tuple[Contestant, ...]:

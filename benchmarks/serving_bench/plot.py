@@ -10,7 +10,7 @@ from .figures import Row
 from .matrix import FEW, MANY, MODELS, ON_RAY, OTHERS, SLUICEGATE, STATES, STEADY
 
 COLOURS = dict(zip((*ON_RAY, *OTHERS), ("#1b6ca8", "#8fbcd9", "#d98c5f", "#8a6fb0", "#7fa66a"), strict=True))
-STATE_COLOURS = dict(zip((STEADY, *STATES), ("#1b6ca8", "#5b8db8", "#94b3cf", "#c8d6e4"), strict=True))
+STATE_COLOURS = dict(zip((STEADY, *STATES), ("#1b6ca8", "#5b8db8", "#94b3cf", "#c8d6e4", "#7fa66a"), strict=True))
 PANELS = (("requests_per_s", FEW), ("p99_ms", FEW), ("requests_per_s", MANY))
 TITLES = {"requests_per_s": "requests/s", "p99_ms": "p99, ms"}
 

@@ -25,11 +25,11 @@ from policies.model import (
     Sli,
 )
 from policies.observations import ApplicationStatus
-from policies.serving import Capture
+from policies.serving import Batching, Capture
 from serving_runtime.artifact_cache import digest_of
 from serving_runtime.serve_config import IMPORT_PATH, Surroundings, ToServe, render
 
-from .matrix import CANARY, CAPTURE, SHADOW, STEADY
+from .matrix import BATCHED, CANARY, CAPTURE, SHADOW, STEADY
 from .models import LoggedModel
 from .usage import Process, own_children, trees
 
@@ -131,7 +131,11 @@ class RaySide:
             weight_percent=SHARE_PERCENT if state == CANARY else 0,
         )
         capture = Capture(share=SHARE_PERCENT / 100, to=f"file://{self._captured}", every=CAPTURED_EVERY)
-        document = ModelDocument(name=model.name, capture=capture if state == CAPTURE else None)
+        document = ModelDocument(
+            name=model.name,
+            capture=capture if state == CAPTURE else None,
+            batching=Batching() if state == BATCHED else None,
+        )
         to_serve = ToServe(release=release, model=document, policy=RolloutPolicy(name="default"), objectives=(ERRORS,))
         config = render([to_serve], Surroundings(tracking_uri=model.tracking_uri))
         return {"applications": [*config["applications"], _plain(config, model)]}

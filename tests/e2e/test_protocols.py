@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import http.client
 import json
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ SLUG = "parrot"
 ROUTE = f"/models/{SLUG}"
 SSE = {"accept": "text/event-stream"}
 PLACES, LINE = 2, 1
+BURST, BURSTS = 100, 5  # far more than Serve may let in at once, fewer than it may keep
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def application(folder: Path, uri: str, version: int) -> dict[str, Any]:
                 "user_config": told,
                 "autoscaling_config": {"min_replicas": 1, "max_replicas": 1},
                 "max_ongoing_requests": PLACES + LINE + SPARE,
-                "max_queued_requests": SPARE,
+                "max_queued_requests": BURST,
                 "backpressure_config": {"status_code": 503, "retry_after_s": 1},
                 "ray_actor_options": {"num_cpus": 0.5},
             }
@@ -160,3 +163,19 @@ def test_overload_is_503_with_retry_after_in_the_protocols_words(url: str) -> No
     assert {answer.status_code for answer in answers} == {200, 503}
     assert {answer.headers.get("retry-after") for answer in refused} == {"1"}
     assert {answer.json()["error_code"] for answer in refused} == {"TEMPORARILY_UNAVAILABLE"}
+
+
+def test_a_burst_is_answered_by_the_replicas_own_door_and_not_by_serve(url: str) -> None:
+    where = urllib.parse.urlsplit(url)
+    for _ in range(BURSTS):
+        burst = [http.client.HTTPConnection(str(where.hostname), where.port, timeout=ANSWER_S) for _ in range(BURST)]
+        for connection in burst:
+            connection.connect()
+            connection.putrequest("GET", f"{where.path}/nowhere")
+        for connection in burst:
+            connection.endheaders()  # now they go out, within milliseconds
+        answers = [connection.getresponse() for connection in burst]
+        assert {answer.status for answer in answers} == {404}
+        assert all(json.loads(answer.read())["error_code"] for answer in answers)
+        for connection in burst:
+            connection.close()

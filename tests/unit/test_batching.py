@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -63,10 +64,18 @@ class Model:
 class Story:
     """A line, its model, and requests that queue up behind a first one that is being computed."""
 
-    def __init__(self, model: Model, terms: Batching | None, **limits: Any) -> None:
+    def __init__(
+        self,
+        model: Model,
+        terms: Batching | None,
+        *,
+        cpus: float = 1.0,
+        cpu_s: Callable[[], float] = lambda: 0.0,
+        **limits: Any,
+    ) -> None:
         self.model = model
         self.sizes: list[int] = []
-        self.line: Line[object] = Line(model, self.sizes.append, Limits(**limits))
+        self.line: Line[object] = Line(model, self.sizes.append, Limits(**limits), cpus=cpus, cpu_s=cpu_s)
         self.line.configure(terms)
 
     def ask(self, *jobs: Asked) -> list[asyncio.Task[object]]:
@@ -94,6 +103,7 @@ def run(story: Coroutine[Any, Any, Any]) -> Any:
 
 
 THREADS = 4
+LOOKS = 20  # at a line that waits, each of which could have started a thread
 FIRST = Asked((0.0,))
 TERMS = Batching(max_batch_size=4)
 
@@ -195,6 +205,27 @@ def test_requests_that_take_long_are_computed_beside_each_other_within_a_bound()
         story.model.gate.clear()
         asked = story.ask(*[Asked((float(n),)) for n in range(THREADS + 3)])
         await until(lambda: len(story.model.calls) == THREADS)
+        story.model.gate.set()
+        assert await asyncio.gather(*asked) == [[n * 2.0] for n in range(THREADS + 3)]
+
+    run(many())
+
+
+@pytest.mark.parametrize(("cpus", "together"), [(1.0, 1), (4.0, THREADS)])
+def test_a_model_that_computes_is_helped_only_where_the_replica_owns_more_cpus(cpus: float, together: int) -> None:
+    looks: list[float] = []
+
+    def one_cpu_is_busy() -> float:
+        looks.append(time.monotonic())
+        return looks[-1]
+
+    story = Story(Model(), None, cpus=cpus, cpu_s=one_cpu_is_busy, threads=THREADS)
+
+    async def many() -> None:
+        story.model.gate.clear()
+        asked = story.ask(*[Asked((float(n),)) for n in range(THREADS + 3)])
+        await until(lambda: len(looks) > LOOKS and len(story.model.calls) >= together)
+        assert len(story.model.calls) == together
         story.model.gate.set()
         assert await asyncio.gather(*asked) == [[n * 2.0] for n in range(THREADS + 3)]
 

@@ -24,6 +24,23 @@ print(len(bytearray(100 * 1024 * 1024)))
 """
 
 
+KEEPS = """
+import gc, weakref
+from serving_runtime.memory import keep_loaded
+
+class Node: pass
+
+left, kept = Node(), Node()
+left.self, kept.self = left, kept
+was = weakref.ref(left)
+del left
+keep_loaded()
+print("gone" if was() is None else "there")
+print(gc.get_freeze_count() > 1000)
+print(not any(each is kept for each in gc.get_objects()))
+"""
+
+
 def test_a_replica_knows_what_it_holds() -> None:
     before = resident_bytes()
     assert before is not None
@@ -60,6 +77,11 @@ def test_a_limit_is_taken_back_in_place() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_what_is_loaded_is_kept_from_later_collections() -> None:
+    done = subprocess.run([sys.executable, "-c", KEEPS], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["gone", "True", "True"]
+
+
 def test_one_allocation_of_more_than_the_whole_limit_fails_by_itself() -> None:
     done = subprocess.run([sys.executable, "-c", ALLOCATES], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["refused", str(10 * MIB), str(100 * MIB)]

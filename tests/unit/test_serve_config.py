@@ -107,7 +107,7 @@ def test_a_replica_is_told_how_its_model_answers() -> None:
     assert config.max_queued_requests == 7
     deployment = app["deployments"][0]
     assert deployment["max_ongoing_requests"] == config.max_ongoing_requests + 7 + SPARE
-    assert deployment["max_queued_requests"] == SPARE
+    assert deployment["max_queued_requests"] == deployment["max_ongoing_requests"]
     assert deployment["backpressure_config"] == {"status_code": 503, "retry_after_s": 1}
     for name in ("memory_limit_mib", "batching", "sticky", "segments", "forced_version", "capture"):
         assert getattr(config, name) == getattr(model, name)
