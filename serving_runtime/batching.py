@@ -10,7 +10,8 @@ Rules:
   is asked again alone.
 - One thread works until the line is empty. Another one helps only when what is asked takes long and this process has
   CPU to spare meanwhile: a model that waits is helped by more threads; those of one that computes take the interpreter
-  from each other, and from the event loop.
+  from each other, and from the event loop. What takes very long may never end, and holds nobody else up: another thread
+  helps beside it whether it computes or not.
 - Bounded: threads, requests that wait, and their bytes. Who gives up waiting leaves the line.
 
 This module knows nothing about models, protocols or metrics: `Job` is one request, `predict` the model.
@@ -22,6 +23,7 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -50,6 +52,8 @@ class Limits:
     """A request that is computed for longer is likely to wait for something, and the next one need not."""
     long_batch_s: float = 1.0
     """A batch may compute for long, and what comes meanwhile is the next one; this is a batch that hangs."""
+    very_long_s: float = 1.0
+    """What has been computed for so long may be one request's loop without an end, which leaves no CPU to spare."""
     busy_share: float = 0.5
     """Of the CPUs that the replica owns: below it they wait. A process that computes all the time gets more than that
     even where its node gives it less than it reserved."""
@@ -208,8 +212,9 @@ class Line(Generic[T]):
         with self._lock:
             if not self._waiting:
                 return
-            long = all(now - since >= self._patience_s for since in self._busy_since.values())
-            starts = spare and long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
+            shortest_s = min((now - since for since in self._busy_since.values()), default=math.inf)
+            long = shortest_s >= (self._patience_s if spare else max(self._patience_s, self._limits.very_long_s))
+            starts = long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
             self._busy += starts
         if starts:
             self._start()

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,7 +40,7 @@ from tests.e2e.fault_documents import (
     documents,
 )
 from tests.e2e.world import ANSWER_S, CONNECTIONS, World, body, clear
-from tests.fakes.ill_model import ALLOCATES, HANGS, POISON, RECURSES, SEIZES, SLOW
+from tests.fakes.ill_model import ALLOCATES, COMPUTES, HANGS, POISON, RECURSES, SEIZES, SLOW
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -359,18 +360,10 @@ def test_a_poisoned_request_is_answered_and_takes_nobody_along(
 # --- a predict that never returns -----------------------------------------------------------------------------------
 
 
-def hang(world: World, requests_: int) -> list[int]:
+def hang(world: World, value: float, requests_: int) -> list[int]:
     """Send as many requests at once whose predict never returns; the statuses they were answered with."""
-    statuses: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: statuses.append(world.ask(POISONED, HANGS).status_code))
-        for _ in range(requests_)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(ANSWER_S)
-    return statuses
+    with ThreadPoolExecutor(requests_) as pool:
+        return [answer.status_code for answer in pool.map(lambda _: world.ask(POISONED, value), range(requests_))]
 
 
 def await_another(world: World, replica: int) -> None:
@@ -381,18 +374,23 @@ def await_another(world: World, replica: int) -> None:
     wait_until(another, REPLACED_S, f"another replica than {replica}")
 
 
-def test_a_replica_with_a_predict_that_never_returns_is_replaced(world: World, record_property: Told) -> None:
+@pytest.mark.parametrize(("value", "what"), [(HANGS, "waits"), (COMPUTES, "computes")])
+def test_a_replica_with_a_predict_that_never_returns_is_replaced(
+    world: World, record_property: Told, value: float, what: str
+) -> None:
     """The only replica of a stable version: what is lost is the request itself, and what its restart costs."""
     replica = world.replica_of(POISONED, 1)
     with world.load(POISONED) as load:
         world.await_answers(load, 60)
         began = time.monotonic()
-        assert hang(world, 1) == [504]
+        assert hang(world, value, 1) == [504]
         await_another(world, replica)
         took_s = time.monotonic() - began
         world.await_answers(load, 60)
         counts = load.stop()
-    record_property("one predict hangs", f"{in_words(counts)}; the only replica replaced after {took_s:.0f} s")
+    record_property(
+        f"one predict {what} for ever", f"{in_words(counts)}; the only replica replaced after {took_s:.0f} s"
+    )
     assert counts.failed == 0, counts
     assert said_by_serve(world, "a predict has not come back for")
 
@@ -404,14 +402,16 @@ def test_a_replica_whose_every_predict_hangs_is_replaced_and_service_returns(
     with world.load(POISONED) as load:
         world.await_answers(load, 60)
         began = time.monotonic()
-        assert set(hang(world, THREADS)) == {504}
+        assert set(hang(world, HANGS, THREADS)) == {504}
         await_another(world, replica)
         took_s = time.monotonic() - began
         world.await_answers(load, 60)
         failed = load.counters().failed
         world.await_answers(load, 120)
         counts = load.stop()
-    record_property("every predict hangs", f"{in_words(counts)}; the only replica replaced after {took_s:.0f} s")
+    record_property(
+        "every predict waits for ever", f"{in_words(counts)}; the only replica replaced after {took_s:.0f} s"
+    )
     assert counts.failed == failed, "nothing failed after the replica was replaced"
     assert said_by_serve(world, "this replica answers nobody")
 

@@ -18,7 +18,7 @@ import mlflow
 HEALTHY_ROW = 1.0
 WHO = -1.0
 SLOW, SLOW_FOR_S = 50.0, 0.25
-HANGS, SEIZES = 88.0, 89.0
+COMPUTES, HANGS, SEIZES = 87.0, 88.0, 89.0
 
 MIB = 1024 * 1024
 CHUNK_BYTES = 16 * MIB
@@ -80,6 +80,8 @@ def suffer(value: float) -> None:
     """What a poisoned row does to the model."""
     if value == SLOW:
         threading.Event().wait(SLOW_FOR_S)
+    while value == COMPUTES:
+        pass
     if value == HANGS:
         threading.Event().wait()
     if value == SEIZES:

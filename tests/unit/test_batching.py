@@ -219,7 +219,7 @@ def test_a_model_that_computes_is_helped_only_where_the_replica_owns_more_cpus(c
         looks.append(time.monotonic())
         return looks[-1]
 
-    story = Story(Model(), None, cpus=cpus, cpu_s=one_cpu_is_busy, threads=THREADS)
+    story = Story(Model(), None, cpus=cpus, cpu_s=one_cpu_is_busy, threads=THREADS, very_long_s=WAIT_S)
 
     async def many() -> None:
         story.model.gate.clear()
@@ -230,6 +230,29 @@ def test_a_model_that_computes_is_helped_only_where_the_replica_owns_more_cpus(c
         assert await asyncio.gather(*asked) == [[n * 2.0] for n in range(THREADS + 3)]
 
     run(many())
+
+
+def test_a_request_that_computes_without_an_end_does_not_hold_up_the_others() -> None:
+    def no_cpu_is_spare() -> float:
+        return time.monotonic()
+
+    ends = threading.Event()
+
+    def answer(values: Any) -> Any:
+        assert values[0] != 7.0 or ends.wait(WAIT_S)
+        return values
+
+    story = Story(Model(answer), None, cpu_s=no_cpu_is_spare, very_long_s=0.05)
+
+    async def beside() -> None:
+        (endless,) = story.ask(Asked((7.0,)))
+        await until(lambda: story.model.calls)
+        assert await asyncio.gather(*story.ask(Asked((1.0,)), Asked((2.0,)))) == [[1.0], [2.0]]
+        assert not endless.done()
+        ends.set()
+        assert await endless == [7.0]
+
+    run(beside())
 
 
 def test_a_batch_that_hangs_does_not_hold_up_the_next() -> None:
