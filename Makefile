@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -46,6 +46,9 @@ test-unit: setup ## without real parts (about 5 minutes)
 
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
+
+test-faults: setup ## what accidents cost users, in requests, on the real stack (about N minutes on 2 idle cores)
+	$(BIN)/pytest -m faults tests/e2e/test_faults.py
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast

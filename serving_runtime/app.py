@@ -142,8 +142,10 @@ class Model(NotByGrpc):
 
     async def check_health(self) -> None:
         """Asked by Serve every few seconds; after three times it replaces the replica. Raises Stalled."""
-        if self._memory.trouble:
-            raise Stalled(self._memory.trouble)
+        trouble = self._memory.trouble or self._server.trouble(self._host.timeout_s)
+        if trouble:
+            _log.error("%s", trouble)
+            raise Stalled(trouble)
 
     @property
     def _revision(self) -> int | None:

@@ -10,7 +10,8 @@ Rules:
   is asked again alone.
 - One thread works until the line is empty. Another one helps only when what is asked takes long and this process has
   CPU to spare meanwhile: a model that waits is helped by more threads; those of one that computes take the interpreter
-  from each other, and from the event loop.
+  from each other, and from the event loop. What takes very long may never end, and holds nobody else up: another thread
+  helps beside it whether it computes or not.
 - Bounded: threads, requests that wait, and their bytes. Who gives up waiting leaves the line.
 
 This module knows nothing about models, protocols or metrics: `Job` is one request, `predict` the model.
@@ -22,6 +23,7 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -50,6 +52,8 @@ class Limits:
     """A request that is computed for longer is likely to wait for something, and the next one need not."""
     long_batch_s: float = 1.0
     """A batch may compute for long, and what comes meanwhile is the next one; this is a batch that hangs."""
+    very_long_s: float = 1.0
+    """What has been computed for so long may be one request's loop without an end, which leaves no CPU to spare."""
     busy_share: float = 0.5
     """Of the CPUs that the replica owns: below it they wait. A process that computes all the time gets more than that
     even where its node gives it less than it reserved."""
@@ -124,6 +128,7 @@ class Line(Generic[T]):
         self._waiting: collections.deque[_Waiting[T]] = collections.deque()
         self._bytes = 0
         self._busy_since: dict[int, float] = {}  # by thread, the start of what it computes
+        self._moved: dict[int, float] = {}  # by thread, when it began its visit or answered a request of it
         self._busy = 0
         self._threads = 0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -141,6 +146,13 @@ class Line(Generic[T]):
         if terms != self._terms:
             self._misfits = 0
         self._terms = terms
+
+    @property
+    def computing_s(self) -> tuple[float, ...]:
+        """For how long each thread that computes has been at one request or batch, in seconds."""
+        with self._lock:
+            now = time.monotonic()
+            return tuple(now - moved for moved in self._moved.values())
 
     async def do(self, job: Job[T]) -> T:
         """The job's answer. Raises Full at once when there is no room; may be cancelled."""
@@ -200,8 +212,9 @@ class Line(Generic[T]):
         with self._lock:
             if not self._waiting:
                 return
-            long = all(now - since >= self._patience_s for since in self._busy_since.values())
-            starts = spare and long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
+            shortest_s = min((now - since for since in self._busy_since.values()), default=math.inf)
+            long = shortest_s >= (self._patience_s if spare else max(self._patience_s, self._limits.very_long_s))
+            starts = long and self._busy < self._limits.threads and len(self._busy_since) == self._busy
             self._busy += starts
         if starts:
             self._start()
@@ -224,15 +237,18 @@ class Line(Generic[T]):
         while visit := self._take(me):
             try:
                 self._answer(visit)
-            except Exception as error:  # noqa: BLE001 a job broke its promise: nobody may wait for it for ever
+            except BaseException as error:  # noqa: BLE001 a job broke its promise: nobody may wait for it for ever
                 _log.exception("%d requests failed in line", len(visit))
+                # On the event loop a SystemExit would end the replica.
+                told = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__} in line")
                 for waiting in visit:
-                    self._tell(_setting_error, waiting.future, error)
+                    self._tell(_setting_error, waiting.future, told)
 
     def _take(self, me: int) -> list[_Waiting[T]]:
         """What this thread answers next; nothing: it is busy no more."""
         with self._lock:
             self._busy_since.pop(me, None)
+            self._moved.pop(me, None)
             terms = self._terms
             if terms is not None and self._waiting and terms.batch_wait_ms:
                 self._collect(terms)
@@ -240,7 +256,7 @@ class Line(Generic[T]):
             visit = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
             self._bytes -= sum(waiting.job.size for waiting in visit)
             if visit:
-                self._busy_since[me] = time.monotonic()
+                self._busy_since[me] = self._moved[me] = time.monotonic()
             else:
                 self._busy -= 1
         return visit
@@ -309,6 +325,7 @@ class Line(Generic[T]):
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         """Do this on the event loop, soon; several at once cost one waking."""
+        self._moved[threading.get_ident()] = time.monotonic()
         self._done.append(lambda: what(*arguments))
         if self._told or self._loop is None:
             return

@@ -19,6 +19,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from serving_runtime.costly_bodies import too_much
+from serving_runtime.protocol import BODY_LIMIT_BYTES
+
 _DATA, _DONE = b"data: ", b"[DONE]"
 
 # What strangers' bytes make a parser raise: syntax, encoding, depth, shapes that do not fit.
@@ -47,6 +50,8 @@ class Read:
 def read_request(body: bytes, content_type: str | None) -> Read | None:
     """A request of either protocol, or None where it cannot be read."""
     kind = (content_type or "").partition(";")[0].strip().lower()
+    if too_much(body, kind, BODY_LIMIT_BYTES):  # it was refused, and that is captured too
+        return None
     try:
         match kind:
             case "application/json":

@@ -200,9 +200,7 @@ class Door:
     def _stream(self, call: Call, reply: Reply, head: Answer, streamed: Streamed) -> Response:
         from serving_runtime.streamed_answers import EventResponse, follow
 
-        config = self._host.config
-        timeout_s = config.request_timeout_s if config else DEFAULT_TIMEOUT_S
-        events = follow(head, call.request_id, timeout_s, streamed)
+        events = follow(head, call.request_id, self._host.timeout_s, streamed)
         return EventResponse(events, {VERSION_HEADER: str(reply.version), **dict(head.headers)})
 
     async def _report(self, request: Request, caller: Caller) -> Response:

@@ -21,6 +21,7 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -69,6 +70,14 @@ class Streamer:
         self._model = model
         self._input_schema = input_schema
         self._threads = ThreadPoolExecutor(STREAMS_AT_ONCE, thread_name_prefix="stream")
+        self._pumps: set[_Pump] = set()
+
+    @property
+    def computing_s(self) -> tuple[float, ...]:
+        """For how long each stream that the model computes has been at one chunk, in seconds."""
+        now = time.monotonic()
+        begun = [pump.computing_since for pump in tuple(self._pumps)]  # threads take their own out
+        return tuple(now - since for since in begun if since is not None)
 
     def parse(self, call: Call) -> Parsed | Answer:
         """A call's rows, for who changes them, or the answer to one that has none. Blocks; never raises."""
@@ -89,6 +98,8 @@ class Streamer:
         """
         pump = _Pump(opening or (lambda: chunks_of(self._model, self._input_schema, call)))
         working = self._threads.submit(pump.run)
+        self._pumps.add(pump)
+        working.add_done_callback(lambda _: self._pumps.discard(pump))
         began = False
         try:
             async for event in pump.events():
@@ -163,17 +174,22 @@ class _Pump:
         self._ready: asyncio.Queue[Any] = asyncio.Queue()  # bounded by the room below
         self._room = threading.Semaphore(CHUNKS_AHEAD)
         self._stopped = threading.Event()
+        self.computing_since: float | None = None
+        """Since when the model has been at the chunk it is at; none while nobody waits for it."""
 
     def run(self) -> None:
         """In the thread."""
+        self.computing_since = time.monotonic()
         try:
             chunks = self._open()
             try:
                 for chunk in chunks:
+                    self.computing_since = None
                     self._room.acquire()
                     if self._stopped.is_set():
                         return
                     self._hand_over(event_of(chunk))
+                    self.computing_since = time.monotonic()
             finally:
                 close = getattr(chunks, "close", None)
                 if close is not None:

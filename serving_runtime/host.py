@@ -271,7 +271,7 @@ class Host:
         if version is not None:  # so that whoever answers knows: no sample of its users
             call = dataclasses.replace(call, headers={**call.headers, FORCE_HEADER: version})
         if challenger is None or which == self._served:
-            answer = await self._ask_self(call, self._timeout_s)
+            answer = await self._ask_self(call, self.timeout_s)
         else:
             answer = await self._ask_forced(call, challenger)
         unasked = answer.status == UNAVAILABLE
@@ -301,7 +301,7 @@ class Host:
         if answer.rest is None:
             self._tally.answered(user)
             return None
-        return self._streams.of_nobody(user, self._timeout_s)
+        return self._streams.of_nobody(user, self.timeout_s)
 
     # --- feedback ----------------------------------------------------------------------------------------------
 
@@ -328,13 +328,13 @@ class Host:
         ticket = self._order.start()
         outcome, streams = Outcome.BAD, False
         try:
-            answer = await self._ask_self(call, self._timeout_s)
+            answer = await self._ask_self(call, self.timeout_s)
             outcome, streams = outcome_of(answer.status), answer.rest is not None
         finally:
             if not streams:
                 self._order.finish(ticket, (VersionEvent(self._served, outcome),))
         if streams:
-            left_s = self._timeout_s - (self._clock() - started)
+            left_s = self.timeout_s - (self._clock() - started)
             streamed = self._streams.of_own(self._served, ticket, self._guard, left_s)
             return Reply(answer, self._served.version, streamed=streamed), outcome
         self.sees(self._guard, outcome)
@@ -364,7 +364,7 @@ class Host:
             attempt = await challenger.ask(call)
             counts = attempt.is_evidence
             if attempt.answer is not None and attempt.answer.rest is not None:
-                streams, left_s = True, self._timeout_s - (self._clock() - started)
+                streams, left_s = True, self.timeout_s - (self._clock() - started)
                 streamed = self._streams.of_candidate(call, attempt, challenger, ticket, left_s)
                 return Reply(attempt.answer, served.version, streamed=streamed), served
             if attempt.kind is AttemptKind.DRAINING:
@@ -393,7 +393,7 @@ class Host:
             return Reply(attempt.answer, version), candidate
         if attempt.reason:
             _log.warning("candidate %s: %s (request id %s)", version, attempt.reason, call.request_id)
-        left_s = max(self._timeout_s - (self._clock() - started), LEAST_OWN_S)
+        left_s = max(self.timeout_s - (self._clock() - started), LEAST_OWN_S)
         own = await self._ask_self(call, left_s)
         stable = outcome_of(own.status)
         counts_as = candidate_outcome(candidate, stable)
@@ -433,7 +433,7 @@ class Host:
 
     async def _ask_control(self, call: Call, guard: Guard) -> None:
         try:
-            own = await self._ask_self(as_copy(call, stop_after_s=self._timeout_s / 2), self._timeout_s)
+            own = await self._ask_self(as_copy(call, stop_after_s=self.timeout_s / 2), self.timeout_s)
         finally:
             self._controls = False
         self.sees(guard, outcome_of(own.status))
@@ -458,7 +458,8 @@ class Host:
     # --- the rest ----------------------------------------------------------------------------------------------
 
     @property
-    def _timeout_s(self) -> float:
+    def timeout_s(self) -> float:
+        """How long a request may take."""
         return DEFAULT_TIMEOUT_S if self._config is None else self._config.request_timeout_s
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -33,7 +33,7 @@ from policies.serving import Batching
 from serving_runtime.batching import Full, Limits, Line
 from serving_runtime.description import UNNAMED, Named, describe
 from serving_runtime.dialects import Dialect, dialect_of
-from serving_runtime.event_stream import Streamer, wants_events
+from serving_runtime.event_stream import STREAMS_AT_ONCE, Streamer, wants_events
 from serving_runtime.fast_features import AT_ONCE_BYTES, column_reader
 from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
@@ -54,6 +54,7 @@ from serving_runtime.protocol import (
     streams,
 )
 from serving_runtime.replica_log import about
+from serving_runtime.stuck import stuck
 from serving_runtime.torch_models import Owned, choose_device, settle
 from serving_runtime.tracing import Tracer, Untraced, below
 
@@ -134,6 +135,11 @@ class ModelServer:
     def configure(self, batching: Batching | None) -> None:
         """Batch by these terms from now on; none: one request after the other. In place, at once."""
         self._line.configure(batching)
+
+    def trouble(self, timeout_s: float) -> str:
+        """Why the replica has to go, where a request may take that long; empty for no reason."""
+        streams = () if self._streamer is None else self._streamer.computing_s
+        return stuck(self._line.computing_s, Limits.threads, timeout_s) or stuck(streams, STREAMS_AT_ONCE, timeout_s)
 
     async def answer(self, call: Call) -> Answer:
         """The model's answer."""

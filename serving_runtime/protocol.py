@@ -23,6 +23,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from serving_runtime.costly_bodies import too_much
+
 _log = logging.getLogger(__name__)
 
 JSON = "application/json"
@@ -260,6 +262,8 @@ def _invoke(call: Call, model: Any, input_schema: Any) -> Answer:
     if not call.content_type:
         supported = ", ".join(scoring_server.CONTENT_TYPES)
         return error_answer(415, "BAD_REQUEST", f"The request has no content-type; supported are {supported}.")
+    if words := too_much(call.body, call.content_type, BODY_LIMIT_BYTES):
+        return error_answer(413, "REQUEST_LIMIT_EXCEEDED", words)
     response = scoring_server.invocations(call.body, call.content_type, model, input_schema)
     return Answer(response.status, response.response.encode(), response.mimetype)
 

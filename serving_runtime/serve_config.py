@@ -49,7 +49,8 @@ words and answers health checks. What comes on top of these Serve answers by its
 QUEUED_PER_ONGOING = 8
 """Requests that wait per one in progress: the last of them waits eight answers' time, and more would only time out."""
 HEALTH_CHECK_PERIOD_S = 10.0
-"""Serve's default: a replica that hangs is noticed within a minute, at no cost that can be measured."""
+"""Serve's default: a replica that says it is unhealthy goes after three times, so within half a minute, and one whose
+event loop hangs after three timeouts of HEALTH_CHECK_TIMEOUT_S; at no cost that can be measured."""
 HEALTH_CHECK_TIMEOUT_S = 30.0
 """Serve's default: three periods, so that a replica that pauses for garbage collection or swap is not killed."""
 MAX_SURGE_PERCENT = 100

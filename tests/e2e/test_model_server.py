@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import signal
 import threading
 from collections import Counter
@@ -28,6 +27,7 @@ from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 from tests.conditions import wait_until
 from tests.contracts.redis_server import RedisServer
+from tests.e2e.world import exported
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -195,16 +195,7 @@ class Serving:
 
     def counts(self, metric: str) -> Counter[tuple[str, str]]:
         """Values by version and outcome (of a gauge: ""), as Ray exports them now."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for group in json.loads(self._ray.discovery.read_text()):
-            for target in group["targets"]:
-                for line in requests.get(f"http://{target}/metrics", timeout=ANSWER_S).text.splitlines():
-                    if line.startswith(f"{metric}{{") and f'model="{SLUG}"' in line:
-                        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
-                        counts[labels.get("version", ""), labels.get("outcome", "")] += int(
-                            float(line.rsplit(" ", 1)[1])
-                        )
-        return counts
+        return exported(self._ray, metric, SLUG)
 
 
 def name(version: int) -> str:

@@ -22,7 +22,7 @@ from policies.release import CauseKind, Outcome, Phase, Release
 from policies.rollout_record import HistoryRecord
 from policies.verdict import VerdictKind
 from tests.e2e.brisk_documents import CARRIED, FAULTY, GUARDED, LENIENT, WATCHED, documents, model_text
-from tests.e2e.world import CONNECTIONS, STAGE, WHO, Begun, World, clear
+from tests.e2e.world import CONNECTIONS, STAGE, Begun, World, clear
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -446,12 +446,9 @@ def test_new_settings_become_a_rollout_of_the_same_version_without_a_failed_requ
 def test_a_host_that_is_killed_loses_at_most_what_was_in_flight_and_service_returns_by_itself(
     world: World, resettled: Resettled
 ) -> None:
-    def replicas() -> set[int]:
-        return {int(world.ask(WATCHED, WHO).json()["predictions"][0]) for _ in range(8)}
-
     def await_two(without: int = 0) -> None:
-        both = world.once_a_look(lambda: len(found := replicas()) == 2 and without not in found)
-        world.wait(both, "answers by two living replicas", lambda: str(replicas()))
+        both = world.once_a_look(lambda: len(found := world.replicas(WATCHED)) == 2 and without not in found)
+        world.wait(both, "answers by two living replicas", lambda: str(world.replicas(WATCHED)))
 
     (application,) = resettled.after
     await_two()

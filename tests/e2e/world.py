@@ -11,10 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +67,7 @@ class Begun:
     configs: Sequence[Mapping[str, Any]]
     stable: int
     cpus: float = 0.5
+    code: Path = MODEL_FILE
 
 
 class World:
@@ -80,13 +83,13 @@ class World:
 
     def begin(self, models: Sequence[Begun]) -> None:
         """Register every version and commit what serves, as a config repo would have it on a cluster that is new."""
-        logged = self._log({json.dumps(config): config for begun in models for config in begun.configs})
+        logged = self._log([(begun.code, config) for begun in models for config in begun.configs])
         registry = MlflowRegistry(self.stack.tracking_uri, self._folder)
         releases = {}
         for begun in models:
             self._client.create_registered_model(begun.model)
             for config in begun.configs:
-                model_id = logged[json.dumps(config)]
+                model_id = logged[_key(begun.code, config)]
                 self._client.create_model_version(begun.model, source=f"models:/{model_id}", model_id=model_id)
             self.promote(begun.model, begun.stable)
             digest = registry.artifact(begun.model, begun.stable).digest
@@ -101,8 +104,8 @@ class World:
             )
         self._commit_releases(releases)
 
-    def _log(self, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Log one artifact for each config; MLflow's id of it by key."""
+    def _log(self, wanted: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, str]:
+        """Log one artifact for each code with each config; MLflow's id of it by key."""
         import mlflow
         import pandas as pd
         from mlflow.models import infer_signature
@@ -115,11 +118,11 @@ class World:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                for key, config in configs.items():
+                for key, (code, config) in {_key(*each): each for each in wanted}.items():
                     with mlflow.start_run():
                         logged = mlflow.pyfunc.log_model(
                             name="model",
-                            python_model=str(MODEL_FILE),
+                            python_model=str(code),
                             model_config=dict(config),
                             signature=signature,
                             input_example=example,
@@ -152,6 +155,10 @@ class World:
             warnings.simplefilter("ignore", FutureWarning)
             self._client.transition_model_version_stage(model, str(version), STAGE, archive_existing_versions=True)
 
+    def tag(self, model: str, version: int, key: str, value: str) -> None:
+        """A person tags a version."""
+        self._client.set_model_version_tag(model, str(version), key, value)
+
     def clone(self, name: str) -> Clone:
         """A person's own clone of the config repo."""
         return Clone(self._folder / name, self.stack.repo_url)
@@ -179,6 +186,14 @@ class World:
 
     def kill_replica(self, model: str, version: int) -> int:
         """SIGKILL a replica of a version that answers users now; its process id."""
+        victim = self.replica_of(model, version)
+        os.kill(victim, signal.SIGKILL)
+        return victim
+
+    # --- what is seen ---------------------------------------------------------------------------------------------
+
+    def replica_of(self, model: str, version: int) -> int:
+        """The process id of a replica of a version that answers users now."""
         answers: list[requests.Response] = []
 
         def answered() -> bool:
@@ -186,11 +201,15 @@ class World:
             return answers[-1].ok and answers[-1].headers[VERSION_HEADER] == str(version)
 
         wait_until(answered, STORY_S, f"an answer by v{version} of {model}")
-        victim = int(answers[-1].json()["predictions"][0])
-        os.kill(victim, signal.SIGKILL)
-        return victim
+        return int(answers[-1].json()["predictions"][0])
 
-    # --- what is seen ---------------------------------------------------------------------------------------------
+    def replicas(self, model: str) -> set[int]:
+        """Process ids of the replicas that answer users now: the chance to miss one of two is 1 in 128."""
+        return {int(self.ask(model, WHO).json()["predictions"][0]) for _ in range(8)}
+
+    def exported(self, metric: str, model: str) -> Counter[tuple[str, str]]:
+        """Values by version and outcome, as Ray exports them now."""
+        return exported(self.stack.ray, metric, model)
 
     def release(self, model: str) -> Release | None:
         """At the tip of the branch. A fetch costs 50 ms of CPU, so it is read again only when the branch has moved."""
@@ -274,10 +293,12 @@ class World:
         said = self.said
         return "; ".join(said.problems) if said else ""
 
-    def wait(self, condition: Callable[[], object], what: str, instead: Callable[[], str]) -> None:
+    def wait(
+        self, condition: Callable[[], object], what: str, instead: Callable[[], str], within_s: float = STORY_S
+    ) -> None:
         """Wait; in vain, say what is there instead, and the reconciler's last words and lines."""
         try:
-            wait_until(condition, STORY_S, what)
+            wait_until(condition, within_s, what)
         except AssertionError as error:
             said = self.said
             waits = "; ".join(f"{w.model}: {w.reason}" for w in said.waits) if said else ""
@@ -338,6 +359,10 @@ class World:
 
         self.wait(answered, f"{more} more answers", lambda: str(load.counters()))
 
+    def await_answers_by(self, load: Load, version: str) -> None:
+        """Good answers by this version under this load."""
+        self.wait(lambda: version in load.counters().by_version, f"answers by v{version}", lambda: str(load.counters()))
+
     @property
     def _client(self) -> Any:
         from mlflow import MlflowClient
@@ -390,9 +415,25 @@ def in_words(release: Release | None) -> str:
     return f"{release.phase} {release.weight_percent} %, {versions}, cause {cause}"
 
 
+def _key(code: Path, config: Mapping[str, Any]) -> str:
+    return f"{code.name} {json.dumps(config)}"
+
+
 def body(value: float) -> str:
     """One row as MLflow's scoring protocol has it."""
     return json.dumps({"inputs": {"x": [value]}})
+
+
+def exported(ray: RaySession, metric: str, slug: str) -> Counter[tuple[str, str]]:
+    """Values of a model's series by version and outcome (of a gauge: ""), as Ray exports them now."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for group in json.loads(ray.discovery.read_text()):
+        for target in group["targets"]:
+            for line in requests.get(f"http://{target}/metrics", timeout=ANSWER_S).text.splitlines():
+                if line.startswith(f"{metric}{{") and f'model="{slug}"' in line:
+                    labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+                    counts[labels.get("version", ""), labels.get("outcome", "")] += int(float(line.rsplit(" ", 1)[1]))
+    return counts
 
 
 def clear(ray: RaySession) -> None:

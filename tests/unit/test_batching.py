@@ -219,7 +219,7 @@ def test_a_model_that_computes_is_helped_only_where_the_replica_owns_more_cpus(c
         looks.append(time.monotonic())
         return looks[-1]
 
-    story = Story(Model(), None, cpus=cpus, cpu_s=one_cpu_is_busy, threads=THREADS)
+    story = Story(Model(), None, cpus=cpus, cpu_s=one_cpu_is_busy, threads=THREADS, very_long_s=WAIT_S)
 
     async def many() -> None:
         story.model.gate.clear()
@@ -230,6 +230,29 @@ def test_a_model_that_computes_is_helped_only_where_the_replica_owns_more_cpus(c
         assert await asyncio.gather(*asked) == [[n * 2.0] for n in range(THREADS + 3)]
 
     run(many())
+
+
+def test_a_request_that_computes_without_an_end_does_not_hold_up_the_others() -> None:
+    def no_cpu_is_spare() -> float:
+        return time.monotonic()
+
+    ends = threading.Event()
+
+    def answer(values: Any) -> Any:
+        assert values[0] != 7.0 or ends.wait(WAIT_S)
+        return values
+
+    story = Story(Model(answer), None, cpu_s=no_cpu_is_spare, very_long_s=0.05)
+
+    async def beside() -> None:
+        (endless,) = story.ask(Asked((7.0,)))
+        await until(lambda: story.model.calls)
+        assert await asyncio.gather(*story.ask(Asked((1.0,)), Asked((2.0,)))) == [[1.0], [2.0]]
+        assert not endless.done()
+        ends.set()
+        assert await endless == [7.0]
+
+    run(beside())
 
 
 def test_a_batch_that_hangs_does_not_hold_up_the_next() -> None:
@@ -304,6 +327,48 @@ def test_a_job_that_breaks_its_promise_ends_its_visit_and_not_the_line() -> None
         assert await story.line.do(Asked((1.0,))) == [2.0]
 
     run(breaks())
+
+
+def test_a_job_that_would_end_the_replica_fails_by_itself_and_its_thread_goes_on() -> None:
+    class Ends(Asked):
+        def alone(self) -> object:
+            raise SystemExit(1)
+
+    story = Story(Model(), None)
+
+    async def ends() -> None:
+        for _ in range(Limits.threads + 1):
+            with pytest.raises(RuntimeError, match="SystemExit in line"):
+                await story.line.do(Ends((1.0,), odd=True))
+        assert await story.line.do(Asked((1.0,))) == [2.0]
+
+    run(ends())
+
+
+def test_a_line_says_for_how_long_each_thread_has_been_at_one_request() -> None:
+    """A visit that answers one request after the other moves with each of them."""
+    gates = {1.0: threading.Event(), 2.0: threading.Event()}
+
+    def answer(values: Any) -> Any:
+        assert values[0] == 0.0 or gates[values[0]].wait(WAIT_S)
+        return values
+
+    story = Story(Model(answer), TERMS)
+
+    async def visits() -> None:
+        assert story.line.computing_s == ()
+        behind = asyncio.create_task(story.behind(FIRST, [Asked((1.0,), None), Asked((2.0,), None)]))
+        await until(lambda: [1.0] in story.model.calls and story.line.computing_s[0] > 0.05)
+        moved = asyncio.get_running_loop().time()
+        gates[1.0].set()
+        await until(lambda: [2.0] in story.model.calls)
+        (seconds,) = story.line.computing_s
+        assert seconds <= asyncio.get_running_loop().time() - moved
+        gates[2.0].set()
+        await behind
+        await until(lambda: story.line.computing_s == ())
+
+    run(visits())
 
 
 def test_a_line_that_nobody_has_any_more_leaves_no_thread() -> None:

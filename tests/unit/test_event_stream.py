@@ -223,3 +223,34 @@ def test_an_error_event_is_one_event() -> None:
     assert event.endswith(b"\n\n")
     assert event.count(b"\n") == 3
     assert json.loads(event.split(b"data: ", 1)[1])["error_code"] == "INTERNAL_ERROR"
+
+
+def test_it_says_for_how_long_the_model_has_been_at_a_chunk_also_after_its_stream_was_given_up() -> None:
+    gate = threading.Event()
+
+    def hangs(_data: Any) -> Iterator[Any]:
+        yield 1
+        assert gate.wait(WAIT_S)
+
+    async def story() -> None:
+        own = streamer(server(hangs))
+        stream = own.stream(ASKS)
+        assert await anext(stream) == Answer(200, b"data: 1\n\n", EVENT_STREAM)
+        await stream.aclose()
+        await asyncio.to_thread(wait_until, lambda: own.computing_s and own.computing_s[0] > 0.05, WAIT_S, "it hangs")
+        gate.set()
+        await asyncio.to_thread(wait_until, lambda: own.computing_s == (), WAIT_S, "it is back")
+
+    run(story)
+
+
+def test_a_stream_that_waits_for_its_reader_computes_nothing() -> None:
+    async def story() -> None:
+        own = streamer(server(lambda _data: iter(range(100))))
+        stream = own.stream(ASKS)
+        await anext(stream)
+        await asyncio.to_thread(wait_until, lambda: own._pumps and own.computing_s == (), WAIT_S, "it waits")
+        await stream.aclose()
+        await asyncio.to_thread(wait_until, lambda: not own._pumps, WAIT_S, "nothing left")
+
+    run(story)
