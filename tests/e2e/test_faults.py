@@ -22,7 +22,7 @@ import requests
 
 from pipelines.demo.load import Counters
 from pipelines.local_stack import LocalStack
-from policies.model import CauseKind, Outcome, Phase, Purpose
+from policies.release import CauseKind, Outcome, Phase, Purpose
 from policies.starting import EMERGENCY_TAG
 from tests.conditions import wait_until
 from tests.e2e.fault_documents import (
