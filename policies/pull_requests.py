@@ -51,6 +51,8 @@ class Approval:
     commit: str | None
     """The head that they approved; None where the forge does not say, which counts as stale."""
     at: datetime | None = None
+    official: bool = True
+    """Does the forge count it? A stranger's approval on a public repository is not official."""
 
 
 class StatusState(StrEnum):
@@ -76,8 +78,8 @@ class CommitStatus:
 
 
 def fresh(approvals: Iterable[Approval], head: str) -> tuple[Approval, ...]:
-    """Those whose commit is this head. A push after an approval makes it stale, whatever the forge's settings say."""
-    return tuple(each for each in approvals if each.commit == head)
+    """The official ones whose commit is this head: a push makes them stale, whatever the forge's settings say."""
+    return tuple(each for each in approvals if each.official and each.commit == head)
 
 
 def stale(approvals: Iterable[Approval], head: str) -> tuple[Approval, ...]:
