@@ -25,6 +25,7 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
+from pipelines.serve_configs import serve_config
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
@@ -36,9 +37,7 @@ from policies.promotion import TAG_PREFIX
 from policies.release import Phase, Release
 from policies.rollout import decide
 from policies.stored_documents import history_text, record_text, release_text
-from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
-from serving_runtime.serve_fronts import render_fronts
 
 _LOG = logging.getLogger(__name__)
 
@@ -346,15 +345,7 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
 
 
 def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    known = [(release, environment.models[key]) for key, release in releases.items()]
-    served = [
-        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
-        for release, m in known
-        if m.document is not None
-    ]
-    around = Surroundings(tracking_uri=look.registry.tracking_uri, access=environment.document.access)
-    versions = render(served, around)["applications"]
-    return {"applications": [*versions, *render_fronts(look.documents.fronts(environment.name), served, around)]}
+    return serve_config(look.documents, environment.name, releases)
 
 
 def _as_committed(plan: Plan) -> Look:

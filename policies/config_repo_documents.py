@@ -23,11 +23,12 @@ from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
 from policies.errors import BadInput
 from policies.evidence import Objective
 from policies.fronts import EnsembleDocument, Fronts, ensemble_route
-from policies.layout import SLUICE, Located, Place, ensemble_path, locate, model_path
+from policies.layout import RULES, SLUICE, Located, Place, ensemble_path, locate, model_path
 from policies.names import slug
 from policies.notes import Note, Severity, errors, in_order
 from policies.references import Routed, cross_check
 from policies.release import Release
+from policies.repo_rules import RepoRules
 from policies.slo import SloProblem, objective
 from policies.strict_yaml import Parsed, Path, dotted
 
@@ -52,10 +53,13 @@ class ConfigRepo:
     """The Ray Serve config of each environment; none where there is no file."""
     ensembles: Mapping[str, EnsembleDocument] = dataclasses.field(default_factory=dict)
     """By name."""
+    rules: RepoRules | None = None
+    """What changes of it are held to; none where nobody wrote them."""
     sources: Mapping[tuple[str, str], tuple[str, Parsed]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
-    """File and positions by section (`sluice`, `models`, `ensembles`, `policies`, `slos`, `releases`) and name."""
+    """File and positions by section (`sluice`, `models`, `ensembles`, `policies`, `slos`, `releases`, `rules`)
+    and name."""
 
     def serves(self, environment: str) -> Mapping[str, ModelDocument]:
         """The models that one environment serves, by slug."""
@@ -144,6 +148,7 @@ class _Reader:
         self.releases: dict[tuple[str, str], Release] = {}
         self.serve: dict[str, Mapping[str, Any] | None] = {}
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
+        self.rules: RepoRules | None = None
         self._built_in: list[Document] = []
 
     def take(self, path: str, text: str) -> None:
@@ -173,6 +178,7 @@ class _Reader:
             sluice=self.sluice,
             models=self.models,
             ensembles=self.ensembles,
+            rules=self.rules,
             policies=self.policies,
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
@@ -193,6 +199,8 @@ class _Reader:
                 self._keep_model(read)
             case Place.ENSEMBLE:
                 self._keep_ensemble(read)
+            case Place.POLICY if isinstance(read.value, RepoRules):
+                self._keep_rules(read)
             case Place.POLICY:
                 self._keep_policy(read)
             case Place.RELEASE:
@@ -247,6 +255,13 @@ class _Reader:
             self.policies[name] = value
         else:
             self.slos[name] = value
+
+    def _keep_rules(self, read: Document) -> None:
+        if read.file == RULES:
+            self.rules = read.value
+            self.sources[("rules", "")] = (read.file, read.parsed)
+        else:
+            self.notes.append(note(read.parsed, read.file, ("kind",), f"the repo's rules belong into {RULES}"))
 
     def _fill_in(self, read: Document) -> None:
         """Use a built-in document where the repo has none of its name."""

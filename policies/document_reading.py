@@ -21,6 +21,7 @@ from policies.fronts import EnsembleDocument
 from policies.layout import Place
 from policies.notes import Note, Severity
 from policies.release import Release
+from policies.repo_rules import RepoRules
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
 from policies.strict_yaml import Parsed, YamlError, dotted, parse
 
@@ -38,7 +39,11 @@ KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.SLUICE: {"Sluice": (API_VERSION, SluiceDocument)},
     Place.MODEL: {"Model": (API_VERSION, ModelDocument)},
     Place.ENSEMBLE: {"Ensemble": (API_VERSION, EnsembleDocument)},
-    Place.POLICY: {"RolloutPolicy": (API_VERSION, RolloutPolicy), "SLO": (OPENSLO_VERSION, SloDocument)},
+    Place.POLICY: {
+        "RolloutPolicy": (API_VERSION, RolloutPolicy),
+        "SLO": (OPENSLO_VERSION, SloDocument),
+        "RepoRules": (API_VERSION, RepoRules),
+    },
     Place.RELEASE: {"Release": (API_VERSION, Release)},
 }
 """What may stand where: kind -> the version it must say, and its noun."""

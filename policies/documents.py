@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.application import Settings
 from policies.durations import Duration
+from policies.forges import ForgeTarget, Webhooks
 from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
 from policies.stored_values import Percent
 
@@ -149,6 +150,10 @@ class SluiceDocument:
     registry: RegistryTarget = dataclasses.field(default_factory=RegistryTarget)
     environments: Annotated[Mapping[str, EnvironmentDocument], Field(min_length=1)]
     """By name: lower-case letters, digits and dashes."""
+    forge: ForgeTarget | None = None
+    """The forge that hosts this repo; none: it is a Git server like any other, and there are no pull requests."""
+    webhooks: Webhooks | None = None
+    """None: nothing listens, and changes are seen at the next look."""
 
 
 # --- models/<model>.yaml --------------------------------------------------------------------------------------

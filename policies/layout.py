@@ -15,6 +15,7 @@ from policies.errors import BadInput
 from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
+RULES = "policies/rules.yaml"
 FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/")
 
 _ROLLOUT_ID = re.compile(ROLLOUT_ID)

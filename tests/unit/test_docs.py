@@ -79,7 +79,7 @@ def test_the_diagram_has_every_transition() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["Sluice", "Model", "Ensemble", "RolloutPolicy"])
+@pytest.mark.parametrize("kind", ["Sluice", "Model", "Ensemble", "RolloutPolicy", "RepoRules"])
 def test_every_field_that_people_write_has_a_meaning(kind: str) -> None:
     rows = GENERATED["docs/config-repo.md"][kind]().splitlines()[2:]
     assert rows
@@ -304,13 +304,14 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
         "Ensemble": "ensembles/{}.yaml",
         "RolloutPolicy": "policies/{}.yaml",
         "SLO": "policies/{}.yaml",
+        "RepoRules": "policies/rules.yaml",
     }
     files = {}
     for text in texts:
         data = yaml.safe_load(text)
         name = data.get("name") or data.get("metadata", {}).get("name", "")
         files[folders[data["kind"]].format(name)] = text + "\n"
-    assert len(files) == 6
+    assert len(files) == 7
     reading = read_repo(with_defaults(files, built_in_documents()))
     assert reading.notes == ()
     assert reading.repo is not None

@@ -1,0 +1,272 @@
+"""`sluice review`: what a change of the config repo is, before it is merged.
+
+Five questions: is every document right (lint), does the change keep the repo's rules, what differs in the Serve config
+and what that does to what serves, and what a changed policy or SLO would have decided about the last rollouts.
+
+Rules:
+- Both commits are read from Git's objects (`registry_bridge/local_repo.py`); nothing of a stranger's is opened on disk.
+- The change is everything since the commit that both have: what others merged meanwhile is not this change's doing.
+- Rollouts that are judged again are those of before the change: nobody brings his own evidence.
+- What could not be looked at is said, and no answer is made up for it.
+
+This module must not print, write a file or ask a forge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from pipelines.commands.lint import linted, readable
+from pipelines.serve_configs import meant, rolled_out
+from policies.change_rules import Finding, Proposal, judge_change
+from policies.config_repo_documents import ConfigRepo
+from policies.document_reading import read_document
+from policies.errors import BadInput
+from policies.impact import Impact, impact
+from policies.layout import FOLDERS, RULES, SLUICE, Place
+from policies.notes import Note, Severity, errors
+from policies.past_rollout import finished
+from policies.rejudging import Rejudged, concerned, judged_again
+from policies.repo_rules import RepoRules
+from policies.stored_documents import parse_history
+from registry_bridge.local_repo import Differing, LocalRepo
+from registry_bridge.repo_files import MAX_FILE_BYTES, Entry
+
+MOST_ROLLOUTS = 5
+"""Rollouts judged again for one model in one environment: the newest say how things are."""
+MOST_REPLAYS = 40
+"""Of all models: a replay takes up to a second, and a table of more is read by nobody."""
+MOST_SEARCHED = 2_000
+MOST_SEARCHED_BYTES = 32 * 1024 * 1024
+"""What is searched for secrets: half a minute of work, and more than any change that somebody reads."""
+_HISTORY = "history"
+_READ = (SLUICE, *(folder.rstrip("/") for folder in FOLDERS if folder.rstrip("/") != _HISTORY))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentChange:
+    """What differs in one environment's Serve config; `impact` compares what both say."""
+
+    name: str
+    before: Mapping[str, object]
+    after: Mapping[str, object]
+    impact: Impact
+    rolled_out: tuple[str, ...]
+    """Models, by slug, whose new settings are rolled out like a new version."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Review:
+    """Everything that is said about one change."""
+
+    base: str
+    """The commit that the change began from."""
+    head: str
+    changed: tuple[str, ...]
+    lint: tuple[Note, ...]
+    findings: tuple[Finding, ...]
+    environments: tuple[EnvironmentChange, ...]
+    rejudged: tuple[Rejudged, ...]
+    unsaid: tuple[str, ...]
+    """What could not be looked at, and why."""
+
+    @property
+    def failures(self) -> int:
+        """Why it must not be merged as it is, counted."""
+        return len(errors(self.lint)) + len(errors(f.note for f in self.findings))
+
+    @property
+    def warnings(self) -> int:
+        """What a reviewer should have seen, counted."""
+        return len(self.lint) + len(self.findings) - self.failures
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class People:
+    """Who is behind the change, as the forge says; a clone cannot tell."""
+
+    author: str = ""
+    approvers: frozenset[str] = frozenset()
+
+
+def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime) -> Review:
+    """Review what `head` changes since it left `base`. Raises BadInput for a revision that is not there, Stalled."""
+    after_commit = repo.commit(head)
+    before_commit = repo.common(repo.commit(base), after_commit)
+    differing = repo.differing(before_commit, after_commit)
+    old = _side(repo, before_commit)
+    new = _side(repo, after_commit)
+    new_lines, unsearched = _new_lines(repo, differing)
+    rules, about_rules = _rules(old.files, new.files)
+    proposal = Proposal(
+        before=old.repo,
+        after=new.repo,
+        changed=tuple(one.path for one in differing),
+        new_lines=new_lines,
+        author=people.author,
+        approvers=people.approvers,
+        now=now,
+    )
+    pairs = (old.repo, new.repo) if old.repo and new.repo else None
+    rejudged, about_replays = _rejudged(repo, before_commit, *pairs) if pairs else ((), ())
+    return Review(
+        base=before_commit,
+        head=after_commit,
+        changed=proposal.changed,
+        lint=_of_this_change(new.notes, old.notes, proposal.changed),
+        findings=_once(judge_change(proposal, rules), new.notes),
+        environments=tuple(_environments(*pairs)) if pairs else (),
+        rejudged=rejudged,
+        unsaid=(*_unread(old, new), *about_rules, *unsearched, *about_replays),
+    )
+
+
+# --- one commit -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Side:
+    """One commit: its files, the repo that they make, and what is wrong with them."""
+
+    files: Mapping[str, str]
+    repo: ConfigRepo | None
+    notes: tuple[Note, ...]
+
+
+def _side(repo: LocalRepo, commit: str) -> _Side:
+    entries = [(entry.path.decode("utf-8", "backslashreplace"), entry) for entry in repo.entries(commit, _READ)]
+    contents = repo.contents(entry for _, entry in entries if _is_text_of_bearable_size(entry))
+    files, notes = readable(entries, lambda _, entry: contents[entry.blob])
+    return _Side(files, *linted(files, notes))
+
+
+def _is_text_of_bearable_size(entry: Entry) -> bool:
+    return entry.mode.startswith("100") and entry.size <= MAX_FILE_BYTES
+
+
+def _of_this_change(now: tuple[Note, ...], before: tuple[Note, ...], changed: tuple[str, ...]) -> tuple[Note, ...]:
+    """Every error, and the warnings that are new or in a file that changes: old ones elsewhere are nobody's news."""
+    known = {(n.file, n.field, n.message) for n in before}
+    return tuple(
+        n
+        for n in now
+        if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
+    )
+
+
+def _rules(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[RepoRules, tuple[str, ...]]:
+    """The rules in force: those of before, or where there are none, those that the change brings."""
+    before, after = (_rules_in(files.get(RULES)) for files in (old, new))
+    if before is not None:
+        return before, ()
+    if RULES in old:
+        return after or RepoRules(), (f"{RULES} could not be read before this change: it is judged by its own rules",)
+    return after or RepoRules(), ()
+
+
+def _rules_in(text: str | None) -> RepoRules | None:
+    value = read_document(RULES, text, Place.POLICY).value if text is not None else None
+    return value if isinstance(value, RepoRules) else None
+
+
+def _unread(old: _Side, new: _Side) -> Iterator[str]:
+    if old.repo is None:
+        yield "the documents could not be read before this change: what it changes in serving cannot be said"
+    if new.repo is None:
+        yield "the documents cannot be read after this change: what it changes in serving cannot be said"
+
+
+# --- what the change adds -------------------------------------------------------------------------------------
+
+
+def _new_lines(
+    repo: LocalRepo, differing: tuple[Differing, ...]
+) -> tuple[dict[str, tuple[tuple[int, str], ...]], tuple[str, ...]]:
+    """The lines of each file that were not in it before, and what was not searched for them."""
+    wanted, total = [], 0
+    for one in differing:
+        if one.after is None or not _is_text_of_bearable_size(one.after):
+            continue
+        size = one.after.size + (one.before.size if one.before and _is_text_of_bearable_size(one.before) else 0)
+        if len(wanted) < MOST_SEARCHED and total + size <= MOST_SEARCHED_BYTES:
+            wanted.append(one)
+            total += size
+    sides = [entry for one in wanted for entry in (one.before, one.after) if entry is not None]
+    contents = repo.contents(entry for entry in sides if _is_text_of_bearable_size(entry))
+    found = {one.path: _added(one, contents) for one in wanted}
+    missed = sum(one.after is not None for one in differing) - len(wanted)
+    said = f"{missed} files were not searched for secrets: links, or more than can be read"
+    return found, (said,) if missed else ()
+
+
+def _added(one: Differing, contents: Mapping[str, bytes]) -> tuple[tuple[int, str], ...]:
+    known = set(_lines(contents.get(one.before.blob, b""))) if one.before else set()
+    now = _lines(contents[one.after.blob]) if one.after else []
+    return tuple((number, line) for number, line in enumerate(now, 1) if line not in known)
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "replace").split("\n")
+
+
+def _once(findings: tuple[Finding, ...], notes: tuple[Note, ...]) -> tuple[Finding, ...]:
+    """Lint and the rules both look for secrets: one of the two is enough for a line."""
+    said = {(note.file, note.line) for note in notes if "secret" in note.message}
+    return tuple(f for f in findings if f.rule != "secrets" or (f.note.file, f.note.line) not in said)
+
+
+# --- what serves ----------------------------------------------------------------------------------------------
+
+
+def _environments(before: ConfigRepo, after: ConfigRepo) -> Iterator[EnvironmentChange]:
+    for name in sorted({*before.sluice.environments, *after.sluice.environments}):
+        was = meant(before, name) if name in before.sluice.environments else {"applications": []}
+        now = meant(after, name) if name in after.sluice.environments else {"applications": []}
+        if was != now:
+            waiting = set(rolled_out(before, name)) if name in before.sluice.environments else set()
+            new = rolled_out(after, name) if name in after.sluice.environments else ()
+            yield EnvironmentChange(
+                name=name,
+                before=was,
+                after=now,
+                impact=impact(was, now, None),
+                rolled_out=tuple(key for key in new if key not in waiting),
+            )
+
+
+# --- what would have been -------------------------------------------------------------------------------------
+
+
+def _rejudged(
+    repo: LocalRepo, base: str, before: ConfigRepo, after: ConfigRepo
+) -> tuple[tuple[Rejudged, ...], tuple[str, ...]]:
+    """The last rollouts of every model whose policy or SLOs change, and what was left out."""
+    found: list[Rejudged] = []
+    said: list[str] = []
+    left_out = 0
+    for key, held_to in concerned(before, after).items():
+        for environment in sorted(before.environments_of(before.models[key])):
+            paths = _newest(repo, base, f"{_HISTORY}/{environment}/{key}")
+            room = MOST_REPLAYS - len(found)
+            left_out += max(0, len(paths) - room)
+            contents = repo.contents(entry for _, entry in paths[:room])
+            for path, entry in paths[:room]:
+                try:
+                    past = finished(parse_history(contents[entry.blob].decode("utf-8", "replace"), path))
+                except BadInput as error:
+                    said.append(f"not judged again: {error}")
+                else:
+                    found.append(judged_again(past, held_to))
+    if left_out:
+        said.append(f"{left_out} more rollouts are not judged again: {MOST_REPLAYS} are enough to see what changes")
+    return tuple(found), tuple(said)
+
+
+def _newest(repo: LocalRepo, commit: str, folder: str) -> list[tuple[str, Entry]]:
+    """Records of the newest rollouts: their names begin with when they did."""
+    entries = repo.entries(commit, (folder,))
+    named = ((entry.path.decode("utf-8", "backslashreplace"), entry) for entry in entries)
+    records = [(path, entry) for path, entry in named if path.endswith(".json") and _is_text_of_bearable_size(entry)]
+    return sorted(records, key=lambda one: one[0], reverse=True)[:MOST_ROLLOUTS]

@@ -1,0 +1,76 @@
+"""The Serve config that a config repo's documents and releases make: as it stands, and as it is meant to become.
+
+Both ends of a config repo need the same bytes: the reconciler that commits them, and the review of a change before it
+is merged. This module must not read or decide anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from policies.config_repo_documents import ConfigRepo
+from policies.release import Phase, Release
+from serving_runtime.serve_config import Surroundings, ToServe, render
+from serving_runtime.serve_fronts import render_fronts
+
+Config = Mapping[str, Any]
+
+
+def serve_config(repo: ConfigRepo, environment: str, releases: Mapping[str, Release]) -> Config:
+    """The Serve config of one environment, with these releases by slug instead of the repo's own.
+
+    A release without a document is served no longer. Raises BadInput for a model name that has no slug.
+    """
+    documents = repo.serves(environment)
+    served = [
+        ToServe(
+            release=release,
+            model=documents[key],
+            policy=repo.policies[documents[key].rollout],
+            objectives=tuple(repo.slos[name] for name in documents[key].slos),
+        )
+        for key, release in releases.items()
+        if key in documents
+    ]
+    document = repo.sluice.environments[environment]
+    around = Surroundings(tracking_uri=repo.sluice.registry.tracking_uri, access=document.access)
+    versions = render(served, around)["applications"]
+    return {"applications": [*versions, *render_fronts(repo.fronts(environment), served, around)]}
+
+
+def meant(repo: ConfigRepo, environment: str) -> Config:
+    """The Serve config once every stable version has the settings that its document says.
+
+    Settings that changed are rolled out like a new version: this is how it stands when that has gone well. A rollout
+    that is under way stays as it is, and a model without a release serves nothing yet.
+    """
+    documents = repo.serves(environment)
+    releases = {
+        key: _with_settings_of(repo, environment, key, release) if key in documents else release
+        for key, release in releases_of(repo, environment).items()
+    }
+    return serve_config(repo, environment, releases)
+
+
+def rolled_out(repo: ConfigRepo, environment: str) -> tuple[str, ...]:
+    """The models, by slug, whose stable version does not have the settings of its document: they are rolled out."""
+    documents = repo.serves(environment)
+    return tuple(
+        key
+        for key, release in releases_of(repo, environment).items()
+        if key in documents and _with_settings_of(repo, environment, key, release) != release
+    )
+
+
+def releases_of(repo: ConfigRepo, environment: str) -> dict[str, Release]:
+    """The releases of one environment by slug."""
+    return {key: release for (where, key), release in sorted(repo.releases.items()) if where == environment}
+
+
+def _with_settings_of(repo: ConfigRepo, environment: str, key: str, release: Release) -> Release:
+    settings = repo.serves(environment)[key].settings
+    if release.stable is None or release.phase is not Phase.STEADY or release.stable.settings.fields == settings.fields:
+        return release
+    return dataclasses.replace(release, stable=dataclasses.replace(release.stable, settings=settings))
