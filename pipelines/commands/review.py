@@ -96,8 +96,8 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
     after_commit = repo.commit(head)
     before_commit = repo.common(repo.commit(base), after_commit)
     differing = repo.differing(before_commit, after_commit)
-    old = _side(repo, before_commit)
-    new = _side(repo, after_commit)
+    old = side(repo, before_commit)
+    new = side(repo, after_commit)
     new_lines, unsearched = _new_lines(repo, differing)
     rules, about_rules = _rules(old.files, new.files)
     proposal = Proposal(
@@ -127,7 +127,7 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Side:
+class Side:
     """One commit: its files, the repo that they make, and what is wrong with them."""
 
     files: Mapping[str, str]
@@ -135,11 +135,12 @@ class _Side:
     notes: tuple[Note, ...]
 
 
-def _side(repo: LocalRepo, commit: str) -> _Side:
+def side(repo: LocalRepo, commit: str) -> Side:
+    """The repo at a commit."""
     entries = [(entry.path.decode("utf-8", "backslashreplace"), entry) for entry in repo.entries(commit, _READ)]
     contents = repo.contents(entry for _, entry in entries if _is_text_of_bearable_size(entry))
     files, notes = readable(entries, lambda _, entry: contents[entry.blob])
-    return _Side(files, *linted(files, notes))
+    return Side(files, *linted(files, notes))
 
 
 def _is_text_of_bearable_size(entry: Entry) -> bool:
@@ -150,9 +151,7 @@ def _of_this_change(now: tuple[Note, ...], before: tuple[Note, ...], changed: tu
     """Every error, and the warnings that are new or in a file that changes: old ones elsewhere are nobody's news."""
     known = {(n.file, n.field, n.message) for n in before}
     return tuple(
-        n
-        for n in now
-        if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
+        n for n in now if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
     )
 
 
@@ -171,7 +170,7 @@ def _rules_in(text: str | None) -> RepoRules | None:
     return value if isinstance(value, RepoRules) else None
 
 
-def _unread(old: _Side, new: _Side) -> Iterator[str]:
+def _unread(old: Side, new: Side) -> Iterator[str]:
     if old.repo is None:
         yield "the documents could not be read before this change: what it changes in serving cannot be said"
     if new.repo is None:
