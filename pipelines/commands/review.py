@@ -150,9 +150,7 @@ def _of_this_change(now: tuple[Note, ...], before: tuple[Note, ...], changed: tu
     """Every error, and the warnings that are new or in a file that changes: old ones elsewhere are nobody's news."""
     known = {(n.file, n.field, n.message) for n in before}
     return tuple(
-        n
-        for n in now
-        if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
+        n for n in now if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
     )
 
 

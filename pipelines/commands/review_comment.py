@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from policies.impact_words import reserved_lines, value_in_words
+
 from pipelines.commands.review import EnvironmentChange, Review
 from policies.durations import format_duration
 from policies.impact import DeploymentImpact
-from policies.impact_words import reserved_lines, value_in_words
 from policies.markdown import code, fenced, prose, table
 from policies.notes import Note, Severity
 from policies.pull_requests import CommitStatus, StatusState
@@ -30,14 +31,16 @@ MARKER = "sluicegate:review"
 """What our comment is found by."""
 CONTEXT = "sluice/review"
 """The name of our commit status."""
-MOST_BYTES = 65_536
-"""GitHub takes so many characters, and no forge of the three takes fewer; bytes are at least as many."""
+MOST_BYTES = 60_000
+"""GitHub takes 65,536 characters and no forge fewer; bytes are at least as many, and the door to a forge adds a line."""
 _FOR_THE_REST = 1_000
 """Bytes for headings and for saying what was cut."""
 _SHARES = {"findings": 0.45, "impact": 0.6, "replays": 0.75, "difference": 1.0}
 """Of the whole, what is used up after each part at most: a part leaves to the next what it does not need."""
 _WEIGHT = {Severity.ERROR: "❌ fails", Severity.WARNING: "⚠️ warns"}
 _CONTEXT_LINES = 3
+_MOST_LINES = 20
+"""Of lists that nobody cuts: a change that somebody reads has fewer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +63,14 @@ def body(review: Review) -> str:
     head = [f"### Sluicegate review: {verdict(review)}", "", _scope(review), ""]
     tail = [*_unsaid(review), f"<sub>`sluice review --base {review.base[:12]}` says all of it in a terminal.</sub>", ""]
     used = _size(head) + _size(tail) + _FOR_THE_REST
-    lines = list(head)
+    lines, left_out = list(head), 0
     for part in _parts(review):
-        room = int(MOST_BYTES * _SHARES[part.share]) - used
-        fitted = _fitted(part, room)
+        fitted = _fitted(part, int(MOST_BYTES * _SHARES[part.share]) - used)
+        left_out += not fitted
         used += _size(fitted)
         lines += fitted
-    return "\n".join([*lines, *tail])
+    more = [f"*{left_out:,} more parts are not shown here.*", ""] if left_out else []
+    return "\n".join([*lines, *more, *tail])
 
 
 def verdict(review: Review) -> str:
@@ -97,7 +101,7 @@ def _parts(review: Review) -> Iterator[_Part]:
 
 
 def _fitted(part: _Part, room: int) -> list[str]:
-    """The part with as many rows as there is room for, and how many are missing."""
+    """The part with as many rows as there is room for, and how many are missing; nothing where none fits."""
     left = room - _size(part.head) - _size(part.tail)
     rows: list[str] = []
     for row in part.rows:
@@ -105,6 +109,8 @@ def _fitted(part: _Part, room: int) -> list[str]:
         if left < 0:
             break
         rows.append(row)
+    if not rows:
+        return []
     missing = len(part.rows) - len(rows)
     said = [f"*{missing:,} more lines are not shown here.*", ""] if missing else []
     return [*part.head, *rows, *part.tail, *said]
@@ -117,7 +123,7 @@ def _size(lines: Sequence[str]) -> int:
 def _unsaid(review: Review) -> list[str]:
     if not review.unsaid:
         return []
-    return ["**Not looked at**", "", *(f"- {prose(one)}" for one in review.unsaid[:20]), ""]
+    return ["**Not looked at**", "", *(f"- {prose(one)}" for one in review.unsaid[:_MOST_LINES]), ""]
 
 
 # --- findings -------------------------------------------------------------------------------------------------
@@ -155,10 +161,10 @@ def _impact(environment: EnvironmentChange) -> _Part:
         ("deployment", "what happens", "because of", "requests"),
         (row for each in found.deployments for row in _deployment(each)),
     )
-    after = [f"- {prose(line)}" for line in reserved_lines(found)]
+    after = [f"- {prose(line)}" for line in reserved_lines(found)[:_MOST_LINES]]
     rolled = [
         f"- {code(key)}: its new settings are rolled out like a new version; the table says how it ends."
-        for key in environment.rolled_out
+        for key in environment.rolled_out[:_MOST_LINES]
     ]
     title = f"#### Impact in {code(environment.name)}"
     return _Part("impact", (title, "", head, rule), tuple(rows), ("", *rolled, *after, ""))
@@ -228,14 +234,14 @@ def _difference(environment: EnvironmentChange) -> _Part:
     removed = sum(line.startswith("-") for line in lines[2:])
     summary = f"<summary>serve.yaml of {environment.name}: {added} lines more, {removed} fewer</summary>"
     fence, *clean, end = fenced(lines, "diff")
-    return _Part(
-        "difference", ("<details>", summary, "", fence), tuple(clean), (end, "", "</details>", "")
-    )
+    return _Part("difference", ("<details>", summary, "", fence), tuple(clean), (end, "", "</details>", ""))
 
 
 def difference(environment: EnvironmentChange) -> Iterator[str]:
-    """The unified difference of `serve.yaml`, application by application: the name of each stands where others have
-    line numbers, which no reader has a file for."""
+    """The unified difference of `serve.yaml`, application by application.
+
+    Its name stands where others have line numbers, which no reader has a file for.
+    """
     path = f"environments/{environment.name}/serve.yaml"
     yield f"--- {path}"
     yield f"+++ {path}"

@@ -12,13 +12,14 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipelines.commands.replay import lines as replay_lines
+from policies.impact_words import lines as impact_lines
+
 from pipelines.commands.replay import as_data as replay_data
+from pipelines.commands.replay import lines as replay_lines
 from pipelines.commands.review import Review
 from pipelines.commands.review_comment import difference, verdict
 from pipelines.commands.views import as_json
 from policies.commit_message import one_line
-from policies.impact_words import lines as impact_lines
 from policies.notes import Note, Severity
 from policies.stored_documents import plain
 
