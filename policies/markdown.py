@@ -32,7 +32,7 @@ _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-
 _LEADING: Final = re.compile(r"^(\d{0,9})([-+=#.)])")
 # What GitHub, GitLab and Gitea make links of beyond Markdown: @who, #12, !12, ~label, %milestone, $snippet, &epic,
 # owner/repo#12, GH-12; http://, www. and mail addresses.
-_REFERENCE: Final = re.compile(r"([@#!~%$&])(?=\S)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[Ww])(?=\.)|(?<=:)(?=//)")
+_REFERENCE: Final = re.compile(r"([@#!~%$&])(?=[\w\\\"'])|(?<=\b[Gg][Hh])(?=-\d)|(?<=[Ww])(?=\.)|(?<=:)(?=//)")
 
 
 def prose(text: str, limit: int = CELL) -> str:

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from pipelines.commands.lint import linted, readable
-from pipelines.serve_configs import meant, rolled_out
+from pipelines.serve_configs import Config, meant, rolled_out, standing
 from policies.change_rules import Finding, Proposal, judge_change
 from policies.config_repo_documents import ConfigRepo
 from policies.document_reading import read_document
-from policies.errors import BadInput
+from policies.errors import BadInput, Stalled
 from policies.impact import Impact, impact
 from policies.layout import FOLDERS, RULES, SLUICE, Place
 from policies.notes import Note, Severity, errors
@@ -41,20 +41,28 @@ MOST_REPLAYS = 40
 MOST_SEARCHED = 2_000
 MOST_SEARCHED_BYTES = 32 * 1024 * 1024
 """What is searched for secrets: half a minute of work, and more than any change that somebody reads."""
+MOST_CHANGED = 5_000
+MOST_CHANGED_BYTES = 16 * 1024 * 1024
+"""Files and bytes of documents that a change may touch. A stranger's YAML takes 3 s for a megabyte to read; a change of
+every document of a thousand models has 2,000 files with 3 MB."""
 _HISTORY = "history"
 _READ = (SLUICE, *(folder.rstrip("/") for folder in FOLDERS if folder.rstrip("/") != _HISTORY))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvironmentChange:
-    """What differs in one environment's Serve config; `impact` compares what both say."""
+    """What differs in one environment's Serve config."""
 
     name: str
-    before: Mapping[str, object]
-    after: Mapping[str, object]
-    impact: Impact
+    before: Config
+    after: Config
+    """Once everything that the change starts has gone well."""
+    at_once: Impact
+    """What the next commit does."""
+    in_the_end: Impact | None
+    """What the rollouts do that follow: settings that changed are rolled out like a new version. None: none follow."""
     rolled_out: tuple[str, ...]
-    """Models, by slug, whose new settings are rolled out like a new version."""
+    """The models of these rollouts, by slug."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +104,7 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
     after_commit = repo.commit(head)
     before_commit = repo.common(repo.commit(base), after_commit)
     differing = repo.differing(before_commit, after_commit)
+    _check_size(differing)
     old = _side(repo, before_commit)
     new = _side(repo, after_commit)
     new_lines, unsearched = _new_lines(repo, differing)
@@ -121,6 +130,17 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
         rejudged=rejudged,
         unsaid=(*_unread(old, new), *about_rules, *unsearched, *about_replays),
     )
+
+
+def _check_size(differing: tuple[Differing, ...]) -> None:
+    """Raises Stalled for more than is read of a stranger's."""
+    read = [one.after for one in differing if one.after is not None and one.path.startswith(_READ)]
+    count, size = len(read), sum(entry.size for entry in read if _is_text_of_bearable_size(entry))
+    if count > MOST_CHANGED or size > MOST_CHANGED_BYTES:
+        raise Stalled(
+            f"the change has {count:,} documents with {size:,} bytes: at most {MOST_CHANGED:,} with "
+            f"{MOST_CHANGED_BYTES:,} bytes are reviewed in one; split it"
+        )
 
 
 # --- one commit -----------------------------------------------------------------------------------------------
@@ -183,7 +203,8 @@ def _new_lines(
     repo: LocalRepo, differing: tuple[Differing, ...]
 ) -> tuple[dict[str, tuple[tuple[int, str], ...]], tuple[str, ...]]:
     """The lines of each file that were not in it before, and what was not searched for them."""
-    wanted, total = [], 0
+    wanted: list[Differing] = []
+    total = 0
     for one in differing:
         if one.after is None or not _is_text_of_bearable_size(one.after):
             continue
@@ -218,20 +239,31 @@ def _once(findings: tuple[Finding, ...], notes: tuple[Note, ...]) -> tuple[Findi
 # --- what serves ----------------------------------------------------------------------------------------------
 
 
+_NOTHING: Config = {"applications": []}
+
+
 def _environments(before: ConfigRepo, after: ConfigRepo) -> Iterator[EnvironmentChange]:
     for name in sorted({*before.sluice.environments, *after.sluice.environments}):
-        was = meant(before, name) if name in before.sluice.environments else {"applications": []}
-        now = meant(after, name) if name in after.sluice.environments else {"applications": []}
-        if was != now:
-            waiting = set(rolled_out(before, name)) if name in before.sluice.environments else set()
-            new = rolled_out(after, name) if name in after.sluice.environments else ()
-            yield EnvironmentChange(
-                name=name,
-                before=was,
-                after=now,
-                impact=impact(was, now, None),
-                rolled_out=tuple(key for key in new if key not in waiting),
-            )
+        was = standing(before, name) if name in before.sluice.environments else _NOTHING
+        waiting = rolled_out(before, name) if name in before.sluice.environments else ()
+        if name not in after.sluice.environments:
+            yield _changed(name, was, _NOTHING, _NOTHING, ())
+            continue
+        new = tuple(key for key in rolled_out(after, name) if key not in waiting)
+        now, then = standing(after, name), meant(after, name, new)
+        if was != now or new:
+            yield _changed(name, was, now, then, new)
+
+
+def _changed(name: str, was: Config, now: Config, then: Config, new: tuple[str, ...]) -> EnvironmentChange:
+    return EnvironmentChange(
+        name=name,
+        before=was,
+        after=then,
+        at_once=impact(was, now, None),
+        in_the_end=impact(now, then, None) if new else None,
+        rolled_out=new,
+    )
 
 
 # --- what would have been -------------------------------------------------------------------------------------

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from policies.impact_words import reserved_lines, value_in_words
-
 from pipelines.commands.review import EnvironmentChange, Review
 from policies.durations import format_duration
-from policies.impact import DeploymentImpact
+from policies.impact import DeploymentImpact, Impact
+from policies.impact_words import reserved_lines, value_in_words
 from policies.markdown import code, fenced, prose, table
 from policies.notes import Note, Severity
 from policies.pull_requests import CommitStatus, StatusState
@@ -32,7 +31,7 @@ MARKER = "sluicegate:review"
 CONTEXT = "sluice/review"
 """The name of our commit status."""
 MOST_BYTES = 60_000
-"""GitHub takes 65,536 characters and no forge fewer; bytes are at least as many, and the door to a forge adds a line."""
+"""GitHub takes 65,536 characters and no forge fewer; bytes are at least as many, and a door to a forge adds a line."""
 _FOR_THE_REST = 1_000
 """Bytes for headings and for saying what was cut."""
 _SHARES = {"findings": 0.45, "impact": 0.6, "replays": 0.75, "difference": 1.0}
@@ -94,7 +93,7 @@ def _scope(review: Review) -> str:
 def _parts(review: Review) -> Iterator[_Part]:
     yield from _findings(review)
     for environment in review.environments:
-        yield _impact(environment)
+        yield from _impacts(environment)
     yield from _replays(review)
     for environment in review.environments:
         yield _difference(environment)
@@ -155,19 +154,25 @@ def _is_yaml(mend: str) -> bool:
 # --- impact ---------------------------------------------------------------------------------------------------
 
 
-def _impact(environment: EnvironmentChange) -> _Part:
-    found = environment.impact
+def _impacts(environment: EnvironmentChange) -> Iterator[_Part]:
+    where = code(environment.name)
+    if environment.in_the_end is None:
+        yield _impact(f"#### Impact in {where}", (), environment.at_once)
+        return
+    if environment.at_once.deployments:
+        yield _impact(f"#### Impact in {where}, at once", (), environment.at_once)
+    names = ", ".join(code(key) for key in environment.rolled_out[:_MOST_LINES])
+    words = f"New settings of {names} are rolled out like a new version. Once that has gone well:"
+    yield _impact(f"#### Impact in {where}, by rollouts", (words, ""), environment.in_the_end)
+
+
+def _impact(title: str, words: tuple[str, ...], found: Impact) -> _Part:
     head, rule, *rows = table(
         ("deployment", "what happens", "because of", "requests"),
         (row for each in found.deployments for row in _deployment(each)),
     )
     after = [f"- {prose(line)}" for line in reserved_lines(found)[:_MOST_LINES]]
-    rolled = [
-        f"- {code(key)}: its new settings are rolled out like a new version; the table says how it ends."
-        for key in environment.rolled_out[:_MOST_LINES]
-    ]
-    title = f"#### Impact in {code(environment.name)}"
-    return _Part("impact", (title, "", head, rule), tuple(rows), ("", *rolled, *after, ""))
+    return _Part("impact", (title, "", *words, head, rule), tuple(rows), ("", *after, ""))
 
 
 def _deployment(each: DeploymentImpact) -> Iterator[tuple[str, ...]]:
@@ -240,17 +245,24 @@ def _difference(environment: EnvironmentChange) -> _Part:
 def difference(environment: EnvironmentChange) -> Iterator[str]:
     """The unified difference of `serve.yaml`, application by application.
 
-    Its name stands where others have line numbers, which no reader has a file for.
+    Its name stands where others have line numbers, which no reader has a file for. One that takes another's place is
+    compared with that.
     """
     path = f"environments/{environment.name}/serve.yaml"
     yield f"--- {path}"
     yield f"+++ {path}"
     before, after = _by_name(environment.before), _by_name(environment.after)
-    for name in [*after, *(name for name in before if name not in after)]:
-        was, now = before.get(name, []), after.get(name, [])
+    instead = {
+        e.application: e.replaces for e in (environment.in_the_end or environment.at_once).deployments if e.replaces
+    }
+    pairs = [(instead.get(name, name), name) for name in after]
+    gone = before.keys() - {old for old, _ in pairs}
+    for old, new in [*pairs, *((name, "") for name in before if name in gone)]:
+        was, now = before.get(old, []), after.get(new, [])
         if was != now:
+            title = new if old == new or old not in before else f"{old} -> {new}" if new else old
             for line in list(difflib.unified_diff(was, now, n=_CONTEXT_LINES, lineterm=""))[2:]:
-                yield f"@@ {name} @@" if line.startswith("@@ ") else line
+                yield f"@@ {title} @@" if line.startswith("@@ ") else line
 
 
 def _by_name(config: Mapping[str, Any]) -> dict[str, list[str]]:

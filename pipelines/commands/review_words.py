@@ -12,14 +12,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from policies.impact_words import lines as impact_lines
-
 from pipelines.commands.replay import as_data as replay_data
 from pipelines.commands.replay import lines as replay_lines
 from pipelines.commands.review import Review
 from pipelines.commands.review_comment import difference, verdict
 from pipelines.commands.views import as_json
 from policies.commit_message import one_line
+from policies.impact_words import lines as impact_lines
 from policies.notes import Note, Severity
 from policies.stored_documents import plain
 
@@ -32,10 +31,12 @@ def text(review: Review) -> Iterator[str]:
     for note, rule, mend in _notes(review):
         yield f"{note}{_mended(mend)} [{rule}]"
     for environment in review.environments:
-        yield f"what serves in {environment.name}:"
-        yield from (f"  {line}" for line in impact_lines(environment.impact))
-        for key in environment.rolled_out:
-            yield f"  {key}: its new settings are rolled out like a new version; this is how it ends"
+        yield f"what serves in {environment.name}, at once:"
+        yield from (f"  {line}" for line in impact_lines(environment.at_once))
+        if environment.in_the_end is not None:
+            names = ", ".join(environment.rolled_out)
+            yield f"once the new settings of {names} have been rolled out like a new version:"
+            yield from (f"  {line}" for line in impact_lines(environment.in_the_end))
         yield from (f"  {line}" for line in difference(environment))
     yield from replay_lines([one.replay for one in review.rejudged if one.replay is not None])
     for one in review.rejudged:
@@ -98,7 +99,8 @@ def _data(review: Review) -> dict[str, Any]:
         "environments": [
             {
                 "name": one.name,
-                "impact": plain(one.impact),
+                "at_once": plain(one.at_once),
+                "in_the_end": plain(one.in_the_end),
                 "rolled_out": list(one.rolled_out),
                 "difference": list(difference(one)),
             }

@@ -19,6 +19,7 @@ class ConfigClone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._blobs: dict[bytes, str] = {}
         self.git("init", "--quiet", "--bare", "--initial-branch=main", "--template=")
 
     def commit(
@@ -38,7 +39,7 @@ class ConfigClone:
                 lines.append(f"{mode} {content if isinstance(content, str) else content.decode()}\t{path}\0")
             else:
                 data = content.encode() if isinstance(content, str) else content
-                lines.append(f"{mode} {self.git('hash-object', '-w', '--stdin', given=data)}\t{path}\0")
+                lines.append(f"{mode} {self._blob(data)}\t{path}\0")
         index = {"GIT_INDEX_FILE": str(self.folder / "index.new")}
         self.git("read-tree", parent or "--empty", environment=index)
         listing = "".join(lines).encode("utf-8", "surrogateescape")
@@ -46,6 +47,11 @@ class ConfigClone:
         tree = self.git("write-tree", environment=index)
         (self.folder / "index.new").unlink()
         return self.git("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", "a change", environment=_WHO)
+
+    def _blob(self, content: bytes) -> str:
+        if content not in self._blobs:
+            self._blobs[content] = self.git("hash-object", "-w", "--stdin", given=content)
+        return self._blobs[content]
 
     def branch(self, name: str, commit: str) -> None:
         """Let a branch be at a commit."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -19,7 +20,7 @@ from pipelines.commands.review_comment import MOST_BYTES, comment
 from pipelines.commands.review_posting import forge_target, posted
 from pipelines.commands.review_words import as_data, github, text, unobeyed
 from policies.errors import BadInput, Stalled
-from policies.impact import Effect
+from policies.impact import Effect, Impact
 from policies.notes import Severity
 from policies.pull_requests import Approval, CommitStatus, PullRequest, PullRequestState, StatusState
 from policies.release import Outcome
@@ -81,13 +82,28 @@ class Proposed:
         return review(LocalRepo(self.clone.folder), "main", head, people or People(author="mallory"), NOW)
 
 
-@pytest.fixture
-def proposed(tmp_path: Path, history: dict[str, str]) -> Proposed:
-    return Proposed(tmp_path / "clone", history)
+@pytest.fixture(scope="module")
+def proposed(tmp_path_factory: pytest.TempPathFactory, history: dict[str, str]) -> Proposed:
+    """One clone for all that only ever propose: each change is a commit of its own."""
+    return Proposed(tmp_path_factory.mktemp("proposed") / "clone", history)
 
 
-def whole(found: Review) -> str:
-    return comment(found)
+def effects(found: Impact) -> set[Effect]:
+    return {effect for each in found.deployments for effect in each.effects}
+
+
+def shown(made: str) -> tuple[str, list[str]]:
+    """The comment as a forge renders it: its HTML, and every link, image and piece of HTML that is not ours."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(made)
+    inner = [t for token in tokens for t in (token, *(token.children or ()))]
+    odd = [t.content or t.tag for t in inner if t.type in {"link_open", "image", "html_inline", "html_block"}]
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(made)
+    return html, [content for content in odd if not _OURS.fullmatch(content.strip())]
+
+
+_OURS = re.compile(
+    r"<!-- sluicegate:review -->|<details>\n<summary>serve.yaml of [a-z-]+: .*</summary>|</details>|</?sub>|<br>"
+)
 
 
 # --- a change, as people make them --------------------------------------------------------------------------------
@@ -107,10 +123,9 @@ def test_a_change_of_a_policy_and_a_model_is_reviewed_whole(proposed: Proposed) 
     ]
     (environment,) = found.environments
     assert environment.rolled_out == ("fraud",)
-    assert {effect for each in environment.impact.deployments for effect in each.effects} >= {
-        Effect.STARTS,
-        Effect.STOPS,
-    }
+    assert effects(environment.at_once) == {Effect.IN_PLACE}
+    assert environment.in_the_end is not None
+    assert effects(environment.in_the_end) == {Effect.STARTS, Effect.STOPS, Effect.MOVES_TRAFFIC}
     outcomes = [
         (one.past.version, one.past.outcome, one.replay.outcome if one.replay else None) for one in found.rejudged
     ]
@@ -123,7 +138,7 @@ def test_a_change_of_a_policy_and_a_model_is_reviewed_whole(proposed: Proposed) 
 
 def test_the_comment_is_the_golden_one(proposed: Proposed) -> None:
     """Delete the golden file to have it written anew, and read what changed."""
-    made = re.sub(r"\b[0-9a-f]{12}\b", "000000000000", whole(proposed.review(CHANGE)))
+    made = re.sub(r"\b[0-9a-f]{12}\b", "000000000000", comment(proposed.review(CHANGE)))
     if not GOLDEN.exists():
         GOLDEN.write_text(made, encoding="utf-8")
     assert made == GOLDEN.read_text(encoding="utf-8")
@@ -132,13 +147,14 @@ def test_the_comment_is_the_golden_one(proposed: Proposed) -> None:
 def test_what_changes_nothing_that_serves_says_so(proposed: Proposed) -> None:
     found = proposed.review({"models/README.md": "# Ours\n"})
     assert (found.failures, found.warnings, found.environments, found.rejudged) == (0, 0, (), ())
-    assert "nothing to object to" in whole(found)
+    assert "nothing to object to" in comment(found)
+    assert shown(comment(found))[1] == []
 
 
 def test_what_others_merged_meanwhile_is_not_this_changes_doing(proposed: Proposed) -> None:
     head = proposed.change({"models/README.md": "# Ours\n"})
-    proposed.clone.branch("main", proposed.clone.commit({"policies/quick.yaml": STRICT}, proposed.base))
-    found = review(LocalRepo(proposed.clone.folder), "main", head, People(), NOW)
+    theirs = proposed.clone.commit({"policies/quick.yaml": STRICT}, proposed.base)
+    found = review(LocalRepo(proposed.clone.folder), theirs, head, People(), NOW)
     assert found.changed == ("models/README.md",)
     assert found.base == proposed.base
 
@@ -196,7 +212,7 @@ def test_a_broken_head_is_linted_and_the_rest_is_not_made_up(proposed: Proposed)
     found = proposed.review({"models/fraud.yaml": MODEL + "cpu: 1\n"})
     assert [(n.file, n.line, n.field) for n in found.lint] == [("models/fraud.yaml", 8, "cpu")]
     assert (found.environments, found.rejudged) == ((), ())
-    assert "cannot be read after this change" in whole(found)
+    assert "cannot be read after this change" in comment(found)
 
 
 def _built_in(name: str) -> str:
@@ -207,7 +223,7 @@ def _built_in(name: str) -> str:
 
 # --- strangers ----------------------------------------------------------------------------------------------------
 
-NASTY = "models/::error::`x`|<img src=x>@ada\n##[error]\u202e.yaml"
+NASTY = "models/::error::`x`|<img src=x>@ada\n##[error]\u202e![i](http:evil).yaml"
 
 
 def test_names_of_strangers_are_shown_and_obeyed_by_nobody(proposed: Proposed) -> None:
@@ -224,9 +240,10 @@ def test_names_of_strangers_are_shown_and_obeyed_by_nobody(proposed: Proposed) -
             head, _, message = line[2:].partition("::")
             assert not message.startswith("error")
             assert head.count(" ") >= 1
-    made = whole(found)
-    assert "<img" not in re.sub(r"`[^`]*`|``.*?``", "", made)
-    assert "@ada" not in re.sub(r"``.*?``", "", made)
+    made = comment(found)
+    html, odd = shown(made)
+    assert odd == []
+    assert not re.search(r"@ada|https?://", re.sub(r"<code>.*?</code>", "", html))
     assert token not in made + as_data(found) + "\n".join(text(found))
     assert json.loads(as_data(found))["review"][0]["failures"] == found.failures
     assert "##[" not in as_data(found)
@@ -250,14 +267,19 @@ def test_links_submodules_bombs_and_huge_files_are_findings_and_never_followed(p
     assert "anchor" in said["models/bomb.yaml"]
     assert "bytes" in said["models/huge.yaml"]
     assert "not UTF-8" in said["models/binary.yaml"]
-    assert "root:" not in whole(found)
+    assert "root:" not in comment(found)
     assert found.unsaid[-1] == "3 files were not searched for secrets: links, or more than can be read"
 
 
+def test_more_than_anybody_reads_is_refused_before_it_is_read(proposed: Proposed) -> None:
+    with pytest.raises(Stalled, match="split it"):
+        proposed.review({f"models/m{n}.yaml": "x: [" + "1, " * 300_000 + "]\n" for n in range(20)})
+
+
 def test_a_comment_is_cut_to_what_forges_take_and_says_so(proposed: Proposed) -> None:
-    many = {f"models/{'x' * 100}{n}.yaml": "kind: |\n  a\n" for n in range(900)}
+    many = {f"models/{'x' * 100}{n}.yaml": "kind: |\n  a\n" for n in range(400)}
     found = proposed.review({**many, **CHANGE})
-    made = whole(found)
+    made = comment(found)
     assert len(made.encode()) <= MOST_BYTES
     assert "more lines are not shown here" in made
     assert made.count("```") % 2 == 0
@@ -265,7 +287,7 @@ def test_a_comment_is_cut_to_what_forges_take_and_says_so(proposed: Proposed) ->
 
 def test_many_environments_do_not_make_a_comment_too_long(proposed: Proposed) -> None:
     found = proposed.review(CHANGE)
-    made = whole(dataclasses.replace(found, environments=found.environments * 600))
+    made = comment(dataclasses.replace(found, environments=found.environments * 600))
     assert len(made.encode()) <= MOST_BYTES
     assert "more parts are not shown here" in made
 

@@ -25,6 +25,7 @@ from policies.markdown import JOINER, code, fenced, prose, table
         ("two\nlines\r\nand\u2028three", "two lines and three"),
         ("right\u202eleft \x1b[31m", r"rightleft \[31m"),
         ("&lt;", rf"\&{JOINER}lt;"),
+        ("at 10 %, not 50 %.", "at 10 %, not 50 %."),
         ("$x$", rf"\${JOINER}x\$"),
     ],
 )
