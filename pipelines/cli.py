@@ -15,7 +15,7 @@ import typer
 
 from pipelines.command_line.asking import WISHES, lift, retry, wish_command
 from pipelines.command_line.judging import analyze, replay
-from pipelines.command_line.looking import explain, history, plan, status
+from pipelines.command_line.looking import explain, history, impact, plan, status
 from pipelines.command_line.reviewing import review
 from pipelines.command_line.running import run, up
 from pipelines.command_line.saying import says_errors
@@ -39,6 +39,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "replay": replay,
     "analyze": analyze,
     "plan": plan,
+    "impact": impact,
     **{wish: wish_command(wish) for wish in WISHES},
     "retry": retry,
     "lift": lift,

@@ -26,10 +26,15 @@ from registry_bridge.repo_files import Entry, decode_texts, readable_paths
 
 def lint(folder: Path) -> tuple[Note, ...]:
     """Every finding about the config repo in `folder`, in order. Raises BadInput when there is no such folder."""
+    return read(folder)[1]
+
+
+def read(folder: Path) -> tuple[ConfigRepo | None, tuple[Note, ...]]:
+    """The repo in `folder` as it lies there, none where a document is wrong, and every finding. Raises BadInput."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder: give the folder of a config repo, with its sluice.yaml")
     files, notes = readable(_entries(folder), lambda path, _: (folder / path).read_bytes())
-    return linted(files, notes)[1]
+    return linted(files, notes)
 
 
 def readable(

@@ -105,8 +105,8 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
     before_commit = repo.common(repo.commit(base), after_commit)
     differing = repo.differing(before_commit, after_commit)
     _check_size(differing)
-    old = _side(repo, before_commit)
-    new = _side(repo, after_commit)
+    old = side(repo, before_commit)
+    new = side(repo, after_commit)
     new_lines, unsearched = _new_lines(repo, differing)
     rules, about_rules = _rules(old.files, new.files)
     proposal = Proposal(
@@ -147,7 +147,7 @@ def _check_size(differing: tuple[Differing, ...]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Side:
+class Side:
     """One commit: its files, the repo that they make, and what is wrong with them."""
 
     files: Mapping[str, str]
@@ -155,11 +155,12 @@ class _Side:
     notes: tuple[Note, ...]
 
 
-def _side(repo: LocalRepo, commit: str) -> _Side:
+def side(repo: LocalRepo, commit: str) -> Side:
+    """The repo at a commit."""
     entries = [(entry.path.decode("utf-8", "backslashreplace"), entry) for entry in repo.entries(commit, _READ)]
     contents = repo.contents(entry for _, entry in entries if _is_text_of_bearable_size(entry))
     files, notes = readable(entries, lambda _, entry: contents[entry.blob])
-    return _Side(files, *linted(files, notes))
+    return Side(files, *linted(files, notes))
 
 
 def _is_text_of_bearable_size(entry: Entry) -> bool:
@@ -189,7 +190,7 @@ def _rules_in(text: str | None) -> RepoRules | None:
     return value if isinstance(value, RepoRules) else None
 
 
-def _unread(old: _Side, new: _Side) -> Iterator[str]:
+def _unread(old: Side, new: Side) -> Iterator[str]:
     if old.repo is None:
         yield "the documents could not be read before this change: what it changes in serving cannot be said"
     if new.repo is None:

@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from policies.capacity import Capacity, Node, added, times
 from policies.errors import Retry, Stalled
 from policies.impact import Effect, impact
 from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
@@ -47,6 +48,8 @@ class FakeServe:
 
     def __init__(self, *, advance_on_observe: bool = False) -> None:
         self.advance_on_observe = advance_on_observe
+        self.has: Mapping[str, float] = {"CPU": 16.0}
+        """What its node has."""
         self.away = ""
         """Why Ray does not answer; empty while it does."""
         self.failing: set[str] = set()
@@ -83,6 +86,14 @@ class FakeServe:
         for name, app in wanted.items():
             self._deploy(name, app)
         self._routes = {route: name for name, app in wanted.items() if (route := app.get("route_prefix", "/"))}
+
+    def capacity(self) -> Capacity:
+        """One node, on which every application that is not gone reserves its `min_replicas`. Raises Retry."""
+        if self.away:
+            raise Retry(self.away)
+        running = {"applications": [app.submitted for app in self._apps.values()]}
+        reserved = impact({}, running, None).reserved.after
+        return Capacity(nodes=(Node(total=self.has, free=added(self.has, times(reserved, -1))),))
 
     # --- what a test does to it ---
 

@@ -203,10 +203,16 @@ def _set(deployment: dict[str, Any], field: str) -> None:
         "user_config.split.share": "user_config.split.weight_percent",
         "autoscaling_config.*": "autoscaling_config.max_replicas",
     }
+    values = {
+        "autoscaling_config": None,
+        "user_config": {"revision": 9},
+        "ray_actor_options": {"num_cpus": 2},
+        "placement_group_bundles": [{"CPU": 2}],
+    }
     *parents, last = where.get(field, field).split(".")
     for parent in parents:
         deployment = deployment[parent]
-    deployment[last] = None if field == "autoscaling_config" else {"user_config": {"revision": 9}}.get(field, 77)
+    deployment[last] = values.get(field, 77)
 
 
 # --- would requests stall? ----------------------------------------------------------------------------------------
