@@ -10,12 +10,12 @@ import pytest
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.pull_requests import CommitStatus, PullRequestState, StatusState, fresh, stale
 from registry_bridge.forge import BODY_CHARACTERS
-from tests.contracts.forge_harness import DIALECTS, Stage, stage_of
+from tests.contracts.forge_harness import Stage, stage_of
 
 BRANCH = "sluice/prod/fraud-model"
 
 
-@pytest.fixture(params=["memory", *DIALECTS])
+@pytest.fixture(params=["memory", "github", "gitea", "gitlab"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     with stage_of(request.param, tmp_path) as made:
         yield made

@@ -178,7 +178,8 @@ class Hub:
                     pull.versions.append((self.now(), head))
                     for review in pull.reviews if self.dismisses_stale else ():
                         review.dismissed = True
-        self.emit("push", {"ref": f"refs/heads/{BASE}", "repository": {"full_name": self.repository}})
+        pushed = {"ref": f"refs/heads/{BASE}", "after": self.tip(BASE), "pushed_at": self.now().isoformat()}
+        self.emit("push", {**pushed, "repository": {"full_name": self.repository}})
 
     # --- pull requests ----------------------------------------------------------------------------------------------
 

@@ -144,7 +144,8 @@ def page(call: Call, hub: Hub, items: list[Any], size: str) -> Response:
     limit = min(int(call.query.get(size, 30)), hub.page_limit)
     number = int(call.query.get("page", 1))
     shown, more = items[(number - 1) * limit : number * limit], number * limit < len(items)
-    link = f'<{call.url.include_query_params(page=number + 1)}>; rel="next"'
+    address = hub.url + call.raw_path.decode()  # as it was asked for, percent-encoded
+    link = f'<{address}?{call.url.include_query_params(page=number + 1).query}>; rel="next"'
     return JSONResponse(shown, headers={"link": link} if more else {})
 
 
