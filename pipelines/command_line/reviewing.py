@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipelines.commands.review import People, Review
+    from policies.capacity import Capacity
+    from policies.documents import RayTarget
     from registry_bridge.local_repo import LocalRepo
 
 
@@ -54,6 +56,9 @@ def review(
             help="Its number at the forge: people come from there, comment and status go there.",
         ),
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Also ask Ray what the cluster has, where --base says Ray is.")
+    ] = False,
 ) -> None:
     """Review a change of a config repo: lint, its rules, what it does to what serves; exit 2 where it should not be."""
     from pipelines.commands import review_comment
@@ -64,10 +69,10 @@ def review(
     if pull_request is not None:
         if author or approved_by:
             raise BadInput("--author and --approved-by come from the forge where --pull-request is given")
-        found = _of_pull_request(repo, folder, base, head, pull_request)
+        found = _of_pull_request(repo, folder, base, head, pull_request, cluster=cluster)
     else:
         people = People(author=author, approvers=frozenset(approved_by or ()))
-        found = _reviewed(repo, base, head or "HEAD", people)
+        found = _reviewed(repo, folder, base, head or "HEAD", people, cluster=cluster)
     if comment is not None:
         _write_whole(comment, review_comment.comment(found))
     say(_written(found, form))
@@ -75,15 +80,22 @@ def review(
         raise typer.Exit(2)
 
 
-def _reviewed(repo: LocalRepo, base: str, head: str, people: People) -> Review:
+def _reviewed(repo: LocalRepo, folder: Path, base: str, head: str, people: People, *, cluster: bool) -> Review:
     from datetime import UTC, datetime
 
     from pipelines.commands.review import review as made
+    from pipelines.settings import settings
+    from pipelines.wiring import doors
 
-    return made(repo, base, head, people, datetime.now(UTC))
+    def ask(target: RayTarget) -> Capacity:
+        return doors(settings(os.environ, repo=str(folder.absolute()))).runtime(target).capacity()
+
+    return made(repo, base, head, people, datetime.now(UTC), ask if cluster else None)
 
 
-def _of_pull_request(repo: LocalRepo, folder: Path, base: str, head: str | None, number: int) -> Review:
+def _of_pull_request(
+    repo: LocalRepo, folder: Path, base: str, head: str | None, number: int, *, cluster: bool
+) -> Review:
     """The review of what the forge says is its head. Raises BadInput where another head was asked for."""
     from pipelines.commands.review_posting import forge_target, posted
     from pipelines.forges import forge_door
@@ -94,7 +106,9 @@ def _of_pull_request(repo: LocalRepo, folder: Path, base: str, head: str | None,
     pull = forge.pull_request(number)
     if head is not None and repo.commit(head) != pull.head:
         raise BadInput(f"pull request {number} is at {pull.head[:12]} now, and not at {head[:40]}: fetch it again")
-    return posted(forge, pull, lambda people: _reviewed(repo, base, pull.head, people))
+    return posted(
+        forge, pull, lambda people: _reviewed(repo, folder, base, pull.head, people, cluster=cluster)
+    )
 
 
 def _written(found: Review, form: Form) -> Iterable[str]:

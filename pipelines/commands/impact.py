@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands import lint
-from pipelines.commands.review import side
+from pipelines.commands.commit_documents import side
 from pipelines.serve_configs import meant, releases_of
 from policies import impact_words
 from policies.capacity import Capacity

@@ -96,7 +96,8 @@ def _parts(review: Review) -> Iterator[_Part]:
         yield from _impacts(environment)
     yield from _replays(review)
     for environment in review.environments:
-        yield _difference(environment)
+        if environment.before != environment.after:
+            yield _difference(environment)
 
 
 def _fitted(part: _Part, room: int) -> list[str]:
@@ -157,21 +158,24 @@ def _is_yaml(mend: str) -> bool:
 def _impacts(environment: EnvironmentChange) -> Iterator[_Part]:
     where = code(environment.name)
     if environment.in_the_end is None:
-        yield _impact(f"#### Impact in {where}", (), environment.at_once)
+        yield _impact(f"#### Impact in {where}", environment.at_once, remarks=environment.remarks)
         return
-    if environment.at_once.deployments:
-        yield _impact(f"#### Impact in {where}, at once", (), environment.at_once)
+    if environment.at_once.deployments or environment.remarks:
+        yield _impact(f"#### Impact in {where}, at once", environment.at_once, remarks=environment.remarks)
     names = ", ".join(code(key) for key in environment.rolled_out[:_MOST_LINES])
     words = f"New settings of {names} are rolled out like a new version. Once that has gone well:"
-    yield _impact(f"#### Impact in {where}, by rollouts", (words, ""), environment.in_the_end)
+    yield _impact(f"#### Impact in {where}, by rollouts", environment.in_the_end, words=(words, ""))
 
 
-def _impact(title: str, words: tuple[str, ...], found: Impact) -> _Part:
+def _impact(title: str, found: Impact, *, words: tuple[str, ...] = (), remarks: tuple[str, ...] = ()) -> _Part:
+    said = [f"- {prose(line)}" for line in remarks]
+    if not found.deployments:
+        return _Part("impact", (title, ""), tuple(said) or ("- what serves stays as it is",), ("",))
     head, rule, *rows = table(
         ("deployment", "what happens", "because of", "requests"),
         (row for each in found.deployments for row in _deployment(each)),
     )
-    after = [f"- {prose(line)}" for line in reserved_lines(found)[:_MOST_LINES]]
+    after = [*said[:_MOST_LINES], *(f"- {prose(line)}" for line in reserved_lines(found)[:_MOST_LINES])]
     return _Part("impact", (title, "", *words, head, rule), tuple(rows), ("", *after, ""))
 
 

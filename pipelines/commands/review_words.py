@@ -32,12 +32,13 @@ def text(review: Review) -> Iterator[str]:
         yield f"{note}{_mended(mend)} [{rule}]"
     for environment in review.environments:
         yield f"what serves in {environment.name}, at once:"
-        yield from (f"  {line}" for line in impact_lines(environment.at_once))
+        yield from (f"  {line}" for line in (*impact_lines(environment.at_once), *environment.remarks))
         if environment.in_the_end is not None:
             names = ", ".join(environment.rolled_out)
             yield f"once the new settings of {names} have been rolled out like a new version:"
             yield from (f"  {line}" for line in impact_lines(environment.in_the_end))
-        yield from (f"  {line}" for line in difference(environment))
+        if environment.before != environment.after:
+            yield from (f"  {line}" for line in difference(environment))
     yield from replay_lines([one.replay for one in review.rejudged if one.replay is not None])
     for one in review.rejudged:
         if one.replay is None:
@@ -102,6 +103,7 @@ def _data(review: Review) -> dict[str, Any]:
                 "at_once": plain(one.at_once),
                 "in_the_end": plain(one.in_the_end),
                 "rolled_out": list(one.rolled_out),
+                "remarks": list(one.remarks),
                 "difference": list(difference(one)),
             }
             for one in review.environments

@@ -19,7 +19,9 @@ from pipelines.commands.review import MOST_ROLLOUTS, People, Review, review
 from pipelines.commands.review_comment import MOST_BYTES, comment
 from pipelines.commands.review_posting import forge_target, posted
 from pipelines.commands.review_words import as_data, github, text, unobeyed
-from policies.errors import BadInput, Stalled
+from policies.capacity import Capacity, Node
+from policies.documents import RayTarget
+from policies.errors import BadInput, Retry, Stalled
 from policies.impact import Effect, Impact
 from policies.notes import Severity
 from policies.pull_requests import Approval, CommitStatus, PullRequest, PullRequestState, StatusState
@@ -142,6 +144,34 @@ def test_the_comment_is_the_golden_one(proposed: Proposed) -> None:
     if not GOLDEN.exists():
         GOLDEN.write_text(made, encoding="utf-8")
     assert made == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_a_new_model_serves_nothing_yet_and_that_is_said(proposed: Proposed) -> None:
+    found = proposed.review({"models/spam.yaml": MODEL_DOCUMENT % ("spam", 1)})
+    (environment,) = found.environments
+    assert environment.remarks == ("spam is new: nothing starts before a version is at stage Production",)
+    assert "spam is new" in comment(found)
+    assert "serve.yaml of" not in comment(found)
+
+
+def test_a_cluster_is_asked_where_it_was_before_the_change(proposed: Proposed, history: dict[str, str]) -> None:
+    asked = []
+
+    def ask(target: RayTarget) -> Capacity:
+        asked.append(target.dashboard)
+        return Capacity(nodes=(Node(total={"CPU": 2.0}, free={"CPU": 0.0}),))
+
+    moved = history["sluice.yaml"].replace("127.0.0.1:8265", "127.0.0.1:6666")
+    head = proposed.change({**CHANGE, "sluice.yaml": moved})
+    found = review(LocalRepo(proposed.clone.folder), "main", head, People(), NOW, ask)
+    assert asked == ["http://127.0.0.1:8265"]
+    assert "the cluster has 2 CPU" in comment(found)
+
+    def away(_target: RayTarget) -> Capacity:
+        raise Retry("no route to host")
+
+    found = review(LocalRepo(proposed.clone.folder), "main", head, People(), NOW, away)
+    assert "what the cluster has is not known: no route to host" in comment(found)
 
 
 def test_what_changes_nothing_that_serves_says_so(proposed: Proposed) -> None:
