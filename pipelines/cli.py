@@ -19,7 +19,7 @@ from pipelines.command_line.looking import explain, history, impact, plan, statu
 from pipelines.command_line.reviewing import review
 from pipelines.command_line.running import run, up
 from pipelines.command_line.saying import says_errors
-from pipelines.command_line.writing import init, keys, lint, schema
+from pipelines.command_line.writing import init, keys, lint, schema, webhooks
 
 app = typer.Typer(
     name="sluice",
@@ -43,6 +43,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     **{wish: wish_command(wish) for wish in WISHES},
     "retry": retry,
     "lift": lift,
+    "webhooks": webhooks,
     "run": run,
     "up": up,
     "review": review,

@@ -7,7 +7,7 @@ is merged. This module must not read or decide anything.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from policies.config_repo_documents import ConfigRepo
@@ -40,15 +40,20 @@ def serve_config(repo: ConfigRepo, environment: str, releases: Mapping[str, Rele
     return {"applications": [*versions, *render_fronts(repo.fronts(environment), served, around)]}
 
 
-def meant(repo: ConfigRepo, environment: str) -> Config:
-    """The Serve config once every stable version has the settings that its document says.
+def standing(repo: ConfigRepo, environment: str) -> Config:
+    """The Serve config of one environment as the repo's documents and releases are."""
+    return serve_config(repo, environment, releases_of(repo, environment))
+
+
+def meant(repo: ConfigRepo, environment: str, models: Collection[str] | None = None) -> Config:
+    """The Serve config once every stable version, or those of these models, has the settings that its document says.
 
     Settings that changed are rolled out like a new version: this is how it stands when that has gone well. A rollout
     that is under way stays as it is, and a model without a release serves nothing yet.
     """
-    documents = repo.serves(environment)
+    waiting = set(rolled_out(repo, environment)) & set(models if models is not None else repo.models)
     releases = {
-        key: _with_settings_of(repo, environment, key, release) if key in documents else release
+        key: _with_settings_of(repo, environment, key, release) if key in waiting else release
         for key, release in releases_of(repo, environment).items()
     }
     return serve_config(repo, environment, releases)

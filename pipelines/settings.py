@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final, Literal
 
 from policies.errors import BadInput
 
@@ -71,16 +72,25 @@ def settings(environment: Mapping[str, str], *, repo: str | None = None, branch:
     )
 
 
-def webhook_secret(environment: Mapping[str, str], source: str) -> str | None:
-    """What `mlflow` or `forge` signs its webhooks with; None where that is not set. Raises BadInput for a bad file."""
-    variable = f"SLUICE_{source.upper()}_WEBHOOK_SECRET"
-    file = _path(environment, f"{variable}_FILE")
+_WEBHOOK_SECRETS: Final = {
+    "mlflow": ("SLUICE_MLFLOW_WEBHOOK_SECRET", "SLUICE_MLFLOW_WEBHOOK_SECRET_FILE"),
+    "forge": ("SLUICE_FORGE_WEBHOOK_SECRET", "SLUICE_FORGE_WEBHOOK_SECRET_FILE"),
+}
+
+
+def webhook_secret(environment: Mapping[str, str], sender: Literal["mlflow", "forge"]) -> str | None:
+    """What they sign their webhooks with; None where that is not set. Raises BadInput for a file without one."""
+    variable, file_variable = _WEBHOOK_SECRETS[sender]
+    file = _path(environment, file_variable)
     if file is None:
         return environment.get(variable) or None
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{variable}_FILE names {file}, which cannot be read: {type(error).__name__}") from error
+        raise BadInput(f"{file_variable} names {file}, which cannot be read: {type(error).__name__}") from error
+    if not secret:
+        raise BadInput(f"{file_variable} names {file}, which is empty")
+    return secret
 
 
 def _github_app(environment: Mapping[str, str]) -> GitHubApp | None:

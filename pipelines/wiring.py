@@ -13,10 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines.defaults import built_in_documents
+from pipelines.forges import forge_door
 from pipelines.look import Doors
+from pipelines.ports import Forge
 from pipelines.reconciler import Reconciler
 from pipelines.settings import Settings
 from policies.documents import PrometheusTarget, RayTarget, RegistryTarget
+from policies.forges import ForgeTarget
 from registry_bridge.config_repo import ConfigRepo
 from registry_bridge.mlflow_registry import MlflowRegistry
 from serving_runtime.prometheus import PrometheusMetrics
@@ -47,6 +50,11 @@ def config_repo(settings: Settings) -> ConfigRepo:
     """The door to the config repo, with its clone in the cache."""
     name = hashlib.sha256(f"{settings.repo}\n{settings.branch}".encode()).hexdigest()[:16]
     return ConfigRepo(settings.repo, settings.branch, settings.cache / "repos" / name, token=settings.git_token)
+
+
+def forge(settings: Settings, target: ForgeTarget) -> Forge:
+    """The door to pull requests into the config repo's branch."""
+    return forge_door(target, settings.branch, settings)
 
 
 class _Kept:

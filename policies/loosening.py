@@ -13,6 +13,8 @@ from policies.config_repo_documents import ConfigRepo
 from policies.evidence import Objective
 from policies.strict_yaml import Path
 
+_INDICATOR: Path = ("spec", "indicator")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Looser:
@@ -61,7 +63,7 @@ def _looser(key: str, was: Objective, now: Objective | None) -> Looser:
         )
     if not same_counts(now, was):
         words = f"the SLO {was.name} of {key} counts something else than before: nobody can say that it is as strict"
-        at = ("slos", was.name, ("spec", "indicator"))
+        at = ("slos", was.name, _INDICATOR)
         return Looser(model=key, slo=was.name, at=at, words=words, mend="give it another name")
     words = f"the SLO {was.name} of {key} asks less than before: {asks(now)}, it was {asks(was)}"
     path: Path = ("spec", "objectives", 0, "target") if now.target < was.target else ("spec", "objectives", 0)

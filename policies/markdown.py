@@ -20,6 +20,8 @@ from policies.commit_message import one_line
 
 CELL: Final = 300
 """Characters of one cell or sentence: three lines of a table. More is in the files themselves."""
+LINE: Final = 500
+"""Characters of a line in a block: what is longer is no line that anybody reads."""
 JOINER: Final = "\u2060"
 """Zero wide, and no part of any name: `@` and a name with one between them are no mention."""
 
@@ -30,7 +32,7 @@ _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-
 _LEADING: Final = re.compile(r"^(\d{0,9})([-+=#.)])")
 # What GitHub, GitLab and Gitea make links of beyond Markdown: @who, #12, !12, ~label, %milestone, $snippet, &epic,
 # owner/repo#12, GH-12; http://, www. and mail addresses.
-_REFERENCE: Final = re.compile(r"([@#!~%$&])(?=\S)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[Ww])(?=\.)|(?<=:)(?=//)")
+_REFERENCE: Final = re.compile(r"([@#!~%$&])(?=[\w\\\"'])|(?<=\b[Gg][Hh])(?=-\d)|(?<=[Ww])(?=\.)|(?<=:)(?=//)")
 
 
 def prose(text: str, limit: int = CELL) -> str:
@@ -62,7 +64,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def fenced(lines: Sequence[str], language: str) -> list[str]:
     """Lines as they are, in a block that none of them can end."""
-    clean = [_printable(line) for line in lines]
+    clean = [_printable(line[:LINE]) for line in lines]
     fence = "`" * max(3, 1 + max((_longest_run(line) for line in clean), default=0))
     return [f"{fence}{language}", *clean, fence]
 

@@ -167,6 +167,9 @@ class ForgeHttp:
                 )  # fmt: skip
                 answer = _read(what, got)
                 self._session.cookies.clear()
+        except requests.exceptions.SSLError as error:
+            words = "its certificate is not trusted: name your authority's file in REQUESTS_CA_BUNDLE"
+            raise Stalled(f"{what} failed: {words}") from error
         except requests.RequestException as error:
             raise _BrokenError(f"{what} failed: {_cause(error)}", AWAY) from error
         if _OK <= answer.status < _REDIRECT or answer.status in also:
@@ -264,8 +267,6 @@ def _place(address: str) -> str:
 
 def _cause(error: requests.RequestException) -> str:
     """Without the pool's repr and, with certainty, without headers."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted: name your authority's file in REQUESTS_CA_BUNDLE"
     if isinstance(error, requests.ReadTimeout):
         return "no answer in time"
     return "no connection in time" if isinstance(error, requests.ConnectTimeout) else type(error).__name__

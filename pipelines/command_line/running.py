@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from pipelines.command_line.options import (
 )
 from pipelines.command_line.saying import say
 
+if TYPE_CHECKING:
+    from pipelines.reconciler import Tick
+
 
 def run(
     repo: RepoOption = None,
@@ -25,15 +28,25 @@ def run(
     status_path: StatusFileOption = None,
 ) -> None:
     """Run the reconciler: carry promotions to traffic until it is stopped."""
+    from pipelines.commands.listening import WebhookListener
     from pipelines.commands.running import Narrator, run_until_stopped
     from pipelines.wiring import SystemClock, reconciler
 
-    clock = SystemClock()
-    loop = reconciler(settings_of(repo, branch, stack), clock)
-    narrator = Narrator(lambda line: say(line.split("\n")), status_path)
-    if not once:
-        run_until_stopped(loop, clock, narrator)
-        return
+    def tell(line: str) -> None:
+        say(line.split("\n"))
+
+    clock, settings = SystemClock(), settings_of(repo, branch, stack)
+    loop = reconciler(settings, clock)
+    with WebhookListener(settings, clock.wake, tell) as listener:
+        narrator = Narrator(tell, status_path, lambda: listener.counts)
+
+        def report(tick: Tick) -> None:
+            listener.follow(tick)
+            narrator(tick)
+
+        if not once:
+            run_until_stopped(loop, clock, report)
+            return
     tick = loop.tick()
     narrator(tick)
     if tick.problems:

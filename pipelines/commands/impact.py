@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands import lint
-from pipelines.commands.review import side
+from pipelines.commands.commit_documents import side
 from pipelines.commands.views import impact_data
 from pipelines.serve_configs import meant, releases_of
 from policies import impact_words
@@ -71,16 +71,17 @@ def impacts(before: ConfigRepo, after: ConfigRepo, ask: Ask | None) -> tuple[Env
 def _in_environment(name: str, before: ConfigRepo, after: ConfigRepo, ask: Ask | None) -> EnvironmentImpact:
     was, now = ({} if name not in repo.sluice.environments else meant(repo, name) for repo in (before, after))
     target = before.sluice.environments[name].ray if name in before.sluice.environments else None
-    capacity, unknown = _capacity(target, ask)
+    capacity, unknown = capacity_of(target, ask)
     return EnvironmentImpact(
         environment=name,
         impact=impact(was, now, capacity),
         unknown=unknown,
-        remarks=tuple(_remarks(name, before, after)),
+        remarks=tuple(remarks(name, before, after)),
     )
 
 
-def _capacity(target: RayTarget | None, ask: Ask | None) -> tuple[Capacity | None, str]:
+def capacity_of(target: RayTarget | None, ask: Ask | None) -> tuple[Capacity | None, str]:
+    """What the cluster has, or why nobody knows."""
     if ask is None:
         return None, "it was not asked"
     if target is None:
@@ -91,7 +92,8 @@ def _capacity(target: RayTarget | None, ask: Ask | None) -> tuple[Capacity | Non
         return None, str(error)
 
 
-def _remarks(name: str, before: ConfigRepo, after: ConfigRepo) -> Iterator[str]:
+def remarks(name: str, before: ConfigRepo, after: ConfigRepo) -> Iterator[str]:
+    """What a change does in an environment that the Serve config does not show."""
     if name not in after.sluice.environments:
         yield "the environment is gone from sluice.yaml: its cluster is not looked after any more, and serves on"
         return

@@ -18,43 +18,49 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from pipelines.commands.lint import linted, readable
-from pipelines.serve_configs import meant, rolled_out
+from pipelines.commands.commit_documents import DOCUMENTS, HISTORY, is_bearable, new_lines, side, Side
+from pipelines.commands.impact import Ask, capacity_of, remarks
+from pipelines.serve_configs import Config, meant, rolled_out, standing
 from policies.change_rules import Finding, Proposal, judge_change
 from policies.config_repo_documents import ConfigRepo
 from policies.document_reading import read_document
-from policies.errors import BadInput
+from policies.errors import BadInput, Stalled
 from policies.impact import Impact, impact
-from policies.layout import FOLDERS, RULES, SLUICE, Place
+from policies.layout import RULES, Place
 from policies.notes import Note, Severity, errors
 from policies.past_rollout import finished
 from policies.rejudging import Rejudged, concerned, judged_again
 from policies.repo_rules import RepoRules
 from policies.stored_documents import parse_history
 from registry_bridge.local_repo import Differing, LocalRepo
-from registry_bridge.repo_files import MAX_FILE_BYTES, Entry
+from registry_bridge.repo_files import Entry
 
 MOST_ROLLOUTS = 5
 """Rollouts judged again for one model in one environment: the newest say how things are."""
 MOST_REPLAYS = 40
 """Of all models: a replay takes up to a second, and a table of more is read by nobody."""
-MOST_SEARCHED = 2_000
-MOST_SEARCHED_BYTES = 32 * 1024 * 1024
-"""What is searched for secrets: half a minute of work, and more than any change that somebody reads."""
-_HISTORY = "history"
-_READ = (SLUICE, *(folder.rstrip("/") for folder in FOLDERS if folder.rstrip("/") != _HISTORY))
+MOST_CHANGED = 5_000
+MOST_CHANGED_BYTES = 16 * 1024 * 1024
+"""Files and bytes of documents that a change may touch. A stranger's YAML takes 3 s for a megabyte to read; a change of
+every document of a thousand models has 2,000 files with 3 MB."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvironmentChange:
-    """What differs in one environment's Serve config; `impact` compares what both say."""
+    """What differs in one environment's Serve config."""
 
     name: str
-    before: Mapping[str, object]
-    after: Mapping[str, object]
-    impact: Impact
+    before: Config
+    after: Config
+    """Once everything that the change starts has gone well."""
+    at_once: Impact
+    """What the next commit does."""
+    in_the_end: Impact | None
+    """What the rollouts do that follow: settings that changed are rolled out like a new version. None: none follow."""
     rolled_out: tuple[str, ...]
-    """Models, by slug, whose new settings are rolled out like a new version."""
+    """The models of these rollouts, by slug."""
+    remarks: tuple[str, ...] = ()
+    """What the Serve config does not show."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,20 +97,26 @@ class People:
     approvers: frozenset[str] = frozenset()
 
 
-def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime) -> Review:
-    """Review what `head` changes since it left `base`. Raises BadInput for a revision that is not there, Stalled."""
+def review(
+    repo: LocalRepo, base: str, head: str, people: People, now: datetime, ask: Ask | None = None
+) -> Review:
+    """Review what `head` changes since it left `base`; `ask` says what a cluster has, none: nobody is asked.
+
+    Raises BadInput for a revision that is not there, Stalled.
+    """
     after_commit = repo.commit(head)
     before_commit = repo.common(repo.commit(base), after_commit)
     differing = repo.differing(before_commit, after_commit)
+    _check_size(differing)
     old = side(repo, before_commit)
     new = side(repo, after_commit)
-    new_lines, unsearched = _new_lines(repo, differing)
+    added, unsearched = new_lines(repo, differing)
     rules, about_rules = _rules(old.files, new.files)
     proposal = Proposal(
         before=old.repo,
         after=new.repo,
         changed=tuple(one.path for one in differing),
-        new_lines=new_lines,
+        new_lines=added,
         author=people.author,
         approvers=people.approvers,
         now=now,
@@ -117,41 +129,31 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime)
         changed=proposal.changed,
         lint=_of_this_change(new.notes, old.notes, proposal.changed),
         findings=_once(judge_change(proposal, rules), new.notes),
-        environments=tuple(_environments(*pairs)) if pairs else (),
+        environments=tuple(_environments(*pairs, ask)) if pairs else (),
         rejudged=rejudged,
         unsaid=(*_unread(old, new), *about_rules, *unsearched, *about_replays),
     )
 
 
+def _check_size(differing: tuple[Differing, ...]) -> None:
+    """Raises Stalled for more than is read of a stranger's."""
+    read = [one.after for one in differing if one.after is not None and one.path.startswith(DOCUMENTS)]
+    count, size = len(read), sum(entry.size for entry in read if is_bearable(entry))
+    if count > MOST_CHANGED or size > MOST_CHANGED_BYTES:
+        raise Stalled(
+            f"the change has {count:,} documents with {size:,} bytes: at most {MOST_CHANGED:,} with "
+            f"{MOST_CHANGED_BYTES:,} bytes are reviewed in one; split it"
+        )
+
+
 # --- one commit -----------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One commit: its files, the repo that they make, and what is wrong with them."""
-
-    files: Mapping[str, str]
-    repo: ConfigRepo | None
-    notes: tuple[Note, ...]
-
-
-def side(repo: LocalRepo, commit: str) -> Side:
-    """The repo at a commit."""
-    entries = [(entry.path.decode("utf-8", "backslashreplace"), entry) for entry in repo.entries(commit, _READ)]
-    contents = repo.contents(entry for _, entry in entries if _is_text_of_bearable_size(entry))
-    files, notes = readable(entries, lambda _, entry: contents[entry.blob])
-    return Side(files, *linted(files, notes))
-
-
-def _is_text_of_bearable_size(entry: Entry) -> bool:
-    return entry.mode.startswith("100") and entry.size <= MAX_FILE_BYTES
 
 
 def _of_this_change(now: tuple[Note, ...], before: tuple[Note, ...], changed: tuple[str, ...]) -> tuple[Note, ...]:
     """Every error, and the warnings that are new or in a file that changes: old ones elsewhere are nobody's news."""
-    known = {(n.file, n.field, n.message) for n in before}
+    known, touched = {(n.file, n.field, n.message) for n in before}, set(changed)
     return tuple(
-        n for n in now if n.severity is Severity.ERROR or n.file in changed or (n.file, n.field, n.message) not in known
+        n for n in now if n.severity is Severity.ERROR or n.file in touched or (n.file, n.field, n.message) not in known
     )
 
 
@@ -180,36 +182,6 @@ def _unread(old: Side, new: Side) -> Iterator[str]:
 # --- what the change adds -------------------------------------------------------------------------------------
 
 
-def _new_lines(
-    repo: LocalRepo, differing: tuple[Differing, ...]
-) -> tuple[dict[str, tuple[tuple[int, str], ...]], tuple[str, ...]]:
-    """The lines of each file that were not in it before, and what was not searched for them."""
-    wanted, total = [], 0
-    for one in differing:
-        if one.after is None or not _is_text_of_bearable_size(one.after):
-            continue
-        size = one.after.size + (one.before.size if one.before and _is_text_of_bearable_size(one.before) else 0)
-        if len(wanted) < MOST_SEARCHED and total + size <= MOST_SEARCHED_BYTES:
-            wanted.append(one)
-            total += size
-    sides = [entry for one in wanted for entry in (one.before, one.after) if entry is not None]
-    contents = repo.contents(entry for entry in sides if _is_text_of_bearable_size(entry))
-    found = {one.path: _added(one, contents) for one in wanted}
-    missed = sum(one.after is not None for one in differing) - len(wanted)
-    said = f"{missed} files were not searched for secrets: links, or more than can be read"
-    return found, (said,) if missed else ()
-
-
-def _added(one: Differing, contents: Mapping[str, bytes]) -> tuple[tuple[int, str], ...]:
-    known = set(_lines(contents.get(one.before.blob, b""))) if one.before else set()
-    now = _lines(contents[one.after.blob]) if one.after else []
-    return tuple((number, line) for number, line in enumerate(now, 1) if line not in known)
-
-
-def _lines(content: bytes) -> list[str]:
-    return content.decode("utf-8", "replace").split("\n")
-
-
 def _once(findings: tuple[Finding, ...], notes: tuple[Note, ...]) -> tuple[Finding, ...]:
     """Lint and the rules both look for secrets: one of the two is enough for a line."""
     said = {(note.file, note.line) for note in notes if "secret" in note.message}
@@ -219,20 +191,32 @@ def _once(findings: tuple[Finding, ...], notes: tuple[Note, ...]) -> tuple[Findi
 # --- what serves ----------------------------------------------------------------------------------------------
 
 
-def _environments(before: ConfigRepo, after: ConfigRepo) -> Iterator[EnvironmentChange]:
+_NOTHING: Config = {"applications": []}
+
+
+def _environments(before: ConfigRepo, after: ConfigRepo, ask: Ask | None) -> Iterator[EnvironmentChange]:
     for name in sorted({*before.sluice.environments, *after.sluice.environments}):
-        was = meant(before, name) if name in before.sluice.environments else {"applications": []}
-        now = meant(after, name) if name in after.sluice.environments else {"applications": []}
-        if was != now:
-            waiting = set(rolled_out(before, name)) if name in before.sluice.environments else set()
-            new = rolled_out(after, name) if name in after.sluice.environments else ()
-            yield EnvironmentChange(
-                name=name,
-                before=was,
-                after=now,
-                impact=impact(was, now, None),
-                rolled_out=tuple(key for key in new if key not in waiting),
-            )
+        was = standing(before, name) if name in before.sluice.environments else _NOTHING
+        waiting = rolled_out(before, name) if name in before.sluice.environments else ()
+        there = name in after.sluice.environments
+        now = standing(after, name) if there else _NOTHING
+        new = tuple(key for key in rolled_out(after, name) if key not in waiting) if there else ()
+        said = tuple(remarks(name, before, after))
+        if was == now and not new and not said:
+            continue
+        then = meant(after, name, new) if new else now
+        # At the address of before the change: the token goes there.
+        target = before.sluice.environments[name].ray if name in before.sluice.environments else None
+        capacity, unknown = capacity_of(target, ask)
+        yield EnvironmentChange(
+            name=name,
+            before=was,
+            after=then,
+            at_once=impact(was, now, capacity),
+            in_the_end=impact(now, then, capacity) if new else None,
+            rolled_out=new,
+            remarks=(*said, f"what the cluster has is not known: {unknown}") if unknown and ask else said,
+        )
 
 
 # --- what would have been -------------------------------------------------------------------------------------
@@ -247,7 +231,7 @@ def _rejudged(
     left_out = 0
     for key, held_to in concerned(before, after).items():
         for environment in sorted(before.environments_of(before.models[key])):
-            paths = _newest(repo, base, f"{_HISTORY}/{environment}/{key}")
+            paths = _newest(repo, base, f"{HISTORY}/{environment}/{key}")
             room = MOST_REPLAYS - len(found)
             left_out += max(0, len(paths) - room)
             contents = repo.contents(entry for _, entry in paths[:room])
@@ -267,5 +251,5 @@ def _newest(repo: LocalRepo, commit: str, folder: str) -> list[tuple[str, Entry]
     """Records of the newest rollouts: their names begin with when they did."""
     entries = repo.entries(commit, (folder,))
     named = ((entry.path.decode("utf-8", "backslashreplace"), entry) for entry in entries)
-    records = [(path, entry) for path, entry in named if path.endswith(".json") and _is_text_of_bearable_size(entry)]
+    records = [(path, entry) for path, entry in named if path.endswith(".json") and is_bearable(entry)]
     return sorted(records, key=lambda one: one[0], reverse=True)[:MOST_ROLLOUTS]

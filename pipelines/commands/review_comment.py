@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.commands.review import EnvironmentChange, Review
 from policies.durations import format_duration
-from policies.impact import DeploymentImpact
+from policies.impact import DeploymentImpact, Impact
 from policies.impact_words import reserved_lines, value_in_words
 from policies.markdown import code, fenced, prose, table
 from policies.notes import Note, Severity
@@ -30,14 +30,16 @@ MARKER = "sluicegate:review"
 """What our comment is found by."""
 CONTEXT = "sluice/review"
 """The name of our commit status."""
-MOST_BYTES = 65_536
-"""GitHub takes so many characters, and no forge of the three takes fewer; bytes are at least as many."""
+MOST_BYTES = 60_000
+"""GitHub takes 65,536 characters and no forge fewer; bytes are at least as many, and a door to a forge adds a line."""
 _FOR_THE_REST = 1_000
 """Bytes for headings and for saying what was cut."""
 _SHARES = {"findings": 0.45, "impact": 0.6, "replays": 0.75, "difference": 1.0}
 """Of the whole, what is used up after each part at most: a part leaves to the next what it does not need."""
 _WEIGHT = {Severity.ERROR: "❌ fails", Severity.WARNING: "⚠️ warns"}
 _CONTEXT_LINES = 3
+_MOST_LINES = 20
+"""Of lists that nobody cuts: a change that somebody reads has fewer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,14 @@ def body(review: Review) -> str:
     head = [f"### Sluicegate review: {verdict(review)}", "", _scope(review), ""]
     tail = [*_unsaid(review), f"<sub>`sluice review --base {review.base[:12]}` says all of it in a terminal.</sub>", ""]
     used = _size(head) + _size(tail) + _FOR_THE_REST
-    lines = list(head)
+    lines, left_out = list(head), 0
     for part in _parts(review):
-        room = int(MOST_BYTES * _SHARES[part.share]) - used
-        fitted = _fitted(part, room)
+        fitted = _fitted(part, int(MOST_BYTES * _SHARES[part.share]) - used)
+        left_out += not fitted
         used += _size(fitted)
         lines += fitted
-    return "\n".join([*lines, *tail])
+    more = [f"*{left_out:,} more parts are not shown here.*", ""] if left_out else []
+    return "\n".join([*lines, *more, *tail])
 
 
 def verdict(review: Review) -> str:
@@ -90,14 +93,15 @@ def _scope(review: Review) -> str:
 def _parts(review: Review) -> Iterator[_Part]:
     yield from _findings(review)
     for environment in review.environments:
-        yield _impact(environment)
+        yield from _impacts(environment)
     yield from _replays(review)
     for environment in review.environments:
-        yield _difference(environment)
+        if environment.before != environment.after:
+            yield _difference(environment)
 
 
 def _fitted(part: _Part, room: int) -> list[str]:
-    """The part with as many rows as there is room for, and how many are missing."""
+    """The part with as many rows as there is room for, and how many are missing; nothing where none fits."""
     left = room - _size(part.head) - _size(part.tail)
     rows: list[str] = []
     for row in part.rows:
@@ -105,6 +109,8 @@ def _fitted(part: _Part, room: int) -> list[str]:
         if left < 0:
             break
         rows.append(row)
+    if not rows:
+        return []
     missing = len(part.rows) - len(rows)
     said = [f"*{missing:,} more lines are not shown here.*", ""] if missing else []
     return [*part.head, *rows, *part.tail, *said]
@@ -117,7 +123,7 @@ def _size(lines: Sequence[str]) -> int:
 def _unsaid(review: Review) -> list[str]:
     if not review.unsaid:
         return []
-    return ["**Not looked at**", "", *(f"- {prose(one)}" for one in review.unsaid[:20]), ""]
+    return ["**Not looked at**", "", *(f"- {prose(one)}" for one in review.unsaid[:_MOST_LINES]), ""]
 
 
 # --- findings -------------------------------------------------------------------------------------------------
@@ -149,19 +155,28 @@ def _is_yaml(mend: str) -> bool:
 # --- impact ---------------------------------------------------------------------------------------------------
 
 
-def _impact(environment: EnvironmentChange) -> _Part:
-    found = environment.impact
+def _impacts(environment: EnvironmentChange) -> Iterator[_Part]:
+    where = code(environment.name)
+    if environment.in_the_end is None:
+        yield _impact(f"#### Impact in {where}", environment.at_once, remarks=environment.remarks)
+        return
+    if environment.at_once.deployments or environment.remarks:
+        yield _impact(f"#### Impact in {where}, at once", environment.at_once, remarks=environment.remarks)
+    names = ", ".join(code(key) for key in environment.rolled_out[:_MOST_LINES])
+    words = f"New settings of {names} are rolled out like a new version. Once that has gone well:"
+    yield _impact(f"#### Impact in {where}, by rollouts", environment.in_the_end, words=(words, ""))
+
+
+def _impact(title: str, found: Impact, *, words: tuple[str, ...] = (), remarks: tuple[str, ...] = ()) -> _Part:
+    said = [f"- {prose(line)}" for line in remarks]
+    if not found.deployments:
+        return _Part("impact", (title, ""), tuple(said) or ("- what serves stays as it is",), ("",))
     head, rule, *rows = table(
         ("deployment", "what happens", "because of", "requests"),
         (row for each in found.deployments for row in _deployment(each)),
     )
-    after = [f"- {prose(line)}" for line in reserved_lines(found)]
-    rolled = [
-        f"- {code(key)}: its new settings are rolled out like a new version; the table says how it ends."
-        for key in environment.rolled_out
-    ]
-    title = f"#### Impact in {code(environment.name)}"
-    return _Part("impact", (title, "", head, rule), tuple(rows), ("", *rolled, *after, ""))
+    after = [*said[:_MOST_LINES], *(f"- {prose(line)}" for line in reserved_lines(found)[:_MOST_LINES])]
+    return _Part("impact", (title, "", *words, head, rule), tuple(rows), ("", *after, ""))
 
 
 def _deployment(each: DeploymentImpact) -> Iterator[tuple[str, ...]]:
@@ -228,23 +243,30 @@ def _difference(environment: EnvironmentChange) -> _Part:
     removed = sum(line.startswith("-") for line in lines[2:])
     summary = f"<summary>serve.yaml of {environment.name}: {added} lines more, {removed} fewer</summary>"
     fence, *clean, end = fenced(lines, "diff")
-    return _Part(
-        "difference", ("<details>", summary, "", fence), tuple(clean), (end, "", "</details>", "")
-    )
+    return _Part("difference", ("<details>", summary, "", fence), tuple(clean), (end, "", "</details>", ""))
 
 
 def difference(environment: EnvironmentChange) -> Iterator[str]:
-    """The unified difference of `serve.yaml`, application by application: the name of each stands where others have
-    line numbers, which no reader has a file for."""
+    """The unified difference of `serve.yaml`, application by application.
+
+    Its name stands where others have line numbers, which no reader has a file for. One that takes another's place is
+    compared with that.
+    """
     path = f"environments/{environment.name}/serve.yaml"
     yield f"--- {path}"
     yield f"+++ {path}"
     before, after = _by_name(environment.before), _by_name(environment.after)
-    for name in [*after, *(name for name in before if name not in after)]:
-        was, now = before.get(name, []), after.get(name, [])
+    instead = {
+        e.application: e.replaces for e in (environment.in_the_end or environment.at_once).deployments if e.replaces
+    }
+    pairs = [(instead.get(name, name), name) for name in after]
+    gone = before.keys() - {old for old, _ in pairs}
+    for old, new in [*pairs, *((name, "") for name in before if name in gone)]:
+        was, now = before.get(old, []), after.get(new, [])
         if was != now:
+            title = new if old == new or old not in before else f"{old} -> {new}" if new else old
             for line in list(difflib.unified_diff(was, now, n=_CONTEXT_LINES, lineterm=""))[2:]:
-                yield f"@@ {name} @@" if line.startswith("@@ ") else line
+                yield f"@@ {title} @@" if line.startswith("@@ ") else line
 
 
 def _by_name(config: Mapping[str, Any]) -> dict[str, list[str]]:

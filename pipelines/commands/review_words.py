@@ -12,8 +12,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipelines.commands.replay import lines as replay_lines
 from pipelines.commands.replay import as_data as replay_data
+from pipelines.commands.replay import lines as replay_lines
 from pipelines.commands.review import Review
 from pipelines.commands.review_comment import difference, verdict
 from pipelines.commands.views import as_json
@@ -31,11 +31,14 @@ def text(review: Review) -> Iterator[str]:
     for note, rule, mend in _notes(review):
         yield f"{note}{_mended(mend)} [{rule}]"
     for environment in review.environments:
-        yield f"what serves in {environment.name}:"
-        yield from (f"  {line}" for line in impact_lines(environment.impact))
-        for key in environment.rolled_out:
-            yield f"  {key}: its new settings are rolled out like a new version; this is how it ends"
-        yield from (f"  {line}" for line in difference(environment))
+        yield f"what serves in {environment.name}, at once:"
+        yield from (f"  {line}" for line in (*impact_lines(environment.at_once), *environment.remarks))
+        if environment.in_the_end is not None:
+            names = ", ".join(environment.rolled_out)
+            yield f"once the new settings of {names} have been rolled out like a new version:"
+            yield from (f"  {line}" for line in impact_lines(environment.in_the_end))
+        if environment.before != environment.after:
+            yield from (f"  {line}" for line in difference(environment))
     yield from replay_lines([one.replay for one in review.rejudged if one.replay is not None])
     for one in review.rejudged:
         if one.replay is None:
@@ -97,8 +100,10 @@ def _data(review: Review) -> dict[str, Any]:
         "environments": [
             {
                 "name": one.name,
-                "impact": plain(one.impact),
+                "at_once": plain(one.at_once),
+                "in_the_end": plain(one.in_the_end),
                 "rolled_out": list(one.rolled_out),
+                "remarks": list(one.remarks),
                 "difference": list(difference(one)),
             }
             for one in review.environments

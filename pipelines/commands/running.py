@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -17,9 +17,16 @@ from policies.actions import RemoveRelease, WriteRelease
 class Narrator:
     """Says what changed since the last tick, once; keeps the last words in a file where one is named."""
 
-    def __init__(self, say: Callable[[str], None], status_path: Path | None) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        status_path: Path | None,
+        webhooks: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
+    ) -> None:
+        """`webhooks` are the listener's counts, for the file."""
         self._say = say
         self._status_path = status_path
+        self._webhooks = webhooks
         self._said: frozenset[str] = frozenset()
 
     def __call__(self, tick: Tick) -> None:
@@ -31,7 +38,7 @@ class Narrator:
             self._say(f"{tick.at:%H:%M:%S} {line}")
         self._said = standing
         if self._status_path is not None:
-            status_file.write(self._status_path, tick)
+            status_file.write(self._status_path, tick, self._webhooks())
 
 
 def _moves(tick: Tick) -> list[str]:
@@ -54,7 +61,7 @@ def _head(reason: str) -> str:
     return reason
 
 
-def run_until_stopped(reconciler: Reconciler, clock: SystemClock, narrator: Narrator) -> None:
+def run_until_stopped(reconciler: Reconciler, clock: SystemClock, report: Callable[[Tick], None]) -> None:
     """Tick until SIGINT or SIGTERM; the tick that runs is finished first."""
     stopped = threading.Event()
 
@@ -64,4 +71,4 @@ def run_until_stopped(reconciler: Reconciler, clock: SystemClock, narrator: Narr
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
-    reconciler.run(stopped.is_set, narrator)
+    reconciler.run(stopped.is_set, report)

@@ -141,6 +141,7 @@ def test_the_console_script_is_this_command() -> None:
         "Ensemble",
         "RolloutPolicy",
         "SLO",
+        "RepoRules",
         "Release",
         "Record",
         "HistoryRecord",
