@@ -29,6 +29,7 @@ from typing import Self
 
 from pipelines.processes import LOOPBACK, ManagedProcess, free_port
 from policies.errors import Stalled
+from serving_runtime.node_settings import ADVISED_BYTES, MESSAGE_LIMIT
 from serving_runtime.ray_cluster import RayCluster, ray_token
 
 _LOG = logging.getLogger(__name__)
@@ -54,9 +55,6 @@ GRPC_PORTS = REPLICA_PORTS
 """The same for gRPC, where it is served: each replica listens for both."""
 GRPC_SERVICER = "serving_runtime.grpc_messages.add_to_server"
 """What makes Serve listen for gRPC, and know the protocol."""
-MESSAGE_LIMIT_BYTES = 64 * 1024 * 1024
-"""What one application may say to another: a request's body has 8 MiB at most, an answer may be larger. In throughput
-mode calls by handle go over gRPC, and its default of 4 MiB would fail what a door has let in."""
 RANGE_TRIES = 100
 """Ranges of free ports that are tried; on a machine where a hundred are taken, something else is wrong."""
 RANGE_FROM, RANGE_TO = 20_000, 32_000
@@ -86,12 +84,16 @@ _PORTS = (
 class RaySession:
     """One Ray head. Start and stop it once; also a context manager."""
 
-    def __init__(self, folder: Path, *, cpus: int = VIRTUAL_CPUS, grpc: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, cpus: int = VIRTUAL_CPUS, grpc: bool = False, http_host: str = LOOPBACK
+    ) -> None:
         """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths).
 
-        `grpc` makes Serve listen for gRPC too, which cannot be turned on later.
+        `grpc` makes Serve listen for gRPC too, which cannot be turned on later. `http_host` is where Serve listens: who
+        names another than loopback has others call, who must be told apart (`serving_runtime/access.py`).
         """
         self._folder, self._cpus, self._serves_grpc = folder, cpus, grpc
+        self._http_host = http_host
         self._token_file = folder / "token"
         self._temporary: Path | None = None
         self._ports: dict[str, int] = {}
@@ -190,7 +192,14 @@ class RaySession:
 
     def _start_serve(self, environment: Mapping[str, str]) -> None:
         """HTTP and gRPC options are set once, here: a config that is applied later cannot change them."""
-        options = ["--http-host", LOOPBACK, "--http-port", str(self._ports["http"]), "--proxy-location", "HeadOnly"]
+        options = [
+            "--http-host",
+            self._http_host,
+            "--http-port",
+            str(self._ports["http"]),
+            "--proxy-location",
+            "HeadOnly",
+        ]
         if self._serves_grpc:
             # Without reflection: it looks services up in the protobuf library's common pool, where ours is not.
             options += ["--grpc-port", str(self._ports["grpc"]), "--grpc-servicer-functions", GRPC_SERVICER]
@@ -238,7 +247,7 @@ class RaySession:
         return {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_LIMIT_BYTES),
+            MESSAGE_LIMIT: str(ADVISED_BYTES),
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",

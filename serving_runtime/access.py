@@ -2,7 +2,8 @@
 
 Rules:
 1. It stands in the replica, not only in the proxy before it: in Serve's HAProxy mode every replica listens by itself.
-2. Without `access` nobody is asked, as long as Serve listens on loopback and no proxy has passed the request on.
+2. Without `access` nobody is asked, as long as Serve listens on loopback, no proxy has passed the request on, and who
+   asks over gRPC is on this machine: Serve's gRPC ports listen on every address (`exposure.py`).
    Elsewhere that is refused with what to write: only `open: true` says that anybody may call.
 3. One request, one key or token. Two may be read differently by whoever stands before us: refused.
 4. Keys are asked first, then tokens. What is not known is refused in the same words, whatever it looked like.
@@ -144,11 +145,15 @@ class Gate:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    async def admit(self, headers: Headers, slug: str) -> Caller | Refusal:
-        """May this request call that model? Waits a second at most; raises nothing."""
+    async def admit(self, headers: Headers, slug: str, *, from_here: bool = True) -> Caller | Refusal:
+        """May this request call that model? Waits a second at most; raises nothing.
+
+        `from_here`: it may come from this machine only, as far as its own way here tells.
+        """
         checks = self._checks
         if checks is None:
-            if self._access is None and (self._exposed or any(name in _FORWARDED for name, _ in headers)):
+            elsewhere = self._exposed or not from_here or any(name in _FORWARDED for name, _ in headers)
+            if self._access is None and elsewhere:
                 return self._refuse(callers.unset(), slug)
             return ANYBODY
         sent = _credential(headers)

@@ -36,7 +36,7 @@ from policies.errors import BadInput
 from serving_runtime.callers import EVERY_MODEL, PERMISSIONS, Caller, Reason
 
 KEYS = 10_000
-"""At most. One team has tens; at 10,000 the table takes 10 MB and a file of 2 MB is read in a quarter of a second."""
+"""At most. One team has tens; 10,000 are a file of 1.2 MB, a table of 7.5 MB, and 0.1 s of a thread at each change."""
 PREFIX = "sluice_"
 """So that a key can be found where it should not be: scanners of repositories look for prefixes."""
 KEY_BYTES = 32

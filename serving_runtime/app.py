@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from policies.stored_documents import plain
-from serving_runtime import features, model_server
+from serving_runtime import features, model_server, node_settings
 from serving_runtime.access import Gate
 from serving_runtime.app_arguments import AppArguments
 from serving_runtime.artifact_cache import ArtifactCache, node_cache, node_folder, registry_download
@@ -40,6 +40,7 @@ from serving_runtime.exposure import is_exposed
 from serving_runtime.host import Host
 from serving_runtime.memory import MemoryWatch, keep_loaded, resident_bytes
 from serving_runtime.model_server import ModelServer
+from serving_runtime.not_by_grpc import NotByGrpc
 from serving_runtime.open_inference import model_metadata
 from serving_runtime.outcomes import Served, UserOutcome
 from serving_runtime.protocol import COPY_HEADER, DRAINING, JSON, Answer, Call, CallKind
@@ -67,13 +68,15 @@ def build(args: dict[str, Any]) -> Application:
     return serve.deployment(name=DEPLOYMENT)(Model).bind(plain(AppArguments.parse(args)))
 
 
-class Model:
+class Model(NotByGrpc):
     """One replica: the door, the host and the model server of its version, and what a host asks by handle."""
 
     async def __init__(self, args: dict[str, Any]) -> None:  # type: ignore[misc]
         """Fetch, load, warm up. What it raises, Serve shows as the reason of DEPLOY_FAILED."""
         about = AppArguments.parse(args)
         start_log({"model": about.slug, "version": str(about.version), "build": about.build})
+        for trouble in node_settings.troubles(os.environ):
+            _log.warning(trouble)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its control characters fill the logs
         served = Served(about.version, about.build)
         self._drains = False

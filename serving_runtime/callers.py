@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from enum import StrEnum
 
-from serving_runtime.protocol import Answer, error_answer
+from serving_runtime.protocol import RETRY_AFTER_S, Answer, error_answer, try_again
 
 FORCE = "force"
 """Permission to choose the version that answers."""
@@ -119,9 +119,8 @@ def too_often(wait_s: int) -> Refusal:
 
 def unavailable() -> Refusal:
     """503 while no keys could be read: neither yes nor no would be right."""
-    message = "Who may call cannot be checked right now: try again in a second."
-    answer = error_answer(503, "TEMPORARILY_UNAVAILABLE", message)
-    return Refusal(Reason.UNAVAILABLE, answer, {"retry-after": "1"})
+    answer = try_again(f"Who may call cannot be checked right now: try again in {RETRY_AFTER_S} s.")
+    return Refusal(Reason.UNAVAILABLE, answer, dict(answer.headers))
 
 
 def internal(route: str) -> Refusal:

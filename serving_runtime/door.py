@@ -30,9 +30,9 @@ from serving_runtime.host import DEFAULT_TIMEOUT_S, Host, Reply
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.openapi import openapi
-from serving_runtime.protocol import BODY_LIMIT_BYTES, JSON, Answer, Call, CallKind, error_answer, too_large
+from serving_runtime.protocol import BODY_LIMIT_BYTES, JSON, Answer, Call, CallKind, error_answer, overloaded, too_large
 from serving_runtime.public_route import PublicRoute
-from serving_runtime.room import Room, no_room
+from serving_runtime.room import Room
 from serving_runtime.tracing import TRACEPARENT, Tracer, Untraced, below
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Door:
             return unknown, self._about.named.version
         if not await self._enter():
             self._refused()
-            return no_room(call.request_id), self._about.named.version
+            return overloaded(call.request_id), self._about.named.version
         wanted = {name.decode() for name in self._wanted(call.kind)}
         known = {name: value for name, value in call.headers.items() if name in wanted}
         try:
@@ -168,7 +168,7 @@ class Door:
         """A request for a prediction: find it room, read it, let the host answer."""
         # Before its body is read: a line of bodies could be gigabytes.
         if not await self._enter():
-            return self._refuse(_spoken(no_room(_request_id(request)), kind))
+            return self._refuse(_spoken(overloaded(_request_id(request)), kind))
         try:
             body = await _read(request, BODY_LIMIT_BYTES)
             if isinstance(body, Answer):

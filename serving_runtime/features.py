@@ -25,7 +25,7 @@ from policies.errors import BadInput, Stalled
 from policies.serving import Features
 from serving_runtime.feature_columns import Columns, Lacking
 from serving_runtime.look_ups import Found, LookUp, LookUps, LookUpTally, Source
-from serving_runtime.protocol import Answer, Parsed, error_answer
+from serving_runtime.protocol import RETRY_AFTER_S, Answer, Parsed, error_answer, try_again
 
 # For sources that block. As many as a replica's threads that predict: more questions at once than that come only while
 # the source is slow, and those are better given up.
@@ -116,8 +116,7 @@ class FeatureJoin:
 
 
 def _away(lacks: Sequence[str], outcome: LookUp) -> Answer:
-    message = f"{', '.join(lacks)} cannot be looked up now ({outcome}). Send the request again."
-    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message)
+    return try_again(f"{', '.join(lacks)} cannot be looked up now ({outcome}). Try again in {RETRY_AFTER_S} s.")
 
 
 # --- starting ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Final
 
 from policies.serving import ForcedVersion
 from serving_runtime.outcomes import Fallback, Served
-from serving_runtime.protocol import Answer, Call, error_answer
+from serving_runtime.protocol import Answer, Call, error_answer, try_again
 
 FORCE_HEADER: Final = "x-sluice-force-version"
 
@@ -57,5 +57,6 @@ def named(call: Call, serving: Sequence[Served]) -> Served | Answer:
 
 def unavailable(served: Served, why: Fallback, request_id: str) -> Answer:
     """503, and why."""
-    message = f"Version {served.version} takes no request now ({why}). Request id {request_id}."
-    return error_answer(UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+    return try_again(
+        f"Version {served.version} takes no request now ({why}). Request id {request_id}.", request_id=request_id
+    )

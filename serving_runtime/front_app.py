@@ -29,9 +29,9 @@ from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_arg
 from serving_runtime.front_door import FrontDoor
 from serving_runtime.front_telemetry import FrontTelemetry
 from serving_runtime.grpc_entry import GrpcEntry
-from serving_runtime.protocol import Answer, error_answer
+from serving_runtime.not_by_grpc import NotByGrpc
+from serving_runtime.protocol import Answer, error_answer, overloaded
 from serving_runtime.replica_log import start_log
-from serving_runtime.room import no_room
 from serving_runtime.serve_fronts import DEPLOYMENT
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class _FrontReplica:
             await asyncio.sleep(FLUSH_EVERY_S)
 
 
-class EnsembleFront(_FrontReplica):
+class EnsembleFront(NotByGrpc, _FrontReplica):
     """One replica of an ensemble."""
 
     async def __init__(self, args: Mapping[str, Any]) -> None:  # type: ignore[misc]
@@ -172,7 +172,7 @@ class ServeHost:
         try:
             return await _reply(self._connect().ask.remote(told))
         except BackPressureError:
-            return Reply(no_room(call.request_id), "")
+            return Reply(overloaded(call.request_id), "")
 
     async def describe(self) -> Reply:
         """What its version says of itself. Likewise."""

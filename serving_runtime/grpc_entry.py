@@ -23,6 +23,7 @@ from policies.errors import BadInput
 from serving_runtime.access import Gate
 from serving_runtime.callers import FORCE, Caller, Refusal
 from serving_runtime.ensemble import FrontTally
+from serving_runtime.exposure import is_from_here
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.front import Front, Heard, Question
 from serving_runtime.front_config import Member
@@ -59,6 +60,9 @@ class Context(Protocol):
 
     def invocation_metadata(self) -> Sequence[tuple[str, str | bytes]]:
         """What the client sent beside its message."""
+
+    def peer(self) -> str:
+        """Who has made the connection, as gRPC writes addresses."""
 
     def trailing_metadata(self) -> Sequence[tuple[str, str]]:
         """What goes back; Serve has put the request's id there."""
@@ -168,7 +172,7 @@ class GrpcEntry:
     async def _let_in(self, member: Member, context: Context) -> Caller:
         """Who calls. Raises Failure for who may not."""
         sent = [(name.encode(), _bytes(value)) for name, value in context.invocation_metadata()]
-        caller = await self._gate.admit(sent, member.model)
+        caller = await self._gate.admit(sent, member.model, from_here=is_from_here(context.peer()))
         if isinstance(caller, Refusal):
             raise _failure(Heard(member, caller.answer))
         return caller

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LIMIT_BYTES = 4 * 1024 * 1024
-"""A file of 10,000 keys has 2 MB. A set of public keys has a few kB."""
+"""A file of 10,000 keys has 1.2 MB. A set of public keys has a few kB."""
 URL_LIMIT_BYTES = 256 * 1024
 """The largest set of an identity provider in public use has under 20 kB."""
 FETCH_S = 5.0

@@ -41,6 +41,9 @@ _REPEATS_ROWS = "Failed to enforce schema of data"  # how MLflow begins such a m
 
 DRAINING = 0  # in place of an HTTP status between host and candidate: no answer, and nobody's fault
 
+# What is short of room or of a neighbour now has it again a few answers later; who comes at once makes it longer.
+RETRY_AFTER_S = 1
+
 # Set by a host on what it asks for a comparison only; the door lets no stranger set it.
 COPY_HEADER = "x-sluice-copy"
 
@@ -99,6 +102,12 @@ def error_answer(status: int, error_code: str, message: str, **more: str) -> Ans
     return Answer(status, json.dumps({"error_code": error_code, "message": message, **more}).encode())
 
 
+def try_again(message: str, **more: str) -> Answer:
+    """A 503 that says when to come again: nobody's fault who asks, and soon over."""
+    answer = error_answer(503, "TEMPORARILY_UNAVAILABLE", message, **more)
+    return answer._replace(headers=(("retry-after", str(RETRY_AFTER_S)),))
+
+
 def too_large(limit_bytes: int = BODY_LIMIT_BYTES) -> Answer:
     """The answer to a body above the limit."""
     return error_answer(413, "REQUEST_LIMIT_EXCEEDED", f"The request body is larger than {limit_bytes} bytes.")
@@ -112,14 +121,14 @@ def model_fault(request_id: str) -> Answer:
 
 def unavailable(request_id: str) -> Answer:
     """The answer when nobody who could answer was reached."""
-    message = f"No version could be reached. Try again in a second. Request id {request_id}."
-    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+    message = f"No version could be reached. Try again in {RETRY_AFTER_S} s. Request id {request_id}."
+    return try_again(message, request_id=request_id)
 
 
 def overloaded(request_id: str) -> Answer:
     """The answer when there is no room for one more request to wait."""
-    message = f"This replica has too many requests waiting. Try again later. Request id {request_id}."
-    return error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
+    message = f"Too many requests wait here. Try again in {RETRY_AFTER_S} s. Request id {request_id}."
+    return try_again(message, request_id=request_id)
 
 
 def timed_out(request_id: str, seconds: float) -> Answer:

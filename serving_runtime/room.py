@@ -14,12 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from typing import Final
-
-from serving_runtime.protocol import Answer, error_answer
-
-RETRY_AFTER_S: Final = 1
-"""The line is a few answers long: by then it has moved, and a client that comes at once would only make it longer."""
 
 
 class Room:
@@ -68,10 +62,3 @@ class Room:
             self.leave()  # the place came at the last moment
         elif turn in self._line:
             self._line.remove(turn)
-
-
-def no_room(request_id: str) -> Answer:
-    """The answer to who is turned away."""
-    message = f"Too many requests wait here. Try again in {RETRY_AFTER_S} s. Request id {request_id}."
-    answer = error_answer(503, "TEMPORARILY_UNAVAILABLE", message, request_id=request_id)
-    return answer._replace(headers=(("retry-after", str(RETRY_AFTER_S)),))

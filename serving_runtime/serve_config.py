@@ -35,6 +35,7 @@ from policies.strict_yaml import dump
 from policies.strict_yaml import parse as parse_yaml
 from serving_runtime.app_arguments import IMPORT_PATH, AppArguments
 from serving_runtime.front_config import FrontArgs, FrontConfig
+from serving_runtime.protocol import RETRY_AFTER_S
 from serving_runtime.user_config import UserConfig
 
 DEPLOYMENT = "Model"
@@ -42,8 +43,6 @@ DEPLOYMENT = "Model"
 SPARE = 16
 """Requests that Serve lets through above the limits of a replica's door: the door turns them away in their protocol's
 words and answers health checks. What comes on top of these Serve answers by itself, in plain text."""
-RETRY_AFTER_S = 1
-"""What Serve then says about coming again: as the door does (`room.py`)."""
 QUEUED_PER_ONGOING = 8
 """Requests that wait per one in progress: the last of them waits eight answers' time, and more would only time out."""
 HEALTH_CHECK_PERIOD_S = 10.0

@@ -20,12 +20,12 @@ from policies.fronts import GRPC_APPLICATION, GRPC_ROUTE, EnsembleDocument, Fron
 from policies.model import Settings
 from policies.names import slug as slug_of
 from policies.stored_documents import plain
+from serving_runtime.protocol import RETRY_AFTER_S
 from serving_runtime.serve_config import (
     HEALTH_CHECK_PERIOD_S,
     HEALTH_CHECK_TIMEOUT_S,
     MAX_SURGE_PERCENT,
     QUEUED_PER_ONGOING,
-    RETRY_AFTER_S,
     Surroundings,
     ToServe,
     actor_options,

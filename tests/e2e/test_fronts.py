@@ -151,11 +151,11 @@ def test_an_ensemble_answers_for_its_members(fronted: Fronted) -> None:
     assert (fault.status_code, "secret" in fault.text) == (500, False)
 
 
-def call(channel: Any, method: str, message: Any, **metadata: str) -> Any:
+def call(channel: Any, method: str, message: Any, *, application: str = GRPC_APPLICATION, **metadata: str) -> Any:
     """The answer, or the grpc.RpcError that is raised."""
     import grpc
 
-    about = (("application", GRPC_APPLICATION), *((k.replace("_", "-"), v) for k, v in metadata.items()))
+    about = (("application", application), *((k.replace("_", "-"), v) for k, v in metadata.items()))
     asking = channel.unary_unary(
         f"/{SERVICE}/{method}",
         request_serializer=lambda each: each.SerializeToString(),

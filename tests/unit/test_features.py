@@ -86,6 +86,7 @@ class World:
     async def ask(self, content: object, content_type: str = JSON) -> tuple[int, Any]:
         body = content if isinstance(content, str) else json.dumps(content)
         answer = await self.server.answer(Call(body.encode(), content_type, "r-1"))
+        self.headers = dict(answer.headers)
         return answer.status, json.loads(answer.body)
 
     async def rows(self, *rows: Mapping[str, Any]) -> tuple[int, Any]:
@@ -166,7 +167,8 @@ def test_a_required_feature_that_cannot_be_had_is_503_while_the_source_is_away(m
         world.source.breaks = ConnectionError("redis://:secret@host is away")
         status, error = await world.rows({"user": "ada", "amount": 1.0})
         assert (status, error["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
-        assert error["message"] == "spend cannot be looked up now (error). Send the request again."
+        assert error["message"] == "spend cannot be looked up now (error). Try again in 1 s."
+        assert world.headers == {"retry-after": "1"}
         assert len(world.took) == 2, "it is this version's answer, and measured"
 
     run(story)

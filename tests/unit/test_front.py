@@ -109,7 +109,7 @@ def test_it_is_asked_of_the_host_that_the_front_was_told_of_meanwhile() -> None:
 
 def test_a_host_that_stays_away_is_503_with_the_request_id_and_no_internals() -> None:
     gone = heard({"v1": Host(Gone("secret address"))})
-    assert gone.answer.status == 503
+    assert (gone.answer.status, gone.answer.headers) == (503, (("retry-after", "1"),))
     assert b"id-7" in gone.answer.body
     assert b"secret" not in gone.answer.body
     assert "v1: Gone: secret address" in gone.reason

@@ -34,13 +34,17 @@ ABOUT = {
 class Context:
     """What Serve hands to a method beside the message."""
 
-    def __init__(self, **metadata: str) -> None:
+    def __init__(self, peer: str = "ipv4:127.0.0.1:4711", **metadata: str) -> None:
+        self._peer = peer
         self.code: Any = None
         self.details = ""
         self._sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
 
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
         return [("application", "sluice-grpc"), *self._sent]
+
+    def peer(self) -> str:
+        return self._peer
 
     def trailing_metadata(self) -> list[tuple[str, str]]:
         return [("request_id", "made-by-serve")]
@@ -231,6 +235,15 @@ def test_where_others_reach_it_somebody_must_have_said_who_may_call() -> None:
     host = answers(tensor("y", "FP64", 2.0))
     _, context = inferred(host, exposed=True)
     assert context.status == "PERMISSION_DENIED"
+    assert host.questions == []
+
+
+def test_who_asks_from_elsewhere_is_asked_though_serve_listens_on_loopback() -> None:
+    """Serve's gRPC ports listen on every address, whatever its HTTP host is."""
+    host = answers(tensor("y", "FP64", 2.0))
+    _, context = inferred(host, context=Context(peer="ipv4:203.0.113.9:4711"))
+    assert context.status == "PERMISSION_DENIED"
+    assert "sluice.yaml" in context.details
     assert host.questions == []
 
 

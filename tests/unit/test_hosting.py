@@ -209,7 +209,8 @@ def test_a_candidate_that_takes_nothing_says_so_to_who_names_it() -> None:
     async def story() -> None:
         world = World(candidate=drains)
         configure(world, split(), **ANYONE)
-        assert (await world.host.answer(forced("2"))).answer.status == 503
+        draining = (await world.host.answer(forced("2"))).answer
+        assert (draining.status, draining.headers) == (503, (("retry-after", "1"),))
         world.other.behaviour = hangs
         waiting = [asyncio.ensure_future(world.host.answer(forced("2"))) for _ in range(FORCED_AT_ONCE)]
         await settle()
