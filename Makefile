@@ -48,7 +48,7 @@ test-simulation: setup ## ten thousand histories against the promises (about 40 
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
 test-faults: setup ## what accidents cost users, in requests, on the real stack (about 15 minutes)
-	$(BIN)/pytest -m faults tests/e2e/test_faults.py
+	$(BIN)/pytest -m faults tests/e2e
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast
