@@ -74,7 +74,7 @@ radosgw: # Ceph's gateway and what it stands on, from the distribution; apt need
 demo: setup ## three versions through real MLflow, Git, Ray Serve and Prometheus (under 5 minutes); KEEP=1 leaves it running
 	$(BIN)/python -m pipelines.demo $(if $(KEEP),--keep)
 
-bench-serving: setup ## how models are served, beside what others use (about 12 minutes on 2 idle cores; 3 more the first time; needs wrk)
+bench-serving: setup ## how models are served, beside what others use (about 16 minutes on 2 idle cores; 3 more the first time; needs wrk)
 	$(BIN)/python benchmarks/serving.py
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)

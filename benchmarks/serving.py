@@ -16,7 +16,7 @@ rounds' own ratios, with the smallest and the largest. Not every combination is 
 
     python benchmarks/serving.py [--rounds 3] [--seconds 2] [--quick]
 
-Writes `benchmarks/results/serving.json` and a plot beside it. Takes about 12 minutes on two cores, and 3 more the first
+Writes `benchmarks/results/serving.json` and a plot beside it. Takes about 16 minutes on two cores, and 3 more the first
 time, which installs MLServer and BentoML below benchmarks/.venvs; --quick, two minutes, installs and writes nothing.
 """
 
