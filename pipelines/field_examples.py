@@ -53,7 +53,7 @@ class Example:
 _FEATURES = {"settings.features": {"entry_point": "shop.features:source", "key": "user", "defaults": {"visits": 0}}}
 _PLACED = {"settings.placement": {"bundles": [{"CPU": 1}]}}
 _CAPTURED = {"capture": {"share": 0.1, "to": "s3://captured/fraud"}}
-_KEYS = {"environments.production.access": {"keys": {"env": "SLUICE_KEYS"}}}
+_KEYS = {"environments.production.access": {"keys": {"env": "API_KEYS"}}}
 _TOKENS = {
     "environments.production.access": {"jwt": {"issuer": "https://id", "audience": "a", "jwks_file": "/etc/jwks.json"}}
 }
@@ -137,7 +137,7 @@ def _of_sluice() -> Iterator[Example]:
     url = {"jwt": {"issuer": "https://id", "audience": "a", "jwks_url": "https://id/jwks"}}
     yield inside("access.jwt.jwks_url", "https://id/other", **{"environments.production.access": url})
     yield inside("access.jwt.algorithms", ["RS256"], **_TOKENS)
-    limited = {"keys": {"env": "SLUICE_KEYS"}, "rate": {"per_s": 5.0, "burst": 10}}
+    limited = {"keys": {"env": "API_KEYS"}, "rate": {"per_s": 5.0, "burst": 10}}
     yield inside("access.rate.per_s", 10.0, **{"environments.production.access": limited})
     yield inside("access.rate.burst", 20, **{"environments.production.access": limited})
     yield inside("access", {"open": True})
