@@ -17,8 +17,12 @@ def lines(impact: Impact) -> list[str]:
     """A block for each deployment that differs, then what all of them reserve."""
     if not impact.deployments:
         return ["what serves stays as it is"]
-    blocks = [line for each in impact.deployments for line in _block(each)]
-    return [*blocks, *reserved_lines(impact)]
+    return [*deployment_lines(impact), *reserved_lines(impact)]
+
+
+def deployment_lines(impact: Impact) -> list[str]:
+    """A block for each deployment that differs; nothing where none does."""
+    return [line for each in impact.deployments for line in _block(each)]
 
 
 def reserved_lines(impact: Impact) -> list[str]:

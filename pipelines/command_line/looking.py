@@ -143,6 +143,6 @@ def impact(
 
     found = weighing.of_folder(folder, base, ask if cluster else None)
     if output is Output.JSON:
-        typer.echo(views.as_json("environments", found))
+        typer.echo(views.as_json("environments", weighing.as_data(found)))
     else:
         say(weighing.lines(found))

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipelines.commands import lint
 from pipelines.commands.commit_documents import side
+from pipelines.commands.views import impact_data
 from pipelines.serve_configs import meant, releases_of
 from policies import impact_words
 from policies.capacity import Capacity
@@ -120,3 +121,21 @@ def lines(found: tuple[EnvironmentImpact, ...]) -> Iterator[str]:
         if each.unknown and each.impact.deployments:
             yield f"  (what the cluster has: {each.unknown})"
         yield from (f"  {remark}" for remark in each.remarks)
+
+
+def as_data(found: tuple[EnvironmentImpact, ...]) -> list[dict[str, Any]]:
+    """The same for programs; `capacity` is null where nobody knows."""
+    return [
+        {
+            "environment": each.environment,
+            "deployments": [impact_data(one) for one in each.impact.deployments],
+            "reserved": dataclasses.asdict(each.impact.reserved),
+            "extra_meanwhile": each.impact.extra_meanwhile,
+            "extra_after": each.impact.extra_after,
+            "capacity": dataclasses.asdict(each.impact.capacity) if each.impact.capacity else None,
+            "unknown": each.unknown,
+            "shortage": each.impact.shortage,
+            "remarks": each.remarks,
+        }
+        for each in found
+    ]
