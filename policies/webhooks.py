@@ -23,6 +23,7 @@ import base64
 import dataclasses
 import hashlib
 import hmac
+import ipaddress
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -130,8 +131,6 @@ def mlflow_must_allow(url: str) -> Mapping[str, str]:
 
 
 def _is_private(host: str) -> bool:
-    import ipaddress
-
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -106,9 +106,7 @@ def _of_pull_request(
     pull = forge.pull_request(number)
     if head is not None and repo.commit(head) != pull.head:
         raise BadInput(f"pull request {number} is at {pull.head[:12]} now, and not at {head[:40]}: fetch it again")
-    return posted(
-        forge, pull, lambda people: _reviewed(repo, folder, base, pull.head, people, cluster=cluster)
-    )
+    return posted(forge, pull, lambda people: _reviewed(repo, folder, base, pull.head, people, cluster=cluster))
 
 
 def _written(found: Review, form: Form) -> Iterable[str]:

@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from pipelines.commands.commit_documents import DOCUMENTS, HISTORY, is_bearable, new_lines, side, Side
+from pipelines.commands.commit_documents import DOCUMENTS, HISTORY, Side, is_bearable, new_lines, side
 from pipelines.commands.impact import Ask, capacity_of, remarks
 from pipelines.serve_configs import Config, meant, rolled_out, standing
 from policies.change_rules import Finding, Proposal, judge_change
@@ -97,9 +97,7 @@ class People:
     approvers: frozenset[str] = frozenset()
 
 
-def review(
-    repo: LocalRepo, base: str, head: str, people: People, now: datetime, ask: Ask | None = None
-) -> Review:
+def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime, ask: Ask | None = None) -> Review:
     """Review what `head` changes since it left `base`; `ask` says what a cluster has, none: nobody is asked.
 
     Raises BadInput for a revision that is not there, Stalled.

@@ -61,7 +61,7 @@ def github(review: Review) -> Iterator[str]:
 
 def as_data(review: Review) -> str:
     """For programs."""
-    return as_json("review", [_data(review)]).replace("##[", "#\\u0023[")
+    return as_json("reviews", [_data(review)]).replace("##[", "#\\u0023[")
 
 
 def unobeyed(lines: Iterable[str]) -> Iterator[str]:

@@ -46,7 +46,7 @@ def _address(sluice: SluiceDocument) -> str:
 
 def _allowed(address: str) -> tuple[str, ...]:
     needed = mlflow_must_allow(address)
-    return ("The MLflow server's own environment must have:", *(f"  {name}={value}" for name, value in needed.items()))
+    return ("The MLflow server's own environment must have:", *(f"  {name}: {value}" for name, value in needed.items()))
 
 
 def _forge(sluice: SluiceDocument, base: str) -> tuple[str, ...]:

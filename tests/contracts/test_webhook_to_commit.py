@@ -61,7 +61,7 @@ def test_a_promotion_in_mlflow_is_a_commit_without_a_look_in_between(
             f"MLflow: webhook registered: http://127.0.0.1:{port}/webhooks/mlflow",
             "MLflow: reached: 202: accepted",
         )
-        assert "  MLFLOW_WEBHOOK_ALLOWED_SCHEMES=https,http" in done.lines
+        assert "  MLFLOW_WEBHOOK_ALLOWED_SCHEMES: https,http" in done.lines
         again = install(sluice(files), settings(SECRETS, repo="-"))
         assert again.lines[0].startswith("MLflow: webhook brought up to date")
         assert [hook.name for hook in registry.client.list_webhooks()] == [NAME]

@@ -21,7 +21,7 @@ from pipelines.wiring import SystemClock
 from registry_bridge.config_repo import ConfigRepo
 from registry_bridge.mlflow_registry import MlflowRegistry
 from tests.fakes.metrics import FakeMetrics
-from tests.fakes.runtime import FakeRuntime
+from tests.fakes.runtime import FakeServe
 
 MLFLOW_SECRET, FORGE_SECRET = "mlflow-secret", "forge-secret"
 SECRETS = {"SLUICE_MLFLOW_WEBHOOK_SECRET": MLFLOW_SECRET, "SLUICE_FORGE_WEBHOOK_SECRET": FORGE_SECRET}
@@ -98,7 +98,7 @@ def documents(mlflow: str, port: int, models: Mapping[str, str], forge: str = ""
 def running(repo: ConfigRepo, mlflow: str, port: int, scratch: Path) -> Iterator[Loop]:
     """The loop as `sluice run` has it, in a thread, after its first look."""
     scratch.mkdir(exist_ok=True)
-    registry, runtime, metrics = MlflowRegistry(mlflow, scratch), FakeRuntime(), FakeMetrics()
+    registry, runtime, metrics = MlflowRegistry(mlflow, scratch), FakeServe(), FakeMetrics()
     timed = TimedRepo(repo)
     doors = Doors(repo=timed, registry=lambda _: registry, runtime=lambda _: runtime, metrics=lambda _: metrics)
     clock, stopped, looked = OnlyWoken(), threading.Event(), threading.Event()

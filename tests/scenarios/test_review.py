@@ -275,7 +275,7 @@ def test_names_of_strangers_are_shown_and_obeyed_by_nobody(proposed: Proposed) -
     assert odd == []
     assert not re.search(r"@ada|https?://", re.sub(r"<code>.*?</code>", "", html))
     assert token not in made + as_data(found) + "\n".join(text(found))
-    assert json.loads(as_data(found))["review"][0]["failures"] == found.failures
+    assert json.loads(as_data(found))["reviews"][0]["failures"] == found.failures
     assert "##[" not in as_data(found)
 
 
