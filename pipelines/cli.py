@@ -16,7 +16,7 @@ import typer
 from pipelines.command_line.asking import WISHES, lift, retry, wish_command
 from pipelines.command_line.judging import analyze, replay
 from pipelines.command_line.looking import explain, history, plan, status
-from pipelines.command_line.running import run, up
+from pipelines.command_line.running import pull, run, up
 from pipelines.command_line.saying import says_errors
 from pipelines.command_line.writing import init, keys, lint, schema
 
@@ -42,6 +42,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "retry": retry,
     "lift": lift,
     "run": run,
+    "pull": pull,
     "up": up,
 }
 for _name, _command in _COMMANDS.items():
