@@ -25,7 +25,7 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
-from pipelines.ray_service_file import is_kuberay, manifest_after, manifest_changes, manifest_words
+from pipelines.ray_service_file import is_kuberay, manifest_after, manifest_changes, manifest_message, manifest_words
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
@@ -71,13 +71,13 @@ class Plan:
     """Files of the commit, by path; none removes."""
     message: str
     manifests: Mapping[str, NextManifest] = dataclasses.field(default_factory=dict)
-    """KubeRay's, by environment: what the commit makes of them."""
+    """KubeRay's, by environment: what a second commit makes of them."""
 
     @functools.cached_property
     def submits(self) -> Mapping[str, str]:
         """What Ray would be told, by environment, in words; environments that are in place are left out."""
         told = {name: _submit_in_words(environment) for name, environment in self.look.environments.items()}
-        return {name: words for name, words in told.items() if words}
+        return {**{name: words for name, words in told.items() if words}, **manifest_words(self.manifests)}
 
     @property
     def waits(self) -> tuple[Wait, ...]:
@@ -126,10 +126,9 @@ class Reconciler:
         look = self._looker.look(self._clock.now())
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
-        manifests = _manifests(look, actions)
-        changes = {**_changes(look, actions), **manifest_changes(manifests)}
-        said = _message(actions, changes, manifest_words(manifests))
-        return Plan(look=look, actions=actions, changes=changes, message=said, manifests=manifests)
+        changes = _changes(look, actions)
+        said = _message(actions, changes)
+        return Plan(look=look, actions=actions, changes=changes, message=said, manifests=_manifests(look, actions))
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
@@ -237,6 +236,7 @@ class Reconciler:
     def _act(self, plan: Plan, commit: str | None) -> Tick:
         tip = commit or plan.look.tip.commit
         problems = [str(n) for n in plan.look.notes]
+        tip = self._commit_manifests(plan, tip, problems)
         submitted, remarks, busy = [], [], False
         for name, environment in plan.look.environments.items():
             manifest = plan.manifests.get(name)
@@ -246,8 +246,6 @@ class Reconciler:
                 else self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
             )
             match step:
-                case Submit() if manifest:
-                    _LOG.info("%s: rayservice.yaml: %s", name, step.reason)
                 case Submit():
                     submitted.append(name)
                 case Refused(reason):
@@ -300,8 +298,19 @@ class Reconciler:
             return str(error)
         return step
 
+    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str]) -> str:
+        """Write the next steps of KubeRay's manifests, in a commit of their own; the tip after it."""
+        words, changes = manifest_words(plan.manifests), manifest_changes(plan.manifests)
+        if not changes:
+            return tip
+        try:
+            return self._doors.repo.commit(tip, changes, manifest_message(words))
+        except SluiceError as error:
+            problems += [f"{', '.join(words)}: rayservice.yaml is not written: {error}"]
+            return tip
+
     def _committed(self, environment: EnvironmentLook, step: Step, tip: str) -> Step | str:
-        """One step of KubeRay's manifest, which the commit has carried; a text is what went wrong."""
+        """Where KubeRay's manifest is on its way; a text is what went wrong."""
         try:
             if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
                 self._doors.repo.mark_applied(environment.name, tip)
@@ -484,17 +493,9 @@ def _written(environment: str, action: Action) -> dict[str, str | None]:
             assert_never(action)
 
 
-def _message(
-    actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, str | None], steps: Mapping[str, str]
-) -> str:
-    """`fraud (production): v2 CANARY 10 % -> CANARY 25 %`, the reasons, and trailers for `git log`.
-
-    `steps` are those of KubeRay's manifests, in words, by environment.
-    """
+def _message(actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, str | None]) -> str:
+    """`fraud (production): v2 CANARY 10 % -> CANARY 25 %`, the reasons, and trailers for `git log`."""
     moves = [a for each in actions.values() for a in each if isinstance(a, WriteRelease | RemoveRelease)]
-    stepped = [f"{name}: rayservice.yaml: {words}" for name, words in steps.items()]
-    if not moves and steps:
-        return message(stepped[0], "\n".join(stepped), {"Sluice-Environment": ", ".join(steps)})
     if not moves:
         return message(f"{', '.join(sorted(changes))} follows its documents") if changes else ""
     first = moves[0].release
@@ -502,7 +503,7 @@ def _message(
     if len(moves) > 1:
         subject += f", and {len(moves) - 1} more"
     ended = [a.record.rollout for each in actions.values() for a in each if isinstance(a, WriteHistory)]
-    return message(subject, "\n".join([*(_paragraph(move) for move in moves), *stepped]), _trailers(moves, ended))
+    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves, ended))
 
 
 def _paragraph(move: WriteRelease | RemoveRelease) -> str:

@@ -75,7 +75,7 @@ class _Kept:
         if target.rayservice is None:
             return cluster
         status = RayServiceStatus(kubernetes_api(environment), target.rayservice)
-        return self._services.setdefault(repr(target), KubeRay(cluster, status.upgrading))
+        return self._services.setdefault(repr(target), KubeRay(cluster, status.read))
 
     def metrics(self, target: PrometheusTarget) -> PrometheusMetrics:
         """The Prometheus at that address, as this environment sees it."""

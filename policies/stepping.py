@@ -1,7 +1,8 @@
 """Where KubeRay's operator applies what Git says: what `rayservice.yaml` says next, so that every commit of it is safe.
 
 `serve.yaml` says where the environment is going, as everywhere. The operator would jump there in one `PUT`; so the
-manifest carries the steps of `convergence.py` one by one, each a commit, each computed from what Ray shows.
+manifest carries the steps of `convergence.py` one by one, each computed from what Ray shows, each a commit of its own:
+a `git revert` of a release's commit does not touch the manifest, and is carried out step by step like everything.
 
 Rules:
 1. A step is written once the step before it was seen to be submitted. What is applied late, or skipped, therefore
@@ -10,8 +11,10 @@ Rules:
    its way. It changes user_configs only, toward less, so it is safe from the step before and from that one.
 3. The cluster's template changes alone, never together with a Serve config: while everything is in place and no rollout
    runs. It makes the operator start a whole new cluster, and until that serves nothing can be stopped in the old one.
-4. While the operator upgrades a cluster nothing but rule 2 is written, and no rollout starts or goes on.
+   An upgrade that goes on does not hold it up: it may be what ends one that never would.
+4. While the operator upgrades a cluster nothing but rules 2 and 3 is written, and no rollout starts or goes on.
 5. A version is not to blame for a time in which nobody told Ray to start it.
+6. Where nothing was submitted yet, nothing can be lost: what is on its way is not waited for.
 
 This module must not decide what should run nor read or write anything.
 """
@@ -59,7 +62,7 @@ def next_manifest(
     step = _next_step(desired, written.config, observed)
     if isinstance(step, Submit):
         return NextManifest(step, RayService(written.head, step.config), step.reason)
-    if written.head == head or not isinstance(step, InPlace):
+    if written.head == head or not (isinstance(step, InPlace) or observed.upgrading):
         return NextManifest(step, written)
     if busy := _under_way(releases):
         return NextManifest(Waiting(f"the cluster's template changes once no rollout runs: {', '.join(busy)}"), written)
@@ -120,6 +123,10 @@ def _first(desired: Config, head: Config, observed: RuntimeObservation) -> NextM
 
 
 def _next_step(desired: Config, written: Config, observed: RuntimeObservation) -> Step:
+    if observed.available and not _submitted(observed):
+        step = converge(desired, observed, expected_empty=not desired.get("applications"))
+        same = isinstance(step, Submit) and step.config == written
+        return Waiting(arrived(written, observed)) if same else step
     if missing := arrived(written, observed):
         safer = with_stops(written, desired)
         return Waiting(missing) if safer == written else Submit(safer, f"stop what must stop, and {missing}")

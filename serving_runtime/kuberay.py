@@ -6,6 +6,7 @@ Rules:
 - Whether a cluster is being replaced stands in the RayService's status only, which one GET reads from the Kubernetes
   API: plain HTTPS, the pod's own service account, its token read for each call (the kubelet rotates it).
 - What cannot be read counts as an upgrade: nobody goes on without having seen that there is none.
+- Before a first cluster serves there is no dashboard service; what became of its applications stands in the status.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from typing import Any, Protocol
 import requests
 
 from policies.errors import Stalled
-from policies.observations import RuntimeObservation
+from policies.observations import ApplicationStatus, ObservedApplication, RuntimeObservation
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts token and ca.crt."""
 CONNECT_TIMEOUT_S = 3.05
 STATUS_TIMEOUT_S = 10.0
 """One object of some kilobytes; the API server answers in milliseconds, and in seconds while it is busy."""
-WORDS_KEPT = 500
+WORDS_KEPT = 2000
 
 _HTTP_OK, _HTTP_NOT_FOUND = 200, 404
 
@@ -37,8 +38,20 @@ class Looks(Protocol):
         """What runs, and what was submitted."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceState:
+    """What a RayService's status says."""
+
+    upgrading: str = ""
+    """Why nothing reaches the cluster that serves; empty where no upgrade goes on."""
+    serves: bool = True
+    """Is there a cluster that serves, or may there be one?"""
+    pending: Mapping[str, ObservedApplication] = dataclasses.field(default_factory=dict)
+    """Applications of the cluster that starts, without what was submitted."""
+
+
 class RayServiceStatus:
-    """Reads whether KubeRay replaces a cluster."""
+    """Reads whether KubeRay replaces a cluster, and whether any serves yet."""
 
     def __init__(self, api: str, rayservice: str, account: Path = SERVICE_ACCOUNT) -> None:
         """`api` is the address of the Kubernetes API, empty outside of a pod; `rayservice` is namespace/name."""
@@ -48,8 +61,8 @@ class RayServiceStatus:
         self._session = requests.Session()
         self._session.trust_env = False  # neither a proxy nor ~/.netrc gets between a pod and its API server
 
-    def upgrading(self) -> str:
-        """Why nothing reaches the cluster that serves; empty where no upgrade goes on. Never raises for the outside."""
+    def read(self) -> ServiceState:
+        """The status now. Never raises for the outside: what cannot be read counts as an upgrade."""
         if not self._api:
             return self._unknown("this is no pod, and has no service account")
         try:
@@ -61,20 +74,21 @@ class RayServiceStatus:
                 verify=str(self._account / "ca.crt"),
             )
             if answer.status_code == _HTTP_NOT_FOUND:
-                return ""  # it was not applied yet: Ray is away, and says so itself
+                return ServiceState(serves=False)  # it was not applied yet
             if answer.status_code != _HTTP_OK:
                 return self._unknown(f"the Kubernetes API answers {answer.status_code}")
-            return _upgrading(self._rayservice, answer.json())
+            return _state(self._rayservice, answer.json())
         except (requests.RequestException, OSError) as away:
             return self._unknown(type(away).__name__)
         except (ValueError, KeyError, TypeError, AttributeError) as nonsense:
-            return self._unknown(f"its answer is no {self._rayservice}: {nonsense!r}"[:WORDS_KEPT])
+            return self._unknown(f"its answer is no RayService: {nonsense!r}"[:WORDS_KEPT])
 
     def _token(self) -> str:
         return (self._account / "token").read_text(encoding="ascii").strip()
 
-    def _unknown(self, why: str) -> str:
-        return f"whether KubeRay replaces the cluster of {self._rayservice} cannot be seen: {why}"
+    def _unknown(self, why: str) -> ServiceState:
+        words = f"whether KubeRay replaces the cluster of {self._rayservice} cannot be seen: {why}"
+        return ServiceState(upgrading=words)
 
 
 def kubernetes_api(environment: Mapping[str, str]) -> str:
@@ -88,24 +102,42 @@ def kubernetes_api(environment: Mapping[str, str]) -> str:
 class KubeRay:
     """One RayService's cluster; a `Runtime` of pipelines/ports.py that is only looked at."""
 
-    def __init__(self, dashboard: Looks, upgrading: Callable[[], str] = lambda: "") -> None:
-        self._dashboard, self._upgrading = dashboard, upgrading
+    def __init__(self, dashboard: Looks, status: Callable[[], ServiceState]) -> None:
+        self._dashboard, self._status = dashboard, status
 
     def observe(self) -> RuntimeObservation:
-        """What runs in the cluster that serves, what was submitted, and whether it is being replaced."""
-        upgrading = self._upgrading()
-        return dataclasses.replace(self._dashboard.observe(), upgrading=upgrading)
+        """What runs in the cluster that serves, what was submitted, and whether it is being replaced.
+
+        Where neither the dashboard nor Kubernetes knows a cluster that serves, nothing is served: that is seen.
+        """
+        state, shown = self._status(), self._dashboard.observe()
+        if not shown.available and not state.serves:
+            return RuntimeObservation(available=True, applications=state.pending)
+        return dataclasses.replace(shown, upgrading=state.upgrading)
 
     def apply(self, config: Mapping[str, Any]) -> None:  # noqa: ARG002  (the port's signature)
         """Raises Stalled: KubeRay's operator submits, and nobody beside it."""
-        raise Stalled(
-            "this Ray belongs to KubeRay's operator: it submits what Git says, and nothing is submitted beside"
-        )
+        raise Stalled("this Ray belongs to KubeRay's operator, which submits what Git says: nobody else does")
 
 
-def _upgrading(rayservice: str, shown: Mapping[str, Any]) -> str:
-    for condition in (shown.get("status") or {}).get("conditions") or ():
+def _state(rayservice: str, shown: Mapping[str, Any]) -> ServiceState:
+    status = shown.get("status") or {}
+    if not (status.get("activeServiceStatus") or {}).get("rayClusterName"):
+        pending = (status.get("pendingServiceStatus") or {}).get("applicationStatuses") or {}
+        return ServiceState(serves=False, pending={name: _pending(name, app) for name, app in pending.items()})
+    for condition in status.get("conditions") or ():
         if condition["type"] == "UpgradeInProgress" and condition["status"] != "False":
             words = str(condition.get("message") or condition.get("reason") or "")[:WORDS_KEPT]
-            return f"KubeRay replaces the cluster of {rayservice} (UpgradeInProgress): {words}"
-    return ""
+            return ServiceState(upgrading=f"KubeRay replaces the cluster of {rayservice} (UpgradeInProgress): {words}")
+    return ServiceState()
+
+
+def _pending(name: str, shown: Mapping[str, Any]) -> ObservedApplication:
+    deployments = (shown.get("serveDeploymentStatuses") or {}).values()
+    said = [str(shown.get("message") or ""), *(str(each.get("message") or "") for each in deployments)]
+    return ObservedApplication(
+        name=name,
+        status=ApplicationStatus(shown["status"]),
+        submitted={},
+        message="; ".join(filter(None, said))[-WORDS_KEPT:],
+    )

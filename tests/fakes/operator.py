@@ -13,16 +13,17 @@ Nobody else may submit: `apply` counts who tries.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import yaml
 
 from policies.errors import Stalled
-from policies.observations import ApplicationStatus, RuntimeObservation
+from policies.observations import ApplicationStatus, ObservedApplication, RuntimeObservation
 from tests.fakes.runtime import FakeServe
 
 UPGRADE = "both active and pending Ray clusters exist"
@@ -46,11 +47,15 @@ class OperatedCluster:
 
     def __init__(self, manifest: Callable[[], str | None], *, syncs_every: int = 4) -> None:
         """`manifest` reads rayservice.yaml from Git's tip; it is applied every `syncs_every` steps."""
+        self.status_is_read = True
+        """Somebody has access to the RayService in Kubernetes."""
         self._manifest, self.syncs_every = manifest, syncs_every
         self.failing: set[str] = set()
         self.away = ""
         self.stopped = False
         """The operator does nothing."""
+        self.hangs = False
+        """A new cluster never becomes ready."""
         self.applied: list[Mapping[str, Any]] = []
         """The manifests that reached Kubernetes, oldest first."""
         self.upgrades = 0
@@ -63,18 +68,32 @@ class OperatedCluster:
     # --- the port ---
 
     def observe(self) -> RuntimeObservation:
-        """What the head service shows: the cluster that serves."""
+        """What there is to see: the cluster that serves, and, where it is read, the RayService's status."""
+        dashboard = self.dashboard()
+        if not self.away and self._active is None and self.status_is_read:
+            return RuntimeObservation(available=True, applications=self.pending())
+        upgrading = UPGRADE if self.upgrading and self.status_is_read else ""
+        return dataclasses.replace(dashboard, upgrading=upgrading)
+
+    def dashboard(self) -> RuntimeObservation:
+        """What the head service leads to."""
         if self.away or self._active is None:
             return RuntimeObservation(available=False, reason=self.away or "no connection in time")
-        upgrading = UPGRADE if self.upgrading else ""
-        return RuntimeObservation(
-            available=True, applications=self._active.serve.observe().applications, upgrading=upgrading
-        )
+        return self._active.serve.observe()
+
+    def pending(self) -> dict[str, ObservedApplication]:
+        """What the RayService's status says about the cluster that starts."""
+        shown = self._pending.serve.observe().applications if self._pending else {}
+        return {name: dataclasses.replace(app, submitted={}, deployments=()) for name, app in shown.items()}
 
     def apply(self, config: Mapping[str, Any]) -> None:
         """Nobody may."""
         self.tried.append(config)
         raise Stalled("only the operator submits")
+
+    @property
+    def serves(self) -> bool:
+        return self._active is not None
 
     @property
     def upgrading(self) -> bool:
@@ -107,12 +126,15 @@ class OperatedCluster:
     def _sync(self) -> None:
         text = self._manifest()
         manifest = yaml.safe_load(text) if text else None
-        if manifest and (not self.applied or self.applied[-1] != manifest):
+        valid = isinstance(manifest, dict) and "rayClusterConfig" in manifest.get("spec", {})  # else it is refused
+        if valid and (not self.applied or self.applied[-1] != manifest):
             self.applied.append(manifest)
 
     def _reconcile(self, manifest: Mapping[str, Any]) -> None:
         spec, config = manifest["spec"]["rayClusterConfig"], manifest["spec"]["serveConfigV2"]
         newest = self._pending or self._active
+        if self.upgrading and self._active is not None and self._active.spec == spec:
+            self._pending, newest = None, self._active  # back to what serves
         if newest is None or newest.spec != spec:
             self.upgrades += self._active is not None and self._pending is None
             self._pending = _Cluster(spec, self.failing)
@@ -122,7 +144,7 @@ class OperatedCluster:
             with contextlib.suppress(Stalled):  # a name that is still being deleted: the operator tries again
                 target.serve.apply(yaml.safe_load(config))
                 target.cached = config
-        elif target is self._pending and target.ready:
+        elif target is self._pending and target.ready and not self.hangs:
             self._active, self._pending = target, None
 
 
@@ -174,13 +196,13 @@ class OperatorServer:
 
     def answer(self, path: str, authorization: str) -> tuple[int, Any]:
         if path == "/api/serve/applications/":
-            observed = self.cluster.observe()
-            return (200, _dashboard(observed)) if observed.available else (503, observed.reason)
+            seen = self.cluster.dashboard()
+            return (200, _dashboard(seen)) if seen.available else (503, seen.reason)
         if path != self._status_path:
             return 404, {}
         if authorization != f"Bearer {self.token}":
             return 401, {}
-        return self.answers_status, _status(upgrading=self.cluster.upgrading)
+        return self.answers_status, _status(self.cluster)
 
 
 def _dashboard(observed: RuntimeObservation) -> dict[str, Any]:
@@ -209,12 +231,19 @@ def _dashboard(observed: RuntimeObservation) -> dict[str, Any]:
     }
 
 
-def _status(*, upgrading: bool) -> dict[str, Any]:
+def _status(cluster: OperatedCluster) -> dict[str, Any]:
     """A RayService as the Kubernetes API shows it, as far as anybody reads it."""
+    upgrading, pending = cluster.upgrading, cluster.pending()
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "status": {
+            "activeServiceStatus": {"rayClusterName": "production-aaaaa"} if cluster.serves else {},
+            "pendingServiceStatus": {
+                "applicationStatuses": {
+                    name: {"status": str(app.status), "message": app.message} for name, app in pending.items()
+                }
+            },
             "conditions": [
                 {"type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints", "message": ""},
                 {
@@ -224,13 +253,6 @@ def _status(*, upgrading: bool) -> dict[str, Any]:
                     "message": UPGRADE if upgrading else "",
                     "lastTransitionTime": "2026-11-23T12:00:00Z",
                 },
-            ]
+            ],
         },
     }
-
-
-def routes_of(manifests: list[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
-    """The owner of each route, manifest by manifest."""
-    for manifest in manifests:
-        apps = yaml.safe_load(manifest["spec"]["serveConfigV2"])["applications"]
-        yield {app["route_prefix"]: app["name"] for app in apps if app["route_prefix"]}
