@@ -15,8 +15,8 @@ import yaml
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler
-from policies.convergence import InPlace
 from policies.release import CauseKind, Outcome, Phase, Wish
+from policies.stepping import arrived
 from serving_runtime.kuberay import KubeRay, RayServiceStatus, ServiceState
 from serving_runtime.ray_cluster import RayCluster
 from tests.fakes.operator import UPGRADE, OperatedCluster, OperatorServer
@@ -76,8 +76,14 @@ def given(manifest: Mapping[str, Any]) -> int:
 def settle(world: World) -> None:
     """Nothing moves any more, and Ray is what Git says."""
     world.settle(minutes=120)
-    world.run_until(lambda: isinstance(world.reconciler.plan().manifests["production"].step, InPlace), minutes=30)
+    world.run_until(lambda: _arrived(world), minutes=30)
     world.settle(minutes=120)
+
+
+def _arrived(world: World) -> bool:
+    planned = world.reconciler.plan().manifests["production"]
+    assert planned.manifest is not None
+    return not planned.changed and not arrived(planned.manifest.config, operated(world).observe())
 
 
 def assert_at_rest(world: World) -> None:
