@@ -90,6 +90,8 @@ class Puller:
             return self._pulled(None, Waiting("nothing was accepted yet"), RuntimeObservation(available=True), problems)
         runtime = self._runtime(RayTarget(dashboard=accepted.dashboard))
         observed = runtime.observe()
+        if not observed.available:
+            problems.append(f"Ray cannot be seen: {observed.reason}")
         step = converge(accepted.config, observed)
         try:
             if isinstance(step, Submit):

@@ -236,8 +236,9 @@ class Reconciler:
     def _act(self, plan: Plan, commit: str | None) -> Tick:
         tip = commit or plan.look.tip.commit
         problems = [str(n) for n in plan.look.notes]
-        tip = self._commit_manifests(plan, tip, problems)
-        submitted, remarks, busy = [], [], False
+        remarks: list[str] = []
+        submitted, busy = [], False
+        tip = self._commit_manifests(plan, tip, problems, remarks)
         for name, environment in plan.look.environments.items():
             manifest = plan.manifests.get(name)
             step = (
@@ -298,16 +299,18 @@ class Reconciler:
             return str(error)
         return step
 
-    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str]) -> str:
+    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str:
         """Write the next steps of KubeRay's manifests, in a commit of their own; the tip after it."""
         words, changes = manifest_words(plan.manifests), manifest_changes(plan.manifests)
         if not changes:
             return tip
         try:
             return self._doors.repo.commit(tip, changes, manifest_message(words))
+        except Conflict as error:
+            remarks.append(f"somebody else committed first, so the next look writes rayservice.yaml: {error}")
         except SluiceError as error:
-            problems += [f"{', '.join(words)}: rayservice.yaml is not written: {error}"]
-            return tip
+            problems.append(f"{', '.join(words)}: rayservice.yaml is not written: {error}")
+        return tip
 
     def _committed(self, environment: EnvironmentLook, step: Step, tip: str) -> Step | str:
         """Where KubeRay's manifest is on its way; a text is what went wrong."""

@@ -15,6 +15,7 @@ import yaml
 from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler
+from policies.convergence import InPlace
 from policies.release import CauseKind, Outcome, Phase, Wish
 from policies.stepping import arrived
 from serving_runtime.kuberay import KubeRay, RayServiceStatus, ServiceState
@@ -83,7 +84,9 @@ def settle(world: World) -> None:
 def _arrived(world: World) -> bool:
     planned = world.reconciler.plan().manifests["production"]
     assert planned.manifest is not None
-    return not planned.changed and not arrived(planned.manifest.config, operated(world).observe())
+    serves = bool(world.release and world.release.stable)  # else the last application is kept, and waited for
+    there = not arrived(planned.manifest.config, operated(world).observe())
+    return not planned.changed and there and (isinstance(planned.step, InPlace) or not serves)
 
 
 def assert_at_rest(world: World) -> None:

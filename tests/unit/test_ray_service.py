@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,37 @@ def test_the_status_that_is_read_is_that_of_this_service():
         "environments.production.ray.rayservice: is not the RayService of clusters/production.yaml: ray/production"
     ]
     assert "only with target" in notes_of(repo(sluice=SLUICE.replace("    target: kuberay\n", "")))[-1]
+
+
+# --- the pages ----------------------------------------------------------------------------------------------------
+
+
+def block(page: str) -> str:
+    return (ROOT / "docs" / page).read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+
+
+def test_what_the_page_about_kuberay_says_to_write_is_read_without_a_finding():
+    told = textwrap.dedent("".join(line[3:] if line.strip() else line for line in block("kuberay.md").splitlines(True)))
+    text = f"apiVersion: sluicegate/v1\nkind: Sluice\n{told}"
+    assert notes_of(repo(sluice=text)) == []
+
+
+def test_what_the_page_about_edges_says_to_write_is_read_without_a_finding():
+    reading = read_repo(with_defaults({"sluice.yaml": block("edge.md")}, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert notes_of(reading.repo) == []
+
+
+@pytest.mark.parametrize(
+    ("edges", "words"),
+    [
+        ("{store: {follows: prod}}", "prod"),
+        ("{production: {follows: production}}", "is the name of an environment too"),
+        ("{Store: {follows: production}}", "Store"),
+    ],
+)
+def test_an_edge_follows_an_environment_and_has_a_name_of_its_own(edges: str, words: str):
+    text = block("edge.md").split("edges:")[0] + f"edges: {edges}\n"
+    notes = read_repo(with_defaults({"sluice.yaml": text}, built_in_documents())).notes
+    assert [words in note.message or words in note.field for note in notes] == [True]
