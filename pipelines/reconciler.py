@@ -237,9 +237,12 @@ class Reconciler:
         problems = [str(n) for n in plan.look.notes]
         remarks: list[str] = []
         submitted, busy = [], False
-        tip = self._commit_manifests(plan, tip, problems, remarks)
+        written = self._commit_manifests(plan, tip, problems, remarks)
+        tip = written or tip
         for name, environment in plan.look.environments.items():
             manifest = plan.manifests.get(name)
+            if manifest and manifest.changed and not written:
+                continue  # what stood in the way is said, and the next look writes it
             step = (
                 self._committed(environment, manifest.step, tip)
                 if manifest
@@ -298,18 +301,18 @@ class Reconciler:
             return str(error)
         return step
 
-    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str:
-        """Write the next steps of KubeRay's manifests, in a commit of their own; the tip after it."""
+    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str | None:
+        """Write the next steps of KubeRay's manifests, in a commit of their own; none where there is none."""
         words, changes = manifest_words(plan.manifests), manifest_changes(plan.manifests)
         if not changes:
-            return tip
+            return None
         try:
             return self._doors.repo.commit(tip, changes, manifest_message(words))
         except Conflict as error:
             remarks.append(f"somebody else committed first, so the next look writes rayservice.yaml: {error}")
         except SluiceError as error:
             problems.append(f"{', '.join(words)}: rayservice.yaml is not written: {error}")
-        return tip
+        return None
 
     def _committed(self, environment: EnvironmentLook, step: Step, tip: str) -> Step | str:
         """Where KubeRay's manifest is on its way; a text is what went wrong."""
