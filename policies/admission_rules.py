@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from policies.admission import Admission, Check, CheckOutcome
@@ -89,7 +90,9 @@ def admission_of(release: Release, candidate: Application, observed: Observed, r
     stable = release.stable.version if release.stable else None
     needed = () if candidate.version == stable else tuple(n for n in (candidate.version, stable) if n is not None)
     if any(n not in observed.facts for n in needed):
-        return observed.facts_reason or "they were not asked for"
+        return observed.facts_reason or "it was not asked for"
+    if rules.policy.admission.capacity == "require" and observed.capacity is None:
+        return observed.capacity_reason or "what the cluster has free was not asked for"
     registered = (observed.versions or {}).get(candidate.version)
     return admission(
         Asked(
@@ -141,7 +144,8 @@ def _quarantine(asked: Asked) -> Iterator[Check]:
         if q.digest == candidate.digest and q.version != candidate.version:
             why = q.reasons[0] if q.reasons else "no reason recorded"
             words = f"it has the digest of v{q.version}, which was rolled back in {q.rollout}: {why}"
-            yield _check("quarantine", _FAIL, words, f"sluice lift {release.model} --version {q.version}")
+            mend = f'sluice lift {shlex.quote(release.model)} --version {q.version} --why "..."'
+            yield _check("quarantine", _FAIL, words, mend)
             return
 
 
@@ -351,11 +355,7 @@ def _packages(asked: Asked) -> Iterator[Check]:
 
 def _capacity(asked: Asked) -> Iterator[Check]:
     terms, capacity = asked.terms, asked.capacity
-    if terms.capacity == "ignore":
-        return
-    if capacity is None:
-        if terms.capacity == "require":
-            yield _check("capacity", _WARN, "what the cluster has free is not known", "look at Ray's dashboard")
+    if terms.capacity == "ignore" or capacity is None:
         return
     short = lacking(asked.candidate.settings, asked.replicas, capacity)
     if not short:

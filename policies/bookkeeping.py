@@ -53,7 +53,13 @@ def book_entries(release: Release, kept: Release, noticed: Idle | Refused, wish:
 
 
 def _refused(release: Release, refused: Refused) -> Release:
-    """The release that knows of it. Only the newest one is asked again; a person's wish to try it is answered."""
+    """The release that knows of it. Only the newest one is asked again; a person's wish to try it is answered.
+
+    What is asked again at every look and refused for the same reason is no news, whatever its other checks say by now.
+    """
+    before = release.refused[-1] if release.refused else None
+    if before and before.checks and (before.version, before.reason) == (refused.version, refused.reason):
+        refused = before
     others = (dataclasses.replace(r, checks=()) for r in release.refused if r.version != refused.version)
     ask = release.ask if release.ask and release.ask.version != refused.version else None
     seen = tuple(sorted({*release.seen, refused.version}))

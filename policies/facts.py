@@ -77,7 +77,9 @@ class Observed:
     facts_reason: str = ""
     """Why one is missing."""
     capacity: Capacity | None = None
-    """What the cluster has; none where nobody knows."""
+    """What the cluster has; none where nobody asked, or knows."""
+    capacity_reason: str = ""
+    """Why nobody knows."""
     runtime_reason: str = ""
     """Why Ray could not be looked at; empty when it could."""
     known_revision: int = 0

@@ -23,30 +23,29 @@ def replica_bundles(settings: Settings) -> tuple[Amounts, ...]:
 
 
 def lacking(settings: Settings, replicas: int, capacity: Capacity) -> str:
-    """Why so many more replicas would not start now; empty where they would."""
+    """Why so many more replicas would not start now; empty where they would.
+
+    In words that stay the same while there is no room: they are a reason in Git, and usage changes all the time.
+    """
     bundles = replica_bundles(settings)
     if never := [bundle for bundle in bundles if not _fits_one(bundle, [node.total for node in capacity.nodes])]:
         return f"no node has {in_words(never[0])}, which a replica reserves"
-    placed = _placed(bundles, replicas, capacity.nodes)
-    if placed == replicas:
+    if _have_room(bundles, replicas, capacity.nodes):
         return ""
     each = " and ".join(in_words(bundle) for bundle in bundles)
-    free = in_words(capacity.free)
-    return f"{replicas} replicas of {each} each, room for {placed} beside what runs (free on all nodes: {free})"
+    return f"beside what runs there is no room for {replicas} more, each of which reserves {each}"
 
 
 def _fits_one(bundle: Amounts, places: Sequence[Amounts]) -> bool:
     return any(not beyond(bundle, place) for place in places)
 
 
-def _placed(bundles: Sequence[Amounts], replicas: int, nodes: Sequence[Node]) -> int:
-    """How many whole replicas find room, one after the other."""
+def _have_room(bundles: Sequence[Amounts], replicas: int, nodes: Sequence[Node]) -> bool:
     free = [dict(node.free) for node in nodes]
-    for count in range(replicas):
-        for bundle in bundles:
-            place = next((place for place in free if not beyond(bundle, place)), None)
-            if place is None:
-                return count
-            for name, amount in bundle.items():
-                place[name] -= amount
-    return replicas
+    for bundle in (*bundles,) * replicas:
+        place = next((place for place in free if not beyond(bundle, place)), None)
+        if place is None:
+            return False
+        for name, amount in bundle.items():
+            place[name] -= amount
+    return True
