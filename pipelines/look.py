@@ -27,7 +27,7 @@ from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import BadInput, Conflict
+from policies.errors import BadInput, Conflict, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
@@ -171,7 +171,7 @@ class Looker:
             slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
-        models = seen if refused else self._measured(place, document, seen, now)
+        models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -213,6 +213,25 @@ class Looker:
             path = serve_path(place.name)
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
+
+    def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
+        """The same models, told what the cluster has where a version could start: one call, where a policy asks."""
+        asking = {slug for slug, m in models.items() if m.observed.artifacts and m.rules.asks_for_room}
+        if not asking:
+            return models
+        capacity, reason = None, ""
+        try:
+            capacity = self._doors.runtime(document.ray).capacity()
+        except SluiceError as error:
+            reason = str(error)
+        return {
+            slug: dataclasses.replace(
+                model, observed=dataclasses.replace(model.observed, capacity=capacity, capacity_reason=reason)
+            )
+            if slug in asking
+            else model
+            for slug, model in models.items()
+        }
 
     def _measured(
         self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime

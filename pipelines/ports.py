@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.application import Application
+from policies.capacity import Capacity
 from policies.documents import Trigger
 from policies.evidence import Evidence, Objective
 from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip, VersionFacts
@@ -89,6 +90,9 @@ class Runtime(Protocol):
 
         Never submits a config without applications: raises Stalled.
         """
+
+    def capacity(self) -> Capacity:
+        """What the cluster has, and what of it is free. Raises Retry, Stalled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

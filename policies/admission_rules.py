@@ -361,9 +361,6 @@ def _capacity(asked: Asked) -> Iterator[Check]:
     if not short:
         yield _check("capacity", _PASS, "the cluster has room for it beside stable")
         return
-    if capacity.may_grow:
-        yield _check("capacity", _WARN, f"{short}; the autoscaler may add nodes", "")
-        return
     outcome = _FAIL if terms.capacity == "require" else _WARN
     mend = "add nodes, ask for less in the model's document, or lower min_replicas"
     yield _check("capacity", outcome, short, mend)

@@ -40,10 +40,8 @@ def is_pickled(path: str, head: bytes) -> bool:
     return any(pattern.match(head) is not None for pattern in (_PROTOCOLS, _OBJECT_ARRAY, _TORCH_ARCHIVE))
 
 
-def described(mlmodel: bytes | None) -> tuple[Signature | None, str]:
-    """The signature and the flavor that an MLmodel names. Raises BadInput where it cannot be read; none: no MLmodel."""
-    if mlmodel is None:
-        return None, ""
+def described(mlmodel: bytes) -> tuple[Signature | None, str]:
+    """The signature and the flavor that an MLmodel names. Raises BadInput where it cannot be read."""
     if len(mlmodel) > MLMODEL_BYTES:
         raise BadInput(f"{MLMODEL} has more than {MLMODEL_BYTES:,} bytes and is not read")
     try:

@@ -118,6 +118,11 @@ class Rules:
     min_replicas: int = 1
     """How many replicas a candidate starts with."""
 
+    @property
+    def asks_for_room(self) -> bool:
+        """Must be known what the cluster has before a version starts?"""
+        return self.policy.admission.capacity != "ignore"
+
 
 # --- what was noticed -----------------------------------------------------------------------------------------
 

@@ -1,15 +1,13 @@
-"""Whether the nodes of a cluster have room for so many more replicas, each on one node. Pure.
+"""Whether a cluster has room for so many more replicas of one model, each bundle on one node. Pure.
 
-Replicas are placed one by one where they fit first; Ray may place them better, so what has no room here may still find
-some: the answer is for people, and for a start that would otherwise wait for room until its deadline.
+Ray may place replicas better, so what has no room here may still find some: the answer is for people, and for a start
+that would otherwise wait for room until its deadline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from policies.application import Settings
-from policies.capacity import CPU, GPU, MEMORY, Amounts, Capacity, Node, added, beyond, in_words
+from policies.capacity import CPU, GPU, MEMORY, Amounts, Capacity, added, fits_nowhere, in_words, unplaced
 
 _MIB = 2**20
 
@@ -17,7 +15,8 @@ _MIB = 2**20
 def replica_bundles(settings: Settings) -> tuple[Amounts, ...]:
     """What one replica reserves: each of these on one node."""
     if settings.placement:
-        return tuple(added(bundle) for bundle in settings.placement.bundles)
+        whole = settings.placement.strategy == "STRICT_PACK"
+        return (added(*settings.placement.bundles),) if whole else tuple(map(added, settings.placement.bundles))
     own = {CPU: settings.cpus, GPU: settings.gpus, MEMORY: (settings.memory_mib or 0) * _MIB}
     return (added(own, settings.custom),)
 
@@ -28,24 +27,9 @@ def lacking(settings: Settings, replicas: int, capacity: Capacity) -> str:
     In words that stay the same while there is no room: they are a reason in Git, and usage changes all the time.
     """
     bundles = replica_bundles(settings)
-    if never := [bundle for bundle in bundles if not _fits_one(bundle, [node.total for node in capacity.nodes])]:
+    if never := [bundle for bundle in bundles if fits_nowhere(bundle, capacity)]:
         return f"no node has {in_words(never[0])}, which a replica reserves"
-    if _have_room(bundles, replicas, capacity.nodes):
+    if not unplaced(bundles * replicas, capacity):
         return ""
     each = " and ".join(in_words(bundle) for bundle in bundles)
     return f"beside what runs there is no room for {replicas} more, each of which reserves {each}"
-
-
-def _fits_one(bundle: Amounts, places: Sequence[Amounts]) -> bool:
-    return any(not beyond(bundle, place) for place in places)
-
-
-def _have_room(bundles: Sequence[Amounts], replicas: int, nodes: Sequence[Node]) -> bool:
-    free = [dict(node.free) for node in nodes]
-    for bundle in (*bundles,) * replicas:
-        place = next((place for place in free if not beyond(bundle, place)), None)
-        if place is None:
-            return False
-        for name, amount in bundle.items():
-            place[name] -= amount
-    return True

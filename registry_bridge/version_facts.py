@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from policies.artifact_digest import MLMODEL, MLMODEL_BYTES
+from policies.artifact_digest import MLMODEL, MLMODEL_BYTES, Content
 from policies.artifact_formats import described
 from policies.errors import BadInput, Retry, Stalled
 from policies.observations import VersionFacts
@@ -42,7 +42,10 @@ class FactsOfVersions:
     def of(self, key: Key, uri: Callable[[], str], run_id: str) -> VersionFacts:
         """Of the version whose files lie at `uri`, which is asked for once. Raises Retry."""
         what = f"{MLMODEL} of version {key[1]} of {key[0]}"
-        signature, flavor, reason = self._described.of(key, what, lambda: self._describe(uri, what))
+        try:
+            signature, flavor, reason = self._described.of(key, what, lambda: self._describe(uri, what))
+        except Stalled as error:
+            signature, flavor, reason = None, "", str(error)
         metrics, missing = self._metrics(run_id, _model_id(key[2]), f"version {key[1]} of {key[0]}")
         return VersionFacts(
             signature=signature,
@@ -54,16 +57,13 @@ class FactsOfVersions:
         )
 
     def _describe(self, uri: Callable[[], str], what: str) -> tuple[Signature | None, str, str]:
-        """Signature and flavor, or why they cannot be read: that stays so, for a version never changes."""
+        """Signature and flavor, or what is wrong with the text: that stays so, for a version never changes."""
+        content = artifact_files(uri(), self._tracking_uri, self._scratch, what).get(MLMODEL)
+        if content is None:
+            raise Stalled(f"{what} is not among its files")
         try:
-            content = artifact_files(uri(), self._tracking_uri, self._scratch, what).get(MLMODEL)
-            read = bytearray()
-            for chunk in content() if content else ():
-                read += chunk
-                if len(read) > MLMODEL_BYTES:
-                    break
-            return (*described(bytes(read) if content else None), "" if content else f"there is no {MLMODEL}")
-        except (BadInput, Stalled) as error:
+            return (*described(_beginning(content)), "")
+        except BadInput as error:
             return None, "", str(error)
         except OSError as error:  # the scratch folder: full, or not ours
             raise Retry(f"reading {what} failed: {error}") from error
@@ -88,6 +88,16 @@ class FactsOfVersions:
             logged = self._client().get_logged_model(model_id).metrics or ()
         in_order = sorted(logged, key=lambda metric: (metric.step or 0, metric.timestamp or 0))
         return {str(metric.key): float(metric.value) for metric in in_order}
+
+
+def _beginning(content: Content) -> bytes:
+    """One byte more than an MLmodel may have is enough to know that it has."""
+    read = bytearray()
+    for chunk in content():
+        read += chunk[: MLMODEL_BYTES + 1 - len(read)]
+        if len(read) > MLMODEL_BYTES:
+            break
+    return bytes(read)
 
 
 def _model_id(source: str) -> str:

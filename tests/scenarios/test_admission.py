@@ -118,6 +118,18 @@ def test_pickled_files_are_said_and_stop_nothing_unless_the_policy_denies_them()
     assert serving(world, pickled)
 
 
+def test_a_version_waits_for_room_where_the_policy_requires_it_and_starts_when_there_is_some():
+    world = asking("admission: {capacity: require}\n")
+    world.serve.has = {"CPU": 1.5}
+    version = world.register()
+    world.promote(version)
+    world.run_until(lambda: refused(world) == [version])
+    assert "fail: capacity: beside what runs there is no room for 1 more, each of which reserves 1 CPU" in log(world)
+    assert_at_rest(world)
+    world.serve.has = {"CPU": 2.0}
+    world.run_until(lambda: serving(world, version))
+
+
 def test_a_registry_that_is_away_refuses_nobody():
     world = asking()
     version = world.register()

@@ -358,15 +358,6 @@ def test_the_cluster_must_have_room_beside_stable(settings, replicas, nodes, wor
     assert "capacity" not in names(room="ignore", **given)
 
 
-def test_an_autoscaler_may_bring_what_is_missing():
-    growing = Capacity(nodes=(node(1),), may_grow=True)
-    found = check("capacity", room="require", candidate=application(2, cpus=4), capacity=growing)
-    assert (found.outcome, found.words) == (
-        WARN,
-        "no node has 4 CPU, which a replica reserves; the autoscaler may add nodes",
-    )
-
-
 def test_a_capacity_that_nobody_knows_is_waited_for_where_it_is_required():
     assert "capacity" not in names()
     rules = ruled(admission=AdmissionTerms(capacity="require"))

@@ -92,9 +92,8 @@ def test_the_flavor_is_the_one_that_would_load_it(loader, flavor):
     assert signature == Signature(inputs=(Column("amount", Type("double")),))
 
 
-def test_without_flavors_or_an_mlmodel_nothing_is_known():
+def test_without_flavors_and_signature_nothing_is_known():
     assert described(b"run_id: a\n") == (None, "")
-    assert described(None) == (None, "")
 
 
 @pytest.mark.parametrize(
