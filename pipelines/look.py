@@ -21,6 +21,7 @@ from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
@@ -41,17 +42,16 @@ from policies.layout import (
     serve_path,
 )
 from policies.notes import Note, Severity
-from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip
+from policies.observations import RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
-from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.record import evidence_with
-from policies.release import Phase, Release, Wish
+from policies.release import Phase, Release
 from policies.rollout import JUDGED, wants_baseline
 from policies.rollout_record import Record
 from policies.slo import asked_of
 from policies.stepping import not_told, on_hold
 from policies.stored_documents import parse_history, parse_record
-from policies.wishes import carried_out, only_asks
+from policies.wishes import only_asks
 
 Config = Mapping[str, Any]
 
@@ -181,7 +181,7 @@ class Looker:
             slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
-        models = seen if refused else self._measured(place, document, seen, now)
+        models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -232,6 +232,25 @@ class Looker:
             return ""
         path = ray_service_path(place.name)
         return path if self._doors.repo.read_at(applied, (path,)) else ""
+
+    def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
+        """The same models, told what the cluster has where a version could start: one call, where a policy asks."""
+        asking = {slug for slug, m in models.items() if m.observed.artifacts and m.rules.asks_for_room}
+        if not asking:
+            return models
+        capacity, reason = None, ""
+        try:
+            capacity = self._doors.runtime(document.ray).capacity()
+        except SluiceError as error:
+            reason = str(error)
+        return {
+            slug: dataclasses.replace(
+                model, observed=dataclasses.replace(model.observed, capacity=capacity, capacity_reason=reason)
+            )
+            if slug in asking
+            else model
+            for slug, model in models.items()
+        }
 
     def _measured(
         self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
@@ -289,14 +308,16 @@ class Looker:
     ) -> ModelLook:
         rules = _rules(place, slug)
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
-        artifacts, artifact_reason = _artifacts(registry, release, rules, place)
+        wanted = look_at_wanted(registry, release, rules, place.snapshot)
         older = before is not None and before.revision >= release.revision and before != release
         changed = older and before is not None and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
-            artifacts=artifacts,
-            artifact_reason=artifact_reason,
+            artifacts=wanted.artifacts,
+            artifact_reason=wanted.artifact_reason,
+            facts=wanted.facts,
+            facts_reason=wanted.facts_reason,
             runtime_reason=_runtime_reason(place, slug, release, runtime),
             known_revision=known_revision(slug, runtime),
             held=held(release, slug, runtime),
@@ -424,6 +445,7 @@ def _rules(place: _Place, slug: str) -> Rules:
         trigger=environment.trigger,
         on_rollback=environment.on_rollback,
         settings=document.settings if document else None,
+        min_replicas=document.autoscaling.min_replicas if document else 1,
     )
 
 
@@ -467,34 +489,7 @@ def _request(
     return EvidenceRequest(model=slug, candidate=candidate, stable=stable, objectives=objectives, since=since)
 
 
-# --- what the registry and Ray are asked ------------------------------------------------------------------------
-
-
-def _artifacts(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, Artifact], str]:
-    """The artifact of the version that could start next, if one could: reading it may download the artifact."""
-    versions = place.snapshot.models.get(release.model, {})
-    if rules.settings is None or not place.snapshot.available:
-        return {}, ""
-    version = _could_start(carried_out(release, versions)[0], rules, at_trigger(rules.trigger, versions))
-    if version is None or version not in versions:
-        return {}, ""
-    if release.stable and release.stable.version == version and not rules.settings.installs_requirements:
-        return {version: Artifact(digest=release.stable.digest)}, ""
-    try:
-        return {version: registry.artifact(release.model, version)}, ""
-    except SluiceError as error:
-        return {}, str(error)
-
-
-def _could_start(release: Release, rules: Rules, present: frozenset[int]) -> int | None:
-    """What a person asked for, what is wanted, or what may supersede the running rollout."""
-    kept = keep_books(release, present)
-    if release.phase is not Phase.STEADY:
-        return kept.queued if rules.policy.on_newer == "supersede" else None
-    if release.ask and release.ask.wish is Wish.RETRY:
-        return release.ask.version
-    want = wanted(kept, rules.trigger, present, rules.settings) if rules.settings else None
-    return want.version if isinstance(want, Wanted) else None
+# --- what Ray is asked -------------------------------------------------------------------------------------------
 
 
 def _is_kuberay(place: _Place) -> bool:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.admission_terms import AdmissionTerms
 from policies.application import Settings
 from policies.durations import Duration
 from policies.forges import ForgeTarget, Webhooks
@@ -331,6 +332,8 @@ class RolloutPolicy:
     budget: Budget | None = dataclasses.field(default_factory=Budget)
     """What a rollout may do to the error budget; null: nobody asks."""
     agreement: Agreement = dataclasses.field(default_factory=Agreement)
+    admission: AdmissionTerms = dataclasses.field(default_factory=AdmissionTerms)
+    """What is asked of a version before it is tried."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the steps do not rise."""
