@@ -18,6 +18,7 @@ from pipelines.field_examples import ENVIRONMENT, EXAMPLES, Example, repos
 from pipelines.serve_configs import meant
 from policies.convergence import application_in_place
 from policies.impact import Effect, impact
+from policies.observations import ApplicationStatus
 from serving_runtime.ray_cluster import ray_token
 from tests.conditions import wait_until
 
@@ -35,8 +36,13 @@ NEIGHBOUR = {
     "args": {"version": "1"},
     "deployments": [{"name": "Model", "user_config": {"revision": 1}, "ray_actor_options": {"num_cpus": 0.1}}],
 }
-CANNOT_START = {"settings.gpus", "settings.custom", "settings.image", "settings.packages", "settings.environment"}
-"""No GPU, no such resource, no container runtime, no such package here: a successor is seen to be started."""
+CANNOT_START = {"settings.gpus", "settings.custom"}
+"""No GPU and no such resource here: a successor is seen to be started, and waits."""
+CANNOT_BUILD = {"settings.image", "settings.packages", "settings.environment"}
+"""No container runtime and no such package here. Serve runs the application's code in its new environment before it
+starts a replica there, so that fails; that `runtime_env` restarts is seen by `settings.env`."""
+BUILD_FAILS_S = 180.0
+"""Ray makes a virtual environment first, and tries again."""
 NO_SUCH_PACKAGE = "./no-such-package"
 IN_MAKE_TEST = {"max_ongoing_requests", "settings.cpus", "autoscaling.min_replicas"}
 
@@ -65,7 +71,7 @@ class Cluster:
             timeout=10,
         )
         return {
-            (app["name"], replica["replica_id"]): (replica["state"], replica["pid"])
+            (app["name"], replica["replica_id"]): (replica["state"], replica.get("pid"))
             for app in answer.json()["applications"].values()
             for deployment in app["deployments"].values()
             for replica in deployment["replicas"]
@@ -114,7 +120,7 @@ def test_every_field_of_the_model_document_does_what_the_table_says(cluster: Clu
 
 def holds(cluster: Cluster, example: Example) -> None:
     """Submit the example before and after its change; replicas restart exactly where the table says so."""
-    startable = example.field not in CANNOT_START
+    startable = example.field not in CANNOT_START | CANNOT_BUILD
     before, after = configs(example, startable=startable)
     found = impact(before, after, None)
     effects = {effect for each in found.deployments for effect in each.effects}
@@ -122,6 +128,9 @@ def holds(cluster: Cluster, example: Example) -> None:
     if Effect.STOPS in effects and not after["applications"]:
         left = cluster.reach(after)
         assert left.items() <= first.items(), "the neighbour is not touched"
+    elif example.field in CANNOT_BUILD:
+        assert effects == {Effect.RESTARTS}
+        is_built_anew(cluster, first, after)
     elif Effect.RESTARTS in effects:
         restarts(cluster, first, after, startable=startable)
     else:
@@ -152,6 +161,19 @@ def restarts(
         then = cluster.reach(after)
         assert first[old] not in then.values()
         assert len(then) == len(first)
+
+
+def is_built_anew(cluster: Cluster, first: Mapping[tuple[str, str], int | None], after: Mapping[str, Any]) -> None:
+    """It is other code to Serve; what served before serves on."""
+    (name,) = (app["name"] for app in after["applications"])
+    cluster.submit(after)
+
+    def failed() -> bool:
+        return cluster.door.observe().applications[name].status is ApplicationStatus.DEPLOY_FAILED
+
+    wait_until(failed, BUILD_FAILS_S, f"{name} fails to be built")
+    assert first.items() <= cluster.running().items()
+    cluster.reach({})
 
 
 def configs(example: Example, *, startable: bool) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
