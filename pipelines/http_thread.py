@@ -34,6 +34,7 @@ class HttpThread:
         self._host, self._port = host, port
         self._config = uvicorn.Config(
             app,
+            interface="asgi3",
             log_config=None,
             access_log=False,
             server_header=False,

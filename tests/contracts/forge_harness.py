@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+
+import pytest
 
 from pipelines.forges import forge_door
 from pipelines.ports import Forge
@@ -129,10 +130,30 @@ class RealStage:
         self.hub.limits.extend(limits)
 
 
-@contextmanager
-def stage_of(kind: str, folder: Path) -> Iterator[Any]:
-    if kind == "memory":
-        yield FakeStage()
-        return
-    with ForgeServer(folder, DIALECTS[kind]) as server:
-        yield RealStage(kind, server)
+class ForgeServers:
+    """One server for each dialect, started when it is first asked for; every test gets a forge of its own there."""
+
+    def __init__(self) -> None:
+        self._servers: dict[str, ForgeServer] = {}
+
+    def stage(self, kind: str, folder: Path) -> Any:
+        """An empty forge of this kind; `memory` is the one without a server."""
+        if kind == "memory":
+            return FakeStage()
+        if kind in self._servers:
+            self._servers[kind].fresh(folder)
+        else:
+            self._servers[kind] = ForgeServer(folder, DIALECTS[kind]).__enter__()
+        return RealStage(kind, self._servers[kind])
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def forge_servers() -> Iterator[ForgeServers]:
+    """All that ran is stopped at the end of the session."""
+    servers = ForgeServers()
+    yield servers
+    servers.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,14 @@ import pytest
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.pull_requests import CommitStatus, PullRequestState, StatusState, fresh, stale
 from registry_bridge.forge import BODY_CHARACTERS
-from tests.contracts.forge_harness import Stage, stage_of
+from tests.contracts.forge_harness import ForgeServers, Stage
 
 BRANCH = "sluice/prod/fraud-model"
 
 
 @pytest.fixture(params=["memory", "github", "gitea", "gitlab"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with stage_of(request.param, tmp_path) as made:
-        yield made
+def stage(request: pytest.FixtureRequest, forge_servers: ForgeServers, tmp_path: Path) -> Stage:
+    return forge_servers.stage(request.param, tmp_path)
 
 
 def test_nothing_is_found_before_it_is_opened(stage: Stage) -> None:

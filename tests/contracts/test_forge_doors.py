@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from policies.errors import Retry, Stalled
 from policies.pull_requests import fresh
 from registry_bridge.config_repo import ConfigRepo
-from tests.contracts.forge_harness import RealStage, stage_of
+from tests.contracts.forge_harness import ForgeServers, RealStage
 from tests.fakes.forge.github_api import GitHubApi
 from tests.fakes.forge.hub import Limit, Person
 from tests.fakes.forge.server import GIT_TOKEN, ForgeServer
@@ -27,9 +26,8 @@ KINDS = ["github", "gitea", "gitlab"]
 
 
 @pytest.fixture(params=KINDS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealStage]:
-    with stage_of(request.param, tmp_path) as made:
-        yield made
+def stage(request: pytest.FixtureRequest, forge_servers: ForgeServers, tmp_path: Path) -> RealStage:
+    return forge_servers.stage(request.param, tmp_path)
 
 
 def only(kind: str) -> pytest.MarkDecorator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ from policies.webhooks import (
     mlflow_signature,
     source_of,
 )
+from tests.fakes.forge.gitea_api import GiteaApi
+from tests.fakes.forge.github_api import GitHubApi
+from tests.fakes.forge.gitlab_api import GitLabApi
+from tests.fakes.forge.hub import Hub
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 WINDOW = timedelta(minutes=5)
@@ -145,6 +150,14 @@ def test_what_mlflow_must_allow(url: str, needed: dict[str, str]) -> None:
     assert "Fernet" in said.pop("MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY")
     assert said.keys() == needed.keys()
     assert all(said[name].startswith(value) for name, value in needed.items())
+
+
+@pytest.mark.parametrize("dialect", [GitHubApi, GiteaApi, GitLabApi])
+def test_what_the_forges_of_our_tests_send_is_genuine(dialect: Any, tmp_path: Path) -> None:
+    sent = dialect(Hub(tmp_path)).signed(SECRET, "push", BODY)
+    headers = {name.lower(): value for name, value in sent.items()}
+    assert isinstance(judged(Source(dialect.kind), headers), Delivery)
+    assert judged(Source(dialect.kind), headers, key="another") is Outcome.FORGED
 
 
 def test_forgejo_signs_as_gitea() -> None:

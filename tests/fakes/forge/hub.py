@@ -121,6 +121,7 @@ class Hub:
         self.emit: Callable[[str, Mapping[str, Any]], None] = lambda _event, _payload: None
         self.lock = threading.RLock()
         self._numbers = 0
+        self._branches = ""
         self._time = datetime.now(UTC)
 
     # --- time and numbers -------------------------------------------------------------------------------------------
@@ -169,8 +170,11 @@ class Hub:
         self.required_approvals, self.dismisses_stale = approvals, dismiss_stale
 
     def pushed(self) -> None:
-        """Pull requests follow their branches."""
+        """Pull requests follow their branches; forges tell of branches, not of other refs."""
         with self.lock:
+            before, self._branches = self._branches, self.git("for-each-ref", "refs/heads")
+            if before == self._branches:
+                return
             for pull in self.pulls:
                 head = "" if pull.fork or pull.state != "open" else self.tip(pull.branch)
                 if head and head != pull.head:

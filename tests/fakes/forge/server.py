@@ -72,18 +72,27 @@ class ForgeServer:
     """A context manager. `hub` is what it keeps; `hooks` are addresses and secrets that it tells."""
 
     def __init__(self, folder: Path, dialect: Callable[[Hub], Dialect], **options: Any) -> None:
+        self._tls = "ssl_certfile" in options
+        self._speaks = dialect
+        self._http = HttpThread(self._answered, "127.0.0.1", 0, **options)
+        self.fresh(folder)
+
+    def fresh(self, folder: Path) -> None:
+        """Another forge, with an empty repo in this folder, at the same address."""
         self.hub = Hub(folder)
-        self.dialect = dialect(self.hub)
+        self.hub.url, self.hub.emit = self.url, self.tell
+        self.dialect = self._speaks(self.hub)
         self.hooks: list[tuple[str, str]] = []
         self.delivered: list[int] = []
-        self._tls = "ssl_certfile" in options
         routes = [
             Route(self.dialect.api + path, self._endpoint(handler), methods=[method])
             for (method, path), handler in self.dialect.routes().items()
         ]
         self._git = create_app(folder, GIT_TOKEN)
-        self._http = HttpThread(Starlette(routes=[*routes, Mount("/", self._git_app)]), "127.0.0.1", 0, **options)
-        self.hub.emit = self.tell
+        self._app = Starlette(routes=[*routes, Mount("/", self._git_app)])
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
     @property
     def url(self) -> str:
