@@ -17,7 +17,7 @@ from pipelines.command_line.asking import WISHES, lift, retry, wish_command
 from pipelines.command_line.judging import analyze, replay
 from pipelines.command_line.looking import explain, history, impact, plan, status
 from pipelines.command_line.reviewing import review
-from pipelines.command_line.running import run, up
+from pipelines.command_line.running import pull, run, up
 from pipelines.command_line.saying import says_errors
 from pipelines.command_line.writing import init, keys, lint, schema, webhooks
 
@@ -45,6 +45,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "lift": lift,
     "webhooks": webhooks,
     "run": run,
+    "pull": pull,
     "up": up,
     "review": review,
 }

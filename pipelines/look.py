@@ -21,6 +21,7 @@ from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
@@ -30,18 +31,27 @@ from policies.errors import BadInput, Conflict, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
-from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
+from policies.layout import (
+    Place,
+    history_path,
+    locate,
+    model_path,
+    ray_service_path,
+    record_path,
+    release_path,
+    serve_path,
+)
 from policies.notes import Note, Severity
-from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip
+from policies.observations import RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
-from policies.promotion import Wanted, at_trigger, keep_books, wanted
 from policies.record import evidence_with
-from policies.release import Phase, Release, Wish
+from policies.release import Phase, Release
 from policies.rollout import JUDGED, wants_baseline
 from policies.rollout_record import Record
 from policies.slo import asked_of
+from policies.stepping import not_told, on_hold
 from policies.stored_documents import parse_history, parse_record
-from policies.wishes import carried_out, only_asks
+from policies.wishes import only_asks
 
 Config = Mapping[str, Any]
 
@@ -171,7 +181,7 @@ class Looker:
             slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
-        models = seen if refused else self._measured(place, document, seen, now)
+        models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -208,11 +218,39 @@ class Looker:
             gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
             if gone and (release.stable or release.candidate):
                 return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
+        if path := self._lost_manifest(place, applied):
+            return f"{path} is gone: whoever applies the repo may delete the cluster; bring it back"
         serving = [slug for slug, release in _releases(place).items() if release.stable or release.candidate]
         if serving and not (place.repo.serve.get(place.name) or {}).get("applications"):
             path = serve_path(place.name)
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
+
+    def _lost_manifest(self, place: _Place, applied: str) -> str:
+        """The path of KubeRay's manifest where it is gone since it was applied."""
+        if not _is_kuberay(place) or place.name in place.repo.ray_services:
+            return ""
+        path = ray_service_path(place.name)
+        return path if self._doors.repo.read_at(applied, (path,)) else ""
+
+    def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
+        """The same models, told what the cluster has where a version could start: one call, where a policy asks."""
+        asking = {slug for slug, m in models.items() if m.observed.artifacts and m.rules.asks_for_room}
+        if not asking:
+            return models
+        capacity, reason = None, ""
+        try:
+            capacity = self._doors.runtime(document.ray).capacity()
+        except SluiceError as error:
+            reason = str(error)
+        return {
+            slug: dataclasses.replace(
+                model, observed=dataclasses.replace(model.observed, capacity=capacity, capacity_reason=reason)
+            )
+            if slug in asking
+            else model
+            for slug, model in models.items()
+        }
 
     def _measured(
         self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
@@ -270,18 +308,20 @@ class Looker:
     ) -> ModelLook:
         rules = _rules(place, slug)
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
-        artifacts, artifact_reason = _artifacts(registry, release, rules, place)
+        wanted = look_at_wanted(registry, release, rules, place.snapshot)
         older = before is not None and before.revision >= release.revision and before != release
         changed = older and before is not None and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
-            artifacts=artifacts,
-            artifact_reason=artifact_reason,
-            runtime_reason="" if runtime.available else runtime.reason,
+            artifacts=wanted.artifacts,
+            artifact_reason=wanted.artifact_reason,
+            facts=wanted.facts,
+            facts_reason=wanted.facts_reason,
+            runtime_reason=_runtime_reason(place, slug, release, runtime),
             known_revision=known_revision(slug, runtime),
             held=held(release, slug, runtime),
-            out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
+            out_of_place=_out_of_place(place, slug, release, runtime),
             candidate=_candidate(release, slug, runtime),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
@@ -405,6 +445,7 @@ def _rules(place: _Place, slug: str) -> Rules:
         trigger=environment.trigger,
         on_rollback=environment.on_rollback,
         settings=document.settings if document else None,
+        min_replicas=document.autoscaling.min_replicas if document else 1,
     )
 
 
@@ -448,34 +489,27 @@ def _request(
     return EvidenceRequest(model=slug, candidate=candidate, stable=stable, objectives=objectives, since=since)
 
 
-# --- what the registry and Ray are asked ------------------------------------------------------------------------
+# --- what Ray is asked -------------------------------------------------------------------------------------------
 
 
-def _artifacts(registry: Registry, release: Release, rules: Rules, place: _Place) -> tuple[Mapping[int, Artifact], str]:
-    """The artifact of the version that could start next, if one could: reading it may download the artifact."""
-    versions = place.snapshot.models.get(release.model, {})
-    if rules.settings is None or not place.snapshot.available:
-        return {}, ""
-    version = _could_start(carried_out(release, versions)[0], rules, at_trigger(rules.trigger, versions))
-    if version is None or version not in versions:
-        return {}, ""
-    if release.stable and release.stable.version == version and not rules.settings.installs_requirements:
-        return {version: Artifact(digest=release.stable.digest)}, ""
-    try:
-        return {version: registry.artifact(release.model, version)}, ""
-    except SluiceError as error:
-        return {}, str(error)
+def _is_kuberay(place: _Place) -> bool:
+    return place.repo.sluice.environments[place.name].target == "kuberay"
 
 
-def _could_start(release: Release, rules: Rules, present: frozenset[int]) -> int | None:
-    """What a person asked for, what is wanted, or what may supersede the running rollout."""
-    kept = keep_books(release, present)
-    if release.phase is not Phase.STEADY:
-        return kept.queued if rules.policy.on_newer == "supersede" else None
-    if release.ask and release.ask.wish is Wish.RETRY:
-        return release.ask.version
-    want = wanted(kept, rules.trigger, present, rules.settings) if rules.settings else None
-    return want.version if isinstance(want, Wanted) else None
+def _runtime_reason(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+    """Why nothing can be known of Ray, or could be told to it, that this release is waited for."""
+    if not runtime.available:
+        return runtime.reason
+    return not_told(release, slug, runtime) if _is_kuberay(place) else ""
+
+
+def _out_of_place(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+    why = out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime)
+    if why or not _is_kuberay(place):
+        return why
+    template = place.repo.clusters.get(place.name)
+    written = place.repo.ray_services.get(place.name)
+    return on_hold(written, template.head if template else None, runtime, release)
 
 
 def _candidate(release: Release, slug: str, runtime: RuntimeObservation) -> Ready | Starting | Failed:

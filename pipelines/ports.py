@@ -16,7 +16,7 @@ from policies.application import Application
 from policies.capacity import Capacity
 from policies.documents import Trigger
 from policies.evidence import Evidence, Objective
-from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip
+from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip, VersionFacts
 from policies.pull_requests import Approval, CommitStatus, PullRequest
 from registry_bridge.config_repo import CommitEntry
 
@@ -62,6 +62,12 @@ class Registry(Protocol):
 
     def artifact(self, model: str, version: int) -> Artifact:
         """What the version's files are and ask for (downloads them once). Raises Retry, Stalled."""
+
+    def facts(self, model: str, version: int) -> VersionFacts:
+        """What the version says about itself, and its metrics so far. Raises Retry, Stalled.
+
+        What it says and cannot be read, and metrics of which none are known, are reasons in the answer.
+        """
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags on the version. Raises Retry, Stalled."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from policies.application import Settings
 from policies.config_repo_documents import ConfigRepo
+from policies.documents import EdgeDocument
 from policies.release import Phase, Release
 from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_fronts import render_fronts
@@ -19,10 +20,13 @@ from serving_runtime.serve_fronts import render_fronts
 Config = Mapping[str, Any]
 
 
-def serve_config(repo: ConfigRepo, environment: str, releases: Mapping[str, Release]) -> Config:
+def serve_config(
+    repo: ConfigRepo, environment: str, releases: Mapping[str, Release], edge: EdgeDocument | None = None
+) -> Config:
     """The Serve config of one environment, with these releases by slug instead of the repo's own.
 
-    A release without a document is served no longer. Raises BadInput for a model name that has no slug.
+    With `edge` that of an edge which follows it. A release without a document is served no longer. Raises BadInput for
+    a model name that has no slug.
     """
     documents = repo.serves(environment)
     served = [
@@ -35,8 +39,8 @@ def serve_config(repo: ConfigRepo, environment: str, releases: Mapping[str, Rele
         for key, release in releases.items()
         if key in documents
     ]
-    document = repo.sluice.environments[environment]
-    around = Surroundings(tracking_uri=repo.sluice.registry.tracking_uri, access=document.access)
+    access = (edge or repo.sluice.environments[environment]).access
+    around = Surroundings(tracking_uri=repo.sluice.registry.tracking_uri, access=access)
     versions = render(served, around)["applications"]
     return {"applications": [*versions, *render_fronts(repo.fronts(environment), served, around)]}
 

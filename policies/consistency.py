@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from policies.application import Settings
+from policies.cluster_consistency import CHECKS as CLUSTER_CHECKS
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
 from policies.durations import format_duration
@@ -330,4 +331,5 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _long_enough_to_measure,
     _room_for_every_step,
     _no_secrets,
+    *CLUSTER_CHECKS,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,6 +52,32 @@ def run(
     tick = loop.tick()
     narrator(tick)
     if tick.problems:
+        raise typer.Exit(1)
+
+
+def pull(
+    edge: Annotated[str, typer.Argument(help="The edge, by its name in sluice.yaml.")],
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    once: Annotated[bool, typer.Option("--once", help="One attempt, then end; exit 1 when it met a problem.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Keep what is applied, and what is wrong, in this file, as JSON.")
+    ] = None,
+) -> None:
+    """At an edge: apply what was promoted to the Ray here, until it is stopped. Reads Git and never writes to it."""
+    from pipelines.commands.running import EdgeNarrator, run_until_stopped
+    from pipelines.settings import settings
+    from pipelines.wiring import SystemClock, puller
+
+    clock = SystemClock()
+    loop = puller(settings(os.environ, repo=repo, branch=branch), clock, edge)
+    narrator = EdgeNarrator(lambda line: say(line.split("\n")), report)
+    if not once:
+        run_until_stopped(loop, clock, narrator)
+        return
+    pulled = loop.tick()
+    narrator(pulled)
+    if pulled.problems:
         raise typer.Exit(1)
 
 

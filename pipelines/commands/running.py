@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from pipelines import status_file
+from pipelines.pulling import Pulled, Puller, write_report
 from pipelines.reconciler import Reconciler, Tick
 from pipelines.wiring import SystemClock
 from policies.actions import RemoveRelease, WriteRelease
@@ -61,7 +63,27 @@ def _head(reason: str) -> str:
     return reason
 
 
-def run_until_stopped(reconciler: Reconciler, clock: SystemClock, report: Callable[[Tick], None]) -> None:
+class EdgeNarrator:
+    """Says what changed at an edge since the last attempt, once; keeps the report in a file where one is named."""
+
+    def __init__(self, say: Callable[[str], None], report_path: Path | None) -> None:
+        self._say = say
+        self._report_path = report_path
+        self._said: frozenset[str] = frozenset()
+
+    def __call__(self, pulled: Pulled) -> None:
+        """Narrate one attempt."""
+        commit = pulled.commit[:8] if pulled.commit else "nothing"
+        now = f"{commit} is in place" if pulled.in_place else f"{commit}: {pulled.step}"
+        standing = frozenset([now, *(f"problem: {p}" for p in pulled.problems)])
+        for line in sorted(standing - self._said):
+            self._say(f"{pulled.at:%H:%M:%S} {pulled.edge}: {line}")
+        self._said = standing
+        if self._report_path is not None:
+            write_report(self._report_path, pulled)
+
+
+def run_until_stopped(loop: Reconciler | Puller, clock: SystemClock, narrator: Callable[[Any], None]) -> None:
     """Tick until SIGINT or SIGTERM; the tick that runs is finished first."""
     stopped = threading.Event()
 
@@ -71,4 +93,4 @@ def run_until_stopped(reconciler: Reconciler, clock: SystemClock, report: Callab
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
-    reconciler.run(stopped.is_set, report)
+    loop.run(stopped.is_set, narrator)
