@@ -124,6 +124,8 @@ def _of_sluice() -> Iterator[Example]:
     yield inside("trigger.alias", "winner", **{"environments.production.trigger": {"alias": "champion"}})
     yield inside("trigger.tag", "live=yes", **{"environments.production.trigger": {"tag": "serve=yes"}})
     yield inside("ray.dashboard", "http://ray:8265")
+    yield inside("ray.rayservice", "ml/fraud", **{"environments.production.target": "kuberay"})
+    yield inside("target", "kuberay")
     yield inside("prometheus.url", "http://prometheus:9090")
     yield inside("prometheus.scrape_interval", "5s")
     yield inside("prometheus.labels", {"cluster": "a"})
