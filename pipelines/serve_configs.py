@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from policies.application import Settings
 from policies.config_repo_documents import ConfigRepo
 from policies.documents import EdgeDocument
 from policies.release import Phase, Release
@@ -55,9 +56,10 @@ def meant(repo: ConfigRepo, environment: str, models: Collection[str] | None = N
     Settings that changed are rolled out like a new version: this is how it stands when that has gone well. A rollout
     that is under way stays as it is, and a model without a release serves nothing yet.
     """
-    waiting = set(rolled_out(repo, environment)) & set(models if models is not None else repo.models)
+    documents = repo.serves(environment)
+    wanted = documents.keys() if models is None else documents.keys() & set(models)
     releases = {
-        key: _with_settings_of(repo, environment, key, release) if key in waiting else release
+        key: _with_settings(release, documents[key].settings) if key in wanted else release
         for key, release in releases_of(repo, environment).items()
     }
     return serve_config(repo, environment, releases)
@@ -69,7 +71,7 @@ def rolled_out(repo: ConfigRepo, environment: str) -> tuple[str, ...]:
     return tuple(
         key
         for key, release in releases_of(repo, environment).items()
-        if key in documents and _with_settings_of(repo, environment, key, release) != release
+        if key in documents and _with_settings(release, documents[key].settings) != release
     )
 
 
@@ -78,8 +80,8 @@ def releases_of(repo: ConfigRepo, environment: str) -> dict[str, Release]:
     return {key: release for (where, key), release in sorted(repo.releases.items()) if where == environment}
 
 
-def _with_settings_of(repo: ConfigRepo, environment: str, key: str, release: Release) -> Release:
-    settings = repo.serves(environment)[key].settings
+def _with_settings(release: Release, settings: Settings) -> Release:
+    """The release once its stable version has these settings; as it is while a rollout is under way."""
     if release.stable is None or release.phase is not Phase.STEADY or release.stable.settings.fields == settings.fields:
         return release
     return dataclasses.replace(release, stable=dataclasses.replace(release.stable, settings=settings))

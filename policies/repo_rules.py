@@ -6,7 +6,7 @@ This module holds the shape of the document only; what breaks a rule is `change_
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
@@ -72,8 +72,7 @@ class FrozenWindow:
         """Is it frozen then? `now` is in UTC."""
         if self.since is not None and self.until is not None:
             return self.since <= now < self.until
-        end = time.fromisoformat(self.hours_until) if self.hours_until else time.max
-        return DAYS[now.weekday()] in self.days and time.fromisoformat(self.hours_from) <= now.time() < end
+        return DAYS[now.weekday()] in self.days and self.hours_from <= f"{now:%H:%M}" < (self.hours_until or "24:00")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

@@ -26,7 +26,7 @@ from policies.config_repo_documents import ConfigRepo
 from policies.document_reading import read_document
 from policies.errors import BadInput, Stalled
 from policies.impact import Impact, impact
-from policies.layout import RULES, Place
+from policies.layout import RULES, Place, locate
 from policies.notes import Note, Severity, errors
 from policies.past_rollout import finished
 from policies.rejudging import Rejudged, concerned, judged_again
@@ -227,9 +227,11 @@ def _rejudged(
     found: list[Rejudged] = []
     said: list[str] = []
     left_out = 0
-    for key, held_to in concerned(before, after).items():
+    models = concerned(before, after)
+    records = _records(repo, base) if models else {}
+    for key, held_to in models.items():
         for environment in sorted(before.environments_of(before.models[key])):
-            paths = _newest(repo, base, f"{HISTORY}/{environment}/{key}")
+            paths = records.get((environment, key), [])[:MOST_ROLLOUTS]
             room = MOST_REPLAYS - len(found)
             left_out += max(0, len(paths) - room)
             contents = repo.contents(entry for _, entry in paths[:room])
@@ -245,9 +247,12 @@ def _rejudged(
     return tuple(found), tuple(said)
 
 
-def _newest(repo: LocalRepo, commit: str, folder: str) -> list[tuple[str, Entry]]:
-    """Records of the newest rollouts: their names begin with when they did."""
-    entries = repo.entries(commit, (folder,))
-    named = ((entry.path.decode("utf-8", "backslashreplace"), entry) for entry in entries)
-    records = [(path, entry) for path, entry in named if path.endswith(".json") and is_bearable(entry)]
-    return sorted(records, key=lambda one: one[0], reverse=True)[:MOST_ROLLOUTS]
+def _records(repo: LocalRepo, commit: str) -> dict[tuple[str, str], list[tuple[str, Entry]]]:
+    """Records of rollouts by environment and slug, the newest first: their names begin with when they began."""
+    found: dict[tuple[str, str], list[tuple[str, Entry]]] = {}
+    for entry in repo.entries(commit, (HISTORY,)):
+        path = entry.path.decode("utf-8", "backslashreplace")
+        at = locate(path)
+        if at is not None and at.place is Place.HISTORY and is_bearable(entry):
+            found.setdefault((at.environment, at.slug), []).append((path, entry))
+    return {key: sorted(records, key=lambda one: one[0], reverse=True) for key, records in found.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from tests.contracts.forge_harness import BASE, RealStage, stage_of
+from tests.contracts.forge_harness import BASE, ForgeServers, RealStage
 from tests.fakes.config_clone import ConfigClone
 
 SLUICE = """\
@@ -26,11 +25,11 @@ RULES = "apiVersion: sluicegate/v1\nkind: RepoRules\nowners: [{paths: [models/],
 
 
 @pytest.fixture(params=["github", "gitea", "gitlab"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealStage]:
-    with stage_of(request.param, tmp_path) as found:
-        sluice = SLUICE % (found.kind, found.server.url, found.hub.repository)
-        push(found, BASE, {"sluice.yaml": sluice, "models/fraud.yaml": MODEL, "policies/rules.yaml": RULES})
-        yield found
+def stage(request: pytest.FixtureRequest, forge_servers: ForgeServers, tmp_path: Path) -> RealStage:
+    found: RealStage = forge_servers.stage(request.param, tmp_path)
+    sluice = SLUICE % (found.kind, found.server.url, found.hub.repository)
+    push(found, BASE, {"sluice.yaml": sluice, "models/fraud.yaml": MODEL, "policies/rules.yaml": RULES})
+    return found
 
 
 def push(stage: RealStage, branch: str, files: dict[str, str], start: str = BASE) -> str:

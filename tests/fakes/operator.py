@@ -22,7 +22,8 @@ from typing import Any, Self
 
 import yaml
 
-from policies.errors import Stalled
+from policies.capacity import Capacity
+from policies.errors import Retry, Stalled
 from policies.observations import ApplicationStatus, ObservedApplication, RuntimeObservation
 from tests.fakes.runtime import FakeServe
 
@@ -85,6 +86,12 @@ class OperatedCluster:
         """What the RayService's status says about the cluster that starts."""
         shown = self._pending.serve.observe().applications if self._pending else {}
         return {name: dataclasses.replace(app, submitted={}, deployments=()) for name, app in shown.items()}
+
+    def capacity(self) -> Capacity:
+        """What the cluster that serves has. Raises Retry where there is none."""
+        if self.away or self._active is None:
+            raise Retry(self.away or "no connection in time")
+        return self._active.serve.capacity()
 
     def apply(self, config: Mapping[str, Any]) -> None:
         """Nobody may."""
