@@ -47,7 +47,7 @@ test-unit: setup ## without real parts (about 5 minutes)
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
-test-faults: setup ## what accidents cost users, in requests, on the real stack (about 15 minutes)
+test-faults: setup ## what accidents cost users, in requests, on the real stack (about 25 minutes)
 	$(BIN)/pytest -m faults tests/e2e
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.

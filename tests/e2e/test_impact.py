@@ -25,7 +25,7 @@ from tests.conditions import wait_until
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.faults]  # minutes, all together
 
 READY_S = 90.0
 """A replica starts in 2-3 s here; on a loaded machine ten times that."""
@@ -44,15 +44,10 @@ starts a replica there, so that fails; that `runtime_env` restarts is seen by `s
 BUILD_FAILS_S = 180.0
 """Ray makes a virtual environment first, and tries again."""
 NO_SUCH_PACKAGE = "./no-such-package"
-IN_MAKE_TEST = {"max_ongoing_requests", "settings.cpus", "autoscaling.min_replicas"}
 
 
-def of_models(names: set[str] | None = None) -> list[Any]:
-    return [
-        pytest.param(each, id=each.field)
-        for each in EXAMPLES
-        if each.kind == "Model" and (names is None or each.field in names)
-    ]
+def of_models() -> list[Any]:
+    return [pytest.param(each, id=each.field) for each in EXAMPLES if each.kind == "Model"]
 
 
 class Cluster:
@@ -107,12 +102,6 @@ def cluster(ray_session: RaySession) -> Cluster:
     return Cluster(ray_session)
 
 
-def test_the_table_holds_on_a_real_serve(cluster: Cluster) -> None:
-    for (example,) in (parameter.values for parameter in of_models(IN_MAKE_TEST)):
-        holds(cluster, example)
-
-
-@pytest.mark.faults
 @pytest.mark.parametrize("example", of_models())
 def test_every_field_of_the_model_document_does_what_the_table_says(cluster: Cluster, example: Example) -> None:
     holds(cluster, example)
@@ -218,7 +207,6 @@ def test_a_new_application_leaves_the_old_ones_replicas_alone(cluster: Cluster) 
     assert {name for name, _ in both} == {"neighbour", *(a["name"] for a in before["applications"]), new["name"]}
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize(("surge", "stalls"), [(100, False), (0, True)])
 def test_without_a_surge_a_single_replica_stops_before_its_successor_starts(
     cluster: Cluster, surge: int, stalls: bool
