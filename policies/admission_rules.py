@@ -26,7 +26,7 @@ from policies.observations import Artifact, VersionFacts
 from policies.packages import conflicts, conflicts_with_replicas
 from policies.release import Release
 from policies.room import lacking
-from policies.signatures import Difference, Signature, Weight, differences
+from policies.model_signatures import Difference, Signature, Weight, differences
 
 CHECKS = (
     "quarantine",

@@ -15,7 +15,7 @@ from policies.documents import Trigger
 from policies.errors import Retry, Stalled
 from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot, VersionFacts
 from policies.promotion import at_trigger
-from policies.signatures import Column, Signature, Type
+from policies.model_signatures import Column, Signature, Type
 
 ARCHIVED = "Archived"
 SIGNATURE = Signature(inputs=(Column("amount", Type("double")),))

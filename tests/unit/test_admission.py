@@ -19,7 +19,7 @@ from policies.promotion import tags_wanted
 from policies.release import Ask, Phase, Quarantined, Release, Wish
 from policies.rollout import decide
 from policies.serving import Placement
-from policies.signatures import Column, Signature, Type
+from policies.model_signatures import Column, Signature, Type
 from tests.unit.releases import (
     FACTS,
     NOW,
