@@ -31,7 +31,16 @@ from policies.errors import BadInput, Conflict, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
-from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
+from policies.layout import (
+    Place,
+    history_path,
+    locate,
+    model_path,
+    ray_service_path,
+    record_path,
+    release_path,
+    serve_path,
+)
 from policies.notes import Note, Severity
 from policies.observations import RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
@@ -40,6 +49,7 @@ from policies.release import Phase, Release
 from policies.rollout import JUDGED, wants_baseline
 from policies.rollout_record import Record
 from policies.slo import asked_of
+from policies.stepping import not_told, on_hold
 from policies.stored_documents import parse_history, parse_record
 from policies.wishes import only_asks
 
@@ -208,11 +218,20 @@ class Looker:
             gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
             if gone and (release.stable or release.candidate):
                 return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
+        if path := self._lost_manifest(place, applied):
+            return f"{path} is gone: whoever applies the repo may delete the cluster; bring it back"
         serving = [slug for slug, release in _releases(place).items() if release.stable or release.candidate]
         if serving and not (place.repo.serve.get(place.name) or {}).get("applications"):
             path = serve_path(place.name)
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
+
+    def _lost_manifest(self, place: _Place, applied: str) -> str:
+        """The path of KubeRay's manifest where it is gone since it was applied."""
+        if not _is_kuberay(place) or place.name in place.repo.ray_services:
+            return ""
+        path = ray_service_path(place.name)
+        return path if self._doors.repo.read_at(applied, (path,)) else ""
 
     def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
         """The same models, told what the cluster has where a version could start: one call, where a policy asks."""
@@ -299,10 +318,10 @@ class Looker:
             artifact_reason=wanted.artifact_reason,
             facts=wanted.facts,
             facts_reason=wanted.facts_reason,
-            runtime_reason="" if runtime.available else runtime.reason,
+            runtime_reason=_runtime_reason(place, slug, release, runtime),
             known_revision=known_revision(slug, runtime),
             held=held(release, slug, runtime),
-            out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
+            out_of_place=_out_of_place(place, slug, release, runtime),
             candidate=_candidate(release, slug, runtime),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
@@ -471,6 +490,26 @@ def _request(
 
 
 # --- what Ray is asked -------------------------------------------------------------------------------------------
+
+
+def _is_kuberay(place: _Place) -> bool:
+    return place.repo.sluice.environments[place.name].target == "kuberay"
+
+
+def _runtime_reason(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+    """Why nothing can be known of Ray, or could be told to it, that this release is waited for."""
+    if not runtime.available:
+        return runtime.reason
+    return not_told(release, slug, runtime) if _is_kuberay(place) else ""
+
+
+def _out_of_place(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+    why = out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime)
+    if why or not _is_kuberay(place):
+        return why
+    template = place.repo.clusters.get(place.name)
+    written = place.repo.ray_services.get(place.name)
+    return on_hold(written, template.head if template else None, runtime, release)
 
 
 def _candidate(release: Release, slug: str, runtime: RuntimeObservation) -> Ready | Starting | Failed:

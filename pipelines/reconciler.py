@@ -25,9 +25,13 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
+from pipelines.ray_service_file import is_kuberay, manifest_after, manifest_changes, manifest_message, manifest_words
+from pipelines.serve_configs import serve_config
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
-from policies.convergence import InPlace, Refused, Submit, Waiting, converge
+from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
+from policies.documents import EdgeDocument
+from policies.edges import promoted, serves_the_same
 from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
 from policies.layout import history_path, record_path, release_path, serve_path
@@ -35,10 +39,9 @@ from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.release import Phase, Release
 from policies.rollout import decide
+from policies.stepping import NextManifest
 from policies.stored_documents import history_text, record_text, release_text
-from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
-from serving_runtime.serve_fronts import render_fronts
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,12 +69,14 @@ class Plan:
     changes: Mapping[str, str | None]
     """Files of the commit, by path; none removes."""
     message: str
+    manifests: Mapping[str, NextManifest] = dataclasses.field(default_factory=dict)
+    """KubeRay's, by environment: what a second commit makes of them."""
 
     @functools.cached_property
     def submits(self) -> Mapping[str, str]:
         """What Ray would be told, by environment, in words; environments that are in place are left out."""
         told = {name: _submit_in_words(environment) for name, environment in self.look.environments.items()}
-        return {name: words for name, words in told.items() if words}
+        return {**{name: words for name, words in told.items() if words}, **manifest_words(self.manifests)}
 
     @property
     def waits(self) -> tuple[Wait, ...]:
@@ -121,7 +126,8 @@ class Reconciler:
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
         changes = _changes(look, actions)
-        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes))
+        said = _message(actions, changes)
+        return Plan(look=look, actions=actions, changes=changes, message=said, manifests=_manifests(look, actions))
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
@@ -196,6 +202,13 @@ class Reconciler:
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
+        if is_kuberay(environment):
+            problems += [
+                f"{stop.subject} should stop, and what KubeRay's operator applies is only changed by a commit; until "
+                f"then it is out of traffic only where a host's guard has stopped it: {'; '.join(stop.cause.reasons)}"
+                for stop in stops
+            ]
+            return False
         runtime = self._doors.runtime(environment.document.ray)
         observed = runtime.observe()  # the look is older than what a second reconciler may have submitted
         possible = []
@@ -222,21 +235,34 @@ class Reconciler:
     def _act(self, plan: Plan, commit: str | None) -> Tick:
         tip = commit or plan.look.tip.commit
         problems = [str(n) for n in plan.look.notes]
+        remarks: list[str] = []
         submitted, busy = [], False
+        written = self._commit_manifests(plan, tip, problems, remarks)
+        tip = written or tip
         for name, environment in plan.look.environments.items():
-            step = self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
+            manifest = plan.manifests.get(name)
+            if manifest and manifest.changed and not written:
+                continue  # what stood in the way is said, and the next look writes it
+            step = (
+                self._committed(environment, manifest.step, tip)
+                if manifest
+                else self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
+            )
             match step:
                 case Submit():
                     submitted.append(name)
                 case Refused(reason):
                     problems.append(f"{name}: {reason}")
+                case Waiting(reason) if manifest:
+                    remarks.append(f"{name} waits: {reason}")
                 case Waiting() | InPlace():
                     pass
                 case str():
                     problems.append(f"{name}: {step}")
                 case _:
                     assert_never(step)
-            busy = busy or not isinstance(step, InPlace | Refused)
+            # What somebody else applies takes minutes: it is looked at as often as everything.
+            busy = busy or not isinstance(step, (InPlace | Refused | Waiting) if manifest else (InPlace | Refused))
         refused = {name: self._last[name] for name, seen in plan.look.environments.items() if seen.refused}
         submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
@@ -248,6 +274,7 @@ class Reconciler:
             submitted=tuple(submitted),
             waits=plan.waits,
             problems=tuple(problems),
+            remarks=tuple(remarks),
             again_after=_pace(plan, busy=busy or commit is not None),
         )
 
@@ -268,6 +295,28 @@ class Reconciler:
                     return Waiting("a reconciler without Git has stopped something; the next look records it")
                 runtime.apply(step.config)
                 _LOG.info("%s: submitted: %s", environment.name, step.reason)
+            if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
+                self._doors.repo.mark_applied(environment.name, tip)
+        except SluiceError as error:
+            return str(error)
+        return step
+
+    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str | None:
+        """Write the next steps of KubeRay's manifests, in a commit of their own; none where there is none."""
+        words, changes = manifest_words(plan.manifests), manifest_changes(plan.manifests)
+        if not changes:
+            return None
+        try:
+            return self._doors.repo.commit(tip, changes, manifest_message(words))
+        except Conflict as error:
+            remarks.append(f"somebody else committed first, so the next look writes rayservice.yaml: {error}")
+        except SluiceError as error:
+            problems.append(f"{', '.join(words)}: rayservice.yaml is not written: {error}")
+        return None
+
+    def _committed(self, environment: EnvironmentLook, step: Step, tip: str) -> Step | str:
+        """Where KubeRay's manifest is on its way; a text is what went wrong."""
+        try:
             if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
                 self._doors.repo.mark_applied(environment.name, tip)
         except SluiceError as error:
@@ -345,16 +394,11 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
     return releases
 
 
-def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    known = [(release, environment.models[key]) for key, release in releases.items()]
-    served = [
-        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
-        for release, m in known
-        if m.document is not None
-    ]
-    around = Surroundings(tracking_uri=look.registry.tracking_uri, access=environment.document.access)
-    versions = render(served, around)["applications"]
-    return {"applications": [*versions, *render_fronts(look.documents.fronts(environment.name), served, around)]}
+def _config(
+    environment: EnvironmentLook, releases: Mapping[str, Release], look: Look, edge: EdgeDocument | None = None
+) -> Config:
+    """The environment's Serve config, or that of an edge that follows it."""
+    return serve_config(look.documents, environment.name, releases, edge)
 
 
 def _as_committed(plan: Plan) -> Look:
@@ -396,12 +440,36 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
     for name, environment in look.environments.items():
         if environment.refused:
             continue
+        changes.update(_edges_behind(look, environment, _after(environment, actions[name])))
         for action in actions[name]:
             changes.update(_written(name, action))
         config = _config(environment, _after(environment, actions[name]), look)
         if config != environment.desired and (config["applications"] or environment.desired):
             changes[serve_path(name)] = serve_text(config)
     return {path: text for path, text in changes.items() if text is not None or path in look.tip.files}
+
+
+def _edges_behind(
+    look: Look, environment: EnvironmentLook, releases: Mapping[str, Release]
+) -> Iterator[tuple[str, str]]:
+    """The Serve configs of edges that do not serve yet what this environment has promoted, by path."""
+    for name, edge in look.documents.sluice.edges.items():
+        if edge.follows != environment.name:
+            continue
+        config, before = _config(environment, promoted(releases), look, edge), look.documents.serve.get(name) or {}
+        if config["applications"] and not serves_the_same(config, before):
+            yield serve_path(name), serve_text(config)
+
+
+def _manifests(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str, NextManifest]:
+    """What becomes of KubeRay's manifests, by environment."""
+    manifests = {}
+    for name, environment in look.environments.items():
+        if is_kuberay(environment) and not environment.refused:
+            releases = _after(environment, actions[name])
+            config = _config(environment, releases, look)
+            manifests[name] = manifest_after(look, environment, config, releases.values())
+    return manifests
 
 
 def _written(environment: str, action: Action) -> dict[str, str | None]:
@@ -459,7 +527,7 @@ def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str
 
 def _submit_in_words(environment: EnvironmentLook) -> str:
     """What the next tick would submit for the tip as it is; empty for nothing."""
-    if environment.refused:
+    if environment.refused or is_kuberay(environment):
         return ""
     step = converge(environment.desired, environment.runtime, expected_empty=not _serving(environment))
     return step.reason if isinstance(step, Submit) else ""

@@ -3,7 +3,7 @@
 Rules:
 - Nothing is ever loaded. A file counts as pickled by its name or by its first bytes: the header of pickle's protocols
   2 to 5, a NumPy array of objects, PyTorch's archive. It is no scan: what a pickle would do, nobody can say for sure
-  (ADR 24), so the question is only whether there is one.
+  (ADR 25), so the question is only whether there is one.
 - Not seen: a pickle of protocol 0 or 1 under another name, or one inside an archive or behind compression under
   another name.
 - The flavor is the one whose loader MLflow's pyfunc would run, whatever else MLmodel names.

@@ -15,7 +15,8 @@ from policies.errors import BadInput
 from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
-FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/")
+RULES = "policies/rules.yaml"
+FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/", "clusters/")
 
 _ROLLOUT_ID = re.compile(ROLLOUT_ID)
 
@@ -27,6 +28,7 @@ class Place(StrEnum):
     MODEL = "model"
     ENSEMBLE = "ensemble"
     POLICY = "policy"
+    CLUSTER = "cluster"
     RELEASE = "release"
     SERVE = "serve"
     RAY_SERVICE = "rayservice"
@@ -49,11 +51,14 @@ _PATTERNS = (
     (Place.SLUICE, re.compile(r"sluice\.yaml")),
     (
         Place.SIDE,
-        re.compile(r"(?:models|ensembles|policies|environments|history)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)"),
+        re.compile(
+            r"(?:models|ensembles|policies|environments|history|clusters)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)"
+        ),
     ),
     (Place.MODEL, re.compile(r"models/(?P<slug>[^/]+)\.yaml")),
     (Place.ENSEMBLE, re.compile(r"ensembles/(?P<slug>[^/]+)\.yaml")),
     (Place.POLICY, re.compile(r"policies/[^/]+\.yaml")),
+    (Place.CLUSTER, re.compile(r"clusters/(?P<environment>[^/]+)\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
     (Place.SERVE, re.compile(r"environments/(?P<environment>[^/]+)/serve\.yaml")),
@@ -91,6 +96,16 @@ def release_path(environment: str, slug: str) -> str:
 def serve_path(environment: str) -> str:
     """`environments/<environment>/serve.yaml`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/serve.yaml"
+
+
+def cluster_path(environment: str) -> str:
+    """`clusters/<environment>.yaml`. Raises BadInput."""
+    return f"clusters/{check_environment_name(environment)}.yaml"
+
+
+def ray_service_path(environment: str) -> str:
+    """`environments/<environment>/rayservice.yaml`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/rayservice.yaml"
 
 
 def record_path(environment: str, slug: str) -> str:

@@ -141,3 +141,5 @@ class RuntimeObservation:
     available: bool
     applications: Mapping[str, ObservedApplication] = dataclasses.field(default_factory=dict)
     reason: str = ""
+    upgrading: str = ""
+    """Why nothing reaches what serves now: KubeRay replaces the cluster; empty elsewhere."""

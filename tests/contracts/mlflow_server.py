@@ -22,11 +22,19 @@ from pipelines.processes import port_is_free
 from policies.model_signatures import Column, Signature
 from registry_bridge.mlflow_registry import MlflowRegistry
 
+WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "c2x1aWNlZ2F0ZS1zbHVpY2VnYXRlLXNsdWljZWdhdGU=",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+}
+"""It may call us, and notices within a second that we asked it to."""
+
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """Started by the first test that needs it; at the end nothing of it is left but its folder."""
-    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), settings=WEBHOOKS) as server:
         family = [server.process.pid, *_children(server.process.pid)]
         yield server
     assert len(family) > 1
