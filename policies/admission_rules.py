@@ -22,11 +22,11 @@ from policies.application import Application
 from policies.capacity import Capacity
 from policies.commit_message import one_line
 from policies.facts import Observed, Rules
+from policies.model_signatures import Difference, Signature, Weight, differences
 from policies.observations import Artifact, VersionFacts
 from policies.packages import conflicts, conflicts_with_replicas
 from policies.release import Release
 from policies.room import lacking
-from policies.signatures import Difference, Signature, Weight, differences
 
 CHECKS = (
     "quarantine",

@@ -20,7 +20,7 @@ import yaml
 
 from policies.artifact_digest import MLMODEL, MLMODEL_BYTES, NO_MLMODEL
 from policies.errors import BadInput
-from policies.signatures import Signature, parse_signature
+from policies.model_signatures import Signature, parse_signature
 
 HEAD_BYTES = 512
 """Enough for each header below."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from policies.signatures import Signature
+from policies.model_signatures import Signature
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

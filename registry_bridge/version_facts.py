@@ -19,8 +19,8 @@ from typing import Any
 from policies.artifact_digest import MLMODEL, MLMODEL_BYTES, Content
 from policies.artifact_formats import described
 from policies.errors import BadInput, Retry, Stalled
+from policies.model_signatures import Signature
 from policies.observations import VersionFacts
-from policies.signatures import Signature
 from registry_bridge.mlflow_words import in_our_words
 from registry_bridge.model_artifacts import artifact_files
 from registry_bridge.read_once import ReadOnce

@@ -19,7 +19,7 @@ import pytest
 
 from pipelines.mlflow_server import MlflowServer
 from pipelines.processes import port_is_free
-from policies.signatures import Column, Signature
+from policies.model_signatures import Column, Signature
 from registry_bridge.mlflow_registry import MlflowRegistry
 
 WEBHOOKS = {

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from pipelines.ports import Registry
+from policies.model_signatures import Signature
 from policies.observations import RegisteredVersion
-from policies.signatures import Signature
 from tests.contracts.mlflow_server import RealRegistry
 from tests.fakes.registry import FakeRegistry
 

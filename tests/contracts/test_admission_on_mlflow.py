@@ -12,8 +12,8 @@ from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.mlflow_server import MlflowServer
 from pipelines.reconciler import Reconciler
+from policies.model_signatures import Column, Signature, Type
 from policies.release import Phase, Release
-from policies.signatures import Column, Signature, Type
 from policies.stored_documents import parse_release
 from tests.contracts.mlflow_server import RealRegistry
 from tests.fakes.metrics import FakeMetrics

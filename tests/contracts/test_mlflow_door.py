@@ -253,10 +253,12 @@ def test_a_metric_of_the_logged_model_counts_before_its_runs(real: RealRegistry)
     assert facts.run == f"run {registered.run_id} and logged model {model_id}"
 
 
-def test_a_version_without_a_run_says_so(real: RealRegistry) -> None:
-    real.register_source("no-run", "mlflow-artifacts:/0/nothing-here")
-    facts = real.port.facts("no-run", 1)
-    assert (dict(facts.metrics), facts.metrics_reason) == ({}, "it was registered without a run")
+def test_a_version_without_a_run_has_the_metrics_of_its_logged_model(real: RealRegistry) -> None:
+    version = real.register("no-run", "x")
+    assert not real.client.get_model_version("no-run", str(version)).run_id
+    facts = real.port.facts("no-run", version)
+    assert (dict(facts.metrics), facts.metrics_reason) == ({}, "")
+    assert facts.run == f"logged model {real.logged('x').model_id}"
 
 
 def test_a_digest_that_takes_long_does_not_hold_up_the_loop(real: RealRegistry) -> None:

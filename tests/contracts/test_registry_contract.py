@@ -9,7 +9,7 @@ import pytest
 from pipelines.mlflow_server import MlflowServer
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
-from policies.signatures import Column, Signature, Type
+from policies.model_signatures import Column, Signature, Type
 from tests.contracts.mlflow_server import RealRegistry
 from tests.contracts.registry_harness import World, fake_world, real_world
 from tests.fakes.registry import SIGNATURE

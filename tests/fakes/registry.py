@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping
 from policies.artifact_digest import artifact_digest
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
+from policies.model_signatures import Column, Signature, Type
 from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot, VersionFacts
 from policies.promotion import at_trigger
-from policies.signatures import Column, Signature, Type
 
 ARCHIVED = "Archived"
 SIGNATURE = Signature(inputs=(Column("amount", Type("double")),))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from pipelines.commands.views import history_lines, plan_json, plan_lines
+from policies.model_signatures import Column, Signature, Type
 from policies.release import Outcome, Phase
-from policies.signatures import Column, Signature, Type
 from tests.scenarios.test_whole_rollouts import assert_at_rest, serving, with_first
 from tests.simulation.world import MODEL, POLICY, World
 

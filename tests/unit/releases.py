@@ -13,9 +13,9 @@ from policies.convergence import Ready
 from policies.documents import Bake, RolloutPolicy, Trigger
 from policies.evidence import Bin, Counts, Evidence, Objective, Sli, Source
 from policies.facts import Observed, Rules
+from policies.model_signatures import Column, Signature, Type
 from policies.observations import Artifact, RegisteredVersion, VersionFacts
 from policies.release import Cause, CauseKind, Phase, PhaseRecord, Release, Rollout
-from policies.signatures import Column, Signature, Type
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

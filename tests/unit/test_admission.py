@@ -14,12 +14,12 @@ from policies.admission_terms import AdmissionTerms, MetricTerm
 from policies.application import Application, Settings
 from policies.capacity import Capacity, Node
 from policies.facts import Observed, Rules
+from policies.model_signatures import Column, Signature, Type
 from policies.observations import Artifact, RegisteredVersion, VersionFacts
 from policies.promotion import tags_wanted
 from policies.release import Ask, Phase, Quarantined, Release, Wish
 from policies.rollout import decide
 from policies.serving import Placement
-from policies.signatures import Column, Signature, Type
 from tests.unit.releases import (
     FACTS,
     NOW,

@@ -12,7 +12,7 @@ import pytest
 from policies.artifact_digest import MLMODEL_BYTES
 from policies.artifact_formats import HEAD_BYTES, described, is_pickled
 from policies.errors import BadInput
-from policies.signatures import Column, Signature, Type
+from policies.model_signatures import Column, Signature, Type
 
 
 def array(values: object) -> bytes:

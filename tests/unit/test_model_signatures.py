@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from policies.errors import BadInput
-from policies.signatures import Signature, Weight, differences, parse_signature
+from policies.model_signatures import Signature, Weight, differences, parse_signature
 
 BREAKS, NOTED, FINE = Weight.BREAKS, Weight.NOTED, Weight.FINE
 
