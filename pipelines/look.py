@@ -14,34 +14,32 @@ This module must not decide and must not act.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.recorded_rollouts import recorded, records_of
 from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import BadInput, Conflict, SluiceError
+from policies.errors import Conflict, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.holding import held, known_revision
 from policies.layout import (
-    Place,
     history_path,
-    locate,
     model_path,
     ray_service_path,
     record_path,
     release_path,
     serve_path,
 )
-from policies.notes import Note, Severity
+from policies.notes import Note
 from policies.observations import RegistrySnapshot, RuntimeObservation, Tip
 from policies.placement import out_of_place
 from policies.record import evidence_with
@@ -50,14 +48,9 @@ from policies.rollout import JUDGED, wants_baseline
 from policies.rollout_record import Record
 from policies.slo import asked_of
 from policies.stepping import not_told, on_hold
-from policies.stored_documents import parse_history, parse_record
 from policies.wishes import only_asks
 
 Config = Mapping[str, Any]
-
-# A record is new with every step of its rollout, 10 ms to read, and the same at the looks between: those of a hundred
-# rollouts at once.
-_RECORDS_REMEMBERED = 128
 
 # A day of samples is a large answer, and a service that burns does so for minutes at least.
 BASELINE_YOUNG = timedelta(minutes=1)
@@ -139,7 +132,7 @@ class Looker:
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
         tip = self._doors.repo.read()
         repo, notes, refused = self._documents.of(tip)
-        records, unread = _records(tip.files)
+        records, unread = records_of(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
         environments = {}
@@ -156,7 +149,7 @@ class Looker:
         snapshots = {target: registry.snapshot(names) for target, registry in registries.items()}
         environments = {}
         for name, look in last.items():
-            records, _ = _records(look.tip.files)
+            records, _ = records_of(look.tip.files)
             place = _Place(name, look.tip, look.documents, snapshots[look.registry], {}, records)
             environments[name] = self._environment(place, registries[look.registry], {}, "", now)
         # A time without Git is no chance to start.
@@ -174,7 +167,7 @@ class Looker:
     def _environment(
         self, place: _Place, registry: Registry, before: Mapping[str, Release], refused: str, now: datetime
     ) -> EnvironmentLook:
-        document = place.repo.sluice.environments[place.name]
+        document = place.document
         runtime = self._doors.runtime(document.ray).observe()
         releases = _releases(place)
         seen = {
@@ -228,7 +221,7 @@ class Looker:
 
     def _lost_manifest(self, place: _Place, applied: str) -> str:
         """The path of KubeRay's manifest where it is gone since it was applied."""
-        if not _is_kuberay(place) or place.name in place.repo.ray_services:
+        if not place.document.is_kuberay or place.name in place.repo.ray_services:
             return ""
         path = ray_service_path(place.name)
         return path if self._doors.repo.read_at(applied, (path,)) else ""
@@ -346,7 +339,7 @@ class Looker:
         if applied is not None:
             paths = record_path(place.name, slug), history_path(place.name, slug, rollout)
             texts = self._doors.repo.read_at(applied, paths)
-            found += [_recorded(path, text) for path, text in texts.items()]
+            found += [recorded(path, text) for path, text in texts.items()]
         ours = [record for record in found if record is not None and record.rollout == rollout]
         return max(ours, key=lambda record: len(record.looks), default=None)
 
@@ -388,40 +381,10 @@ class _Place:
     records: Mapping[tuple[str, str], Record]
     """What is recorded of running rollouts, by environment and slug."""
 
-
-@functools.lru_cache(maxsize=_RECORDS_REMEMBERED)
-def _parsed_record(path: str, text: str) -> Record:
-    """A record, from its own file or from a history. Raises BadInput."""
-    if path.startswith("history/"):
-        return parse_history(text, path).record or Record(rollout="")
-    return parse_record(text, path)
-
-
-def _recorded(path: str, text: str) -> Record | None:
-    """The same; none where it cannot be read."""
-    try:
-        return _parsed_record(path, text)
-    except BadInput:
-        return None
-
-
-def _records(files: Mapping[str, str]) -> tuple[dict[tuple[str, str], Record], list[Note]]:
-    """The records of running rollouts by environment and slug, and what is wrong with those that cannot be read.
-
-    A rollout goes on without its record: the record begins anew, and its bins are in Prometheus.
-    """
-    records: dict[tuple[str, str], Record] = {}
-    unread = []
-    for path, text in files.items():
-        located = locate(path) if path.startswith("environments/") else None  # history/ has tens of thousands of files
-        if located is None or located.place is not Place.RECORD:
-            continue
-        try:
-            records[located.environment, located.slug] = _parsed_record(path, text)
-        except BadInput as error:
-            message = f"is not read, the rollout goes on without it: {error}"
-            unread.append(Note(severity=Severity.WARNING, file=path, line=None, field="", message=message))
-    return records, unread
+    @property
+    def document(self) -> EnvironmentDocument:
+        """What people wrote about it."""
+        return self.repo.sluice.environments[self.name]
 
 
 def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:
@@ -437,7 +400,7 @@ def _releases(place: _Place) -> dict[str, Release]:
 
 
 def _rules(place: _Place, slug: str) -> Rules:
-    environment = place.repo.sluice.environments[place.name]
+    environment = place.document
     document = place.repo.serves(place.name).get(slug)
     name = document.rollout if document else "default"
     return Rules(
@@ -492,20 +455,16 @@ def _request(
 # --- what Ray is asked -------------------------------------------------------------------------------------------
 
 
-def _is_kuberay(place: _Place) -> bool:
-    return place.repo.sluice.environments[place.name].target == "kuberay"
-
-
 def _runtime_reason(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
     """Why nothing can be known of Ray, or could be told to it, that this release is waited for."""
     if not runtime.available:
         return runtime.reason
-    return not_told(release, slug, runtime) if _is_kuberay(place) else ""
+    return not_told(release, slug, runtime) if place.document.is_kuberay else ""
 
 
 def _out_of_place(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
     why = out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime)
-    if why or not _is_kuberay(place):
+    if why or not place.document.is_kuberay:
         return why
     template = place.repo.clusters.get(place.name)
     written = place.repo.ray_services.get(place.name)

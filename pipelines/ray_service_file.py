@@ -20,11 +20,6 @@ from policies.stepping import NextManifest, next_manifest
 Config = Mapping[str, Any]
 
 
-def is_kuberay(environment: EnvironmentLook) -> bool:
-    """Does KubeRay's operator bring this environment's Ray to what Git says?"""
-    return environment.document.target == "kuberay"
-
-
 def manifest_after(
     look: Look, environment: EnvironmentLook, desired: Config, releases: Iterable[Release]
 ) -> NextManifest:

@@ -23,24 +23,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from pipelines.action_files import said_of, written
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
-from pipelines.ray_service_file import is_kuberay, manifest_after, manifest_changes, manifest_message, manifest_words
+from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
 from pipelines.serve_configs import serve_config
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
-from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
 from policies.documents import EdgeDocument
 from policies.edges import promoted, serves_the_same
 from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
-from policies.layout import history_path, record_path, release_path, serve_path
+from policies.layout import serve_path
 from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.release import Phase, Release
 from policies.rollout import decide
 from policies.stepping import NextManifest
-from policies.stored_documents import history_text, record_text, release_text
 from serving_runtime.serve_config import text as serve_text
 
 _LOG = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ class Reconciler:
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
         changes = _changes(look, actions)
-        said = _message(actions, changes)
+        said = said_of(actions, changes)
         return Plan(look=look, actions=actions, changes=changes, message=said, manifests=_manifests(look, actions))
 
     def tick(self) -> Tick:
@@ -202,7 +201,7 @@ class Reconciler:
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
-        if is_kuberay(environment):
+        if environment.document.is_kuberay:
             problems += [
                 f"{stop.subject} should stop, and what KubeRay's operator applies is only changed by a commit; until "
                 f"then it is out of traffic only where a host's guard has stopped it: {'; '.join(stop.cause.reasons)}"
@@ -442,7 +441,7 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
             continue
         changes.update(_edges_behind(look, environment, _after(environment, actions[name])))
         for action in actions[name]:
-            changes.update(_written(name, action))
+            changes.update(written(name, action))
         config = _config(environment, _after(environment, actions[name]), look)
         if config != environment.desired and (config["applications"] or environment.desired):
             changes[serve_path(name)] = serve_text(config)
@@ -465,61 +464,11 @@ def _manifests(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[st
     """What becomes of KubeRay's manifests, by environment."""
     manifests = {}
     for name, environment in look.environments.items():
-        if is_kuberay(environment) and not environment.refused:
+        if environment.document.is_kuberay and not environment.refused:
             releases = _after(environment, actions[name])
             config = _config(environment, releases, look)
             manifests[name] = manifest_after(look, environment, config, releases.values())
     return manifests
-
-
-def _written(environment: str, action: Action) -> dict[str, str | None]:
-    match action:
-        case WriteRelease(release=release):
-            return {release_path(environment, slug(release.model)): release_text(release)}
-        case RemoveRelease(release=release):
-            return {release_path(environment, slug(release.model)): None}
-        case WriteRecord(model=model, record=record):
-            return {record_path(environment, slug(model)): record_text(record)}
-        case WriteHistory(record=history):
-            key = slug(history.model)
-            ended = history_path(environment, key, history.rollout)
-            return {ended: history_text(history), record_path(environment, key): None}
-        case Annotate() | Restore() | Wait():
-            return {}
-        case _:
-            assert_never(action)
-
-
-def _message(actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, str | None]) -> str:
-    """`fraud (production): v2 CANARY 10 % -> CANARY 25 %`, the reasons, and trailers for `git log`."""
-    moves = [a for each in actions.values() for a in each if isinstance(a, WriteRelease | RemoveRelease)]
-    if not moves:
-        return message(f"{', '.join(sorted(changes))} follows its documents") if changes else ""
-    first = moves[0].release
-    subject = f"{first.model} ({first.environment}): {moves[0].subject}"
-    if len(moves) > 1:
-        subject += f", and {len(moves) - 1} more"
-    ended = [a.record.rollout for each in actions.values() for a in each if isinstance(a, WriteHistory)]
-    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves, ended))
-
-
-def _paragraph(move: WriteRelease | RemoveRelease) -> str:
-    release = move.release
-    return "\n".join([f"{release.model} ({release.environment}): {move.subject}", *(f"  {r}" for r in move.reasons)])
-
-
-def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str]) -> dict[str, str]:
-    """`ended` are rollouts that this commit ends: their releases do not name them any more."""
-    releases = [move.release for move in moves]
-    values = {
-        "Sluice-Environment": [r.environment for r in releases],
-        "Sluice-Model": [slug(r.model) for r in releases],
-        "Sluice-Phase": [r.phase.value for r in releases],
-        "Sluice-Step": [str(r.weight_percent) for r in releases],
-        "Sluice-Rollout": [*(r.rollout.id for r in releases if r.rollout), *ended],
-        "Sluice-Verdict": [m.verdict for m in moves if isinstance(m, WriteRelease) and m.verdict],
-    }
-    return {key: ", ".join(dict.fromkeys(found)) for key, found in values.items() if found}
 
 
 # --- Ray ---------------------------------------------------------------------------------------------------------
@@ -527,7 +476,7 @@ def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str
 
 def _submit_in_words(environment: EnvironmentLook) -> str:
     """What the next tick would submit for the tip as it is; empty for nothing."""
-    if environment.refused or is_kuberay(environment):
+    if environment.refused or environment.document.is_kuberay:
         return ""
     step = converge(environment.desired, environment.runtime, expected_empty=not _serving(environment))
     return step.reason if isinstance(step, Submit) else ""

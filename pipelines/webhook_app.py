@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -37,18 +38,26 @@ _LOG = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """A push of 2,048 commits, GitHub's most, is larger; it is then seen at the next look."""
-READ_S: Final = 10.0
-"""For a body to arrive: forges give up after 10 s themselves."""
-REMEMBERED: Final = 20_000
-"""Keys by which deliveries of one source are known again. For MLflow that is all of them: its signed time ends them,
-and in the longest window, an hour both ways, ACCEPTED_PER_MINUTE lets through 14,400."""
-ACCEPTED_PER_MINUTE: Final = 120
-"""Genuine deliveries of one source that are looked at: the loop looks no more often than that anyway."""
-REFUSED_PER_MINUTE: Final = 60
-"""Refused deliveries of one sender; then its bodies are not even read."""
-SENDERS: Final = 1_000
-"""Addresses that are counted by themselves; the one that was quiet longest is forgotten first."""
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What senders may take of us."""
+
+    read_s: float = 10.0
+    """For a body to arrive: forges give up after 10 s themselves."""
+    remembered: int = 20_000
+    """Keys by which deliveries of one source are known again. For MLflow that is all of them: its signed time ends
+    them, and in the longest window, an hour both ways, `accepted_per_minute` lets through 14,400."""
+    accepted_per_minute: int = 120
+    """Genuine deliveries of one source that are looked at: the loop looks no more often than that anyway."""
+    refused_per_minute: int = 60
+    """Refused deliveries of one sender; then its bodies are not even read."""
+    senders: int = 1_000
+    """Addresses that are counted by themselves; the one that was quiet longest is forgotten first."""
+
+
+_LIMITS: Final = Limits()
 _STATUS: Final = {
     Outcome.ACCEPTED: 202,
     Outcome.OWN: 202,
@@ -77,10 +86,12 @@ class Receiver:
         wake: Wake,
         now: Now = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
+        limits: Limits = _LIMITS,
     ) -> None:
+        self._limits = limits
         self._secrets, self._window, self._wake, self._now = dict(secrets), window, wake, now
         self._seen: dict[Source, collections.OrderedDict[str, None]] = {s: collections.OrderedDict() for s in secrets}
-        self._accepted = {source: Rate(ACCEPTED_PER_MINUTE, monotonic) for source in secrets}
+        self._accepted = {source: Rate(self._limits.accepted_per_minute, monotonic) for source in secrets}
         self._senders: collections.OrderedDict[str, Rate] = collections.OrderedDict()
         self._monotonic = monotonic
         self.counts: collections.Counter[tuple[Source, Outcome]] = collections.Counter()
@@ -124,7 +135,7 @@ class Receiver:
         if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
             return Outcome.OVERSIZED, "unread"
         try:
-            async with asyncio.timeout(READ_S):
+            async with asyncio.timeout(self._limits.read_s):
                 body = await _body(request)
         except (TimeoutError, ClientDisconnect):
             return Outcome.TOO_SLOW, "unread"
@@ -144,14 +155,14 @@ class Receiver:
         if not self._accepted[source].spend():
             return Outcome.TOO_MANY  # and not remembered: it may come again
         seen.update(dict.fromkeys(judged.keys))
-        while len(seen) > REMEMBERED:
+        while len(seen) > self._limits.remembered:
             seen.popitem(last=False)
         return Outcome.ACCEPTED
 
     def _rate_of(self, sender: str) -> Rate:
-        rate = self._senders.setdefault(sender, Rate(REFUSED_PER_MINUTE, self._monotonic))
+        rate = self._senders.setdefault(sender, Rate(self._limits.refused_per_minute, self._monotonic))
         self._senders.move_to_end(sender)
-        while len(self._senders) > SENDERS:
+        while len(self._senders) > self._limits.senders:
             self._senders.popitem(last=False)
         return rate
 

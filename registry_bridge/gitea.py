@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from policies.errors import Conflict, Retry, Stalled
-from policies.pull_requests import Approval, CommitStatus, PullRequest, PullRequestState
+from policies.pull_requests import Approval, PullRequest, PullRequestState
 from registry_bridge.forge import Comment, moment
-from registry_bridge.forge_http import ForgeHttp
+from registry_bridge.hub_api import HubApi
 
 API: Final = "/api/v1"
 CLOSED_READ: Final = 500
@@ -28,38 +28,23 @@ _NO_WORD = frozenset({"COMMENT", "PENDING", "REQUEST_REVIEW"})
 _NOT_FOUND, _NOT_ALLOWED, _CONFLICT = 404, 405, 409
 
 
-class Gitea:
+class Gitea(HubApi):
     """One repository, `owner/name`; pull requests into `base`."""
 
-    def __init__(self, http: ForgeHttp, repository: str, base: str, merge_method: str = "merge") -> None:
-        self._http, self._repository, self._base, self._method = http, repository, base, merge_method
-        self._path = f"/repos/{repository}"
-        self._me: str | None = None
+    description_characters = 255
 
     def requests_from(self, branch: str) -> Iterator[PullRequest]:
         """Open ones, then closed ones; asked for as far as they are needed."""
         for state, limit in (("open", None), ("closed", CLOSED_READ)):
             shown = self._http.pages(f"{self._path}/pulls", {"state": state}, size="limit")
             here = (each for each in itertools.islice(shown, limit) if self._is_here(each, branch))
-            yield from (_pull_request(each) for each in here)
-
-    def read(self, number: int) -> PullRequest:
-        """One by its number."""
-        return _pull_request(self._http.get(f"{self._path}/pulls/{number}").body)
+            yield from (self._pull_request(each) for each in here)
 
     def create(self, branch: str, title: str, body: str) -> PullRequest | None:
         """409 says that there is one; 404 that a branch is missing."""
         wanted = {"title": title, "body": body, "head": branch, "base": self._base}
         answer = self._http.send("POST", f"{self._path}/pulls", wanted, also={_CONFLICT})
-        return None if answer.status == _CONFLICT else _pull_request(answer.body)
-
-    def edit(self, number: int, title: str, body: str) -> PullRequest:
-        """Title and body."""
-        return self._patched(number, {"title": title, "body": body})
-
-    def shut(self, number: int) -> PullRequest:
-        """Close it."""
-        return self._patched(number, {"state": "closed"})
+        return None if answer.status == _CONFLICT else self._pull_request(answer.body)
 
     def merge(self, number: int, head: str) -> None:
         """405: not mergeable, or not yet; 409: the head moved, or texts conflict."""
@@ -95,32 +80,25 @@ class Gitea:
         """All at once: this listing has no pages."""
         return (self._comment(each) for each in self._http.get(f"{self._path}/issues/{number}/comments").body)
 
-    def write_comment(self, number: int, body: str) -> Comment:
-        """A new one."""
-        answer = self._http.send("POST", f"{self._path}/issues/{number}/comments", {"body": body})
-        return self._comment(answer.body)
-
-    def rewrite_comment(self, number: int, id: str, body: str) -> Comment:  # noqa: A002, ARG002
-        """Comments are numbered in the whole server."""
-        return self._comment(self._http.send("PATCH", f"{self._path}/issues/comments/{id}", {"body": body}).body)
-
-    def set_status(self, commit: str, status: CommitStatus) -> None:
-        """The newest of a context counts."""
-        wanted = {
-            "state": status.state.value,
-            "context": status.context,
-            "description": status.description[:255],
-            "target_url": status.url or "",
-        }
-        self._http.send("POST", f"{self._path}/statuses/{commit}", wanted)
-
-    def _patched(self, number: int, wanted: Mapping[str, Any]) -> PullRequest:
-        return _pull_request(self._http.send("PATCH", f"{self._path}/pulls/{number}", wanted).body)
-
     def _is_here(self, shown: Mapping[str, Any], branch: str) -> bool:
         home = (shown["head"].get("repo") or {}).get("full_name", "")
         mine = home.lower() == self._repository.lower()
         return bool(mine and _branch(shown) == branch and shown["base"]["ref"] == self._base)
+
+    def _pull_request(self, shown: Mapping[str, Any]) -> PullRequest:
+        closed = PullRequestState.MERGED if shown.get("merged") else PullRequestState.CLOSED
+        return PullRequest(
+            number=int(shown["number"]),
+            url=shown["html_url"],
+            branch=_branch(shown),
+            base=shown["base"]["ref"],
+            head=shown["head"]["sha"],
+            state=PullRequestState.OPEN if shown["state"] == "open" else closed,
+            title=shown["title"],
+            body=shown.get("body") or "",
+            author=_login(shown),
+            merge_commit=shown.get("merge_commit_sha") if shown.get("merged") else None,
+        )
 
     def _comment(self, shown: Mapping[str, Any]) -> Comment:
         if self._me is None:
@@ -137,19 +115,3 @@ def _login(shown: Mapping[str, Any]) -> str:
 def _branch(shown: Mapping[str, Any]) -> str:
     """Once the branch is deleted, `ref` is refs/pull/N/head; `label` stays."""
     return str(shown["head"].get("label") or shown["head"]["ref"])
-
-
-def _pull_request(shown: Mapping[str, Any]) -> PullRequest:
-    closed = PullRequestState.MERGED if shown.get("merged") else PullRequestState.CLOSED
-    return PullRequest(
-        number=int(shown["number"]),
-        url=shown["html_url"],
-        branch=_branch(shown),
-        base=shown["base"]["ref"],
-        head=shown["head"]["sha"],
-        state=PullRequestState.OPEN if shown["state"] == "open" else closed,
-        title=shown["title"],
-        body=shown.get("body") or "",
-        author=_login(shown),
-        merge_commit=shown.get("merge_commit_sha") if shown.get("merged") else None,
-    )

@@ -15,9 +15,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from policies.errors import Conflict, Retry, Stalled
-from policies.pull_requests import Approval, CommitStatus, PullRequest, PullRequestState
+from policies.pull_requests import Approval, PullRequest, PullRequestState
 from registry_bridge.forge import Comment, moment, open_first
-from registry_bridge.forge_http import ForgeHttp
+from registry_bridge.hub_api import HubApi
 
 HEADERS: Final = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 """Of every call."""
@@ -38,13 +38,10 @@ def api_of(url: str) -> str:
     return url.rstrip("/") + "/api/v3"
 
 
-class GitHub:
+class GitHub(HubApi):
     """One repository, `owner/name`; pull requests into `base`."""
 
-    def __init__(self, http: ForgeHttp, repository: str, base: str, merge_method: str = "merge") -> None:
-        self._http, self._repository, self._base, self._method = http, repository, base, merge_method
-        self._path = f"/repos/{repository}"
-        self._me: str | None = None
+    description_characters = DESCRIPTION_CHARACTERS
 
     def requests_from(self, branch: str) -> Iterator[PullRequest]:
         """One question: GitHub filters by branch."""
@@ -57,29 +54,17 @@ class GitHub:
             "direction": "desc",
         }
         shown = self._http.pages(f"{self._path}/pulls", asked)
-        return open_first(_pull_request(each) for each in shown if self._is_here(each, branch))
-
-    def read(self, number: int) -> PullRequest:
-        """One by its number."""
-        return _pull_request(self._http.get(f"{self._path}/pulls/{number}").body)
+        return open_first(self._pull_request(each) for each in shown if self._is_here(each, branch))
 
     def create(self, branch: str, title: str, body: str) -> PullRequest | None:
         """422 says that there is one, or what else is wrong."""
         wanted = {"title": title, "body": body, "head": branch, "base": self._base}
         answer = self._http.send("POST", f"{self._path}/pulls", wanted, also={_UNPROCESSABLE})
         if answer.status != _UNPROCESSABLE:
-            return _pull_request(answer.body)
+            return self._pull_request(answer.body)
         if "already exists" in answer.words:
             return None
         raise Stalled(f"GitHub opens no pull request from {branch} into {self._base}: {answer.words}")
-
-    def edit(self, number: int, title: str, body: str) -> PullRequest:
-        """Title and body."""
-        return self._patched(number, {"title": title, "body": body})
-
-    def shut(self, number: int) -> PullRequest:
-        """Close it."""
-        return self._patched(number, {"state": "closed"})
 
     def merge(self, number: int, head: str) -> None:
         """405: not mergeable; 409: the head moved."""
@@ -105,31 +90,25 @@ class GitHub:
         """A pull request is an issue, too."""
         return (self._comment(each) for each in self._http.pages(f"{self._path}/issues/{number}/comments"))
 
-    def write_comment(self, number: int, body: str) -> Comment:
-        """A new one."""
-        answer = self._http.send("POST", f"{self._path}/issues/{number}/comments", {"body": body})
-        return self._comment(answer.body)
-
-    def rewrite_comment(self, number: int, id: str, body: str) -> Comment:  # noqa: A002, ARG002
-        """Comments are numbered in the repository."""
-        return self._comment(self._http.send("PATCH", f"{self._path}/issues/comments/{id}", {"body": body}).body)
-
-    def set_status(self, commit: str, status: CommitStatus) -> None:
-        """The newest of a context counts."""
-        wanted = {
-            "state": status.state.value,
-            "context": status.context,
-            "description": status.description[:DESCRIPTION_CHARACTERS],
-            **({"target_url": status.url} if status.url else {}),
-        }
-        self._http.send("POST", f"{self._path}/statuses/{commit}", wanted)
-
-    def _patched(self, number: int, wanted: Mapping[str, Any]) -> PullRequest:
-        return _pull_request(self._http.send("PATCH", f"{self._path}/pulls/{number}", wanted).body)
-
     def _is_here(self, shown: Mapping[str, Any], branch: str) -> bool:
         home = (shown["head"].get("repo") or {}).get("full_name", "")
         return bool(shown["head"]["ref"] == branch and home.lower() == self._repository.lower())
+
+    def _pull_request(self, shown: Mapping[str, Any]) -> PullRequest:
+        merged = bool(shown.get("merged_at"))
+        closed = PullRequestState.MERGED if merged else PullRequestState.CLOSED
+        return PullRequest(
+            number=int(shown["number"]),
+            url=shown["html_url"],
+            branch=shown["head"]["ref"],
+            base=shown["base"]["ref"],
+            head=shown["head"]["sha"],
+            state=PullRequestState.OPEN if shown["state"] == "open" else closed,
+            title=shown["title"],
+            body=shown.get("body") or "",
+            author=_login(shown),
+            merge_commit=shown.get("merge_commit_sha") if merged else None,  # of an open one: a trial merge
+        )
 
     def _comment(self, shown: Mapping[str, Any]) -> Comment:
         return Comment(
@@ -152,20 +131,3 @@ def _login(shown: Mapping[str, Any]) -> str:
 def _approval(by: str, review: Mapping[str, Any]) -> Approval:
     official = review.get("author_association") in _OFFICIAL
     return Approval(by=by, commit=review.get("commit_id"), at=moment(review.get("submitted_at")), official=official)
-
-
-def _pull_request(shown: Mapping[str, Any]) -> PullRequest:
-    merged = bool(shown.get("merged_at"))
-    closed = PullRequestState.MERGED if merged else PullRequestState.CLOSED
-    return PullRequest(
-        number=int(shown["number"]),
-        url=shown["html_url"],
-        branch=shown["head"]["ref"],
-        base=shown["base"]["ref"],
-        head=shown["head"]["sha"],
-        state=PullRequestState.OPEN if shown["state"] == "open" else closed,
-        title=shown["title"],
-        body=shown.get("body") or "",
-        author=_login(shown),
-        merge_commit=shown.get("merge_commit_sha") if merged else None,  # of an open one: a trial merge
-    )

@@ -104,11 +104,6 @@ def cluster(ray_session: RaySession) -> Cluster:
 
 @pytest.mark.parametrize("example", of_models())
 def test_every_field_of_the_model_document_does_what_the_table_says(cluster: Cluster, example: Example) -> None:
-    holds(cluster, example)
-
-
-def holds(cluster: Cluster, example: Example) -> None:
-    """Submit the example before and after its change; replicas restart exactly where the table says so."""
     startable = example.field not in CANNOT_START | CANNOT_BUILD
     before, after = configs(example, startable=startable)
     found = impact(before, after, None)

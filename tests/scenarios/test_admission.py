@@ -101,6 +101,7 @@ def test_the_policy_that_asks_no_longer_lets_it_in():
     world.run_until(lambda: refused(world) == [retyped])
     world.repo.person_commits({"policies/quick.yaml": POLICY % world.steps + "admission: {signature: any}\n"})
     world.run_until(lambda: serving(world, retyped))
+    assert world.outcomes()[-1] == (retyped, Outcome.PROMOTED)
 
 
 def test_pickled_files_are_said_and_stop_nothing_unless_the_policy_denies_them():

@@ -16,7 +16,7 @@ import requests
 
 from pipelines import webhook_app
 from pipelines.http_thread import HttpThread
-from pipelines.webhook_app import MAX_BODY_BYTES, METRIC, Receiver
+from pipelines.webhook_app import MAX_BODY_BYTES, METRIC, Limits, Receiver
 from policies.errors import Stalled
 from policies.webhooks import Outcome, Source, body_signature, mlflow_signature
 from tests.conditions import wait_until
@@ -29,10 +29,12 @@ BODY = json.dumps({"entity": "model_version", "data": {"name": SECRET_WORD}}).en
 class Ear:
     """A receiver behind a real server, and whom it wakes."""
 
-    def __init__(self, clock: list[float] | None = None) -> None:
+    def __init__(self, limits: Limits = Limits(), clock: list[float] | None = None) -> None:  # noqa: B008 frozen
         self.woken = 0
         self.clock = clock or [0.0]
-        self.receiver = Receiver(SECRETS, timedelta(minutes=5), self._wake, monotonic=lambda: self.clock[0])
+        self.receiver = Receiver(
+            SECRETS, timedelta(minutes=5), self._wake, monotonic=lambda: self.clock[0], limits=limits
+        )
 
     def _wake(self) -> None:
         self.woken += 1
@@ -124,9 +126,11 @@ def test_a_body_that_hides_its_length_is_not_read_to_its_end(ear: Ear) -> None:
     assert ear.woken == 0
 
 
-def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_app, "READ_S", 0.1)
-    with Ear().listening() as ear, socket.create_connection(("127.0.0.1", ear.port), timeout=10) as slow:
+def test_a_body_that_trickles_is_given_up() -> None:
+    with (
+        Ear(Limits(read_s=0.1)).listening() as ear,
+        socket.create_connection(("127.0.0.1", ear.port), timeout=10) as slow,
+    ):
         slow.sendall(b"POST /webhooks/mlflow HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         slow.sendall(b"Content-Length: 1000\r\n\r\n{")
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
@@ -151,9 +155,8 @@ def test_what_mlflow_tells_of_our_own_tags_wakes_nobody(ear: Ear) -> None:
     assert ear.receiver.counts == {(Source.MLFLOW, Outcome.OWN): 1}
 
 
-def test_one_source_wakes_so_often_a_minute_and_no_oftener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_app, "ACCEPTED_PER_MINUTE", 6)
-    with Ear().listening() as ear:
+def test_one_source_wakes_so_often_a_minute_and_no_oftener() -> None:
+    with Ear(Limits(accepted_per_minute=6)).listening() as ear:
         assert [ear.post("mlflow", mlflow(f"d{n}")) for n in range(8)] == [202] * 6 + [429] * 2
         assert ear.post("github", github("a")) == 202
         ear.clock[0] += 10
@@ -161,18 +164,16 @@ def test_one_source_wakes_so_often_a_minute_and_no_oftener(monkeypatch: pytest.M
         assert ear.woken == 8
 
 
-def test_a_sender_of_many_refused_ones_is_not_read_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_app, "REFUSED_PER_MINUTE", 3)
-    with Ear().listening() as ear:
+def test_a_sender_of_many_refused_ones_is_not_read_any_more() -> None:
+    with Ear(Limits(refused_per_minute=3)).listening() as ear:
         assert [ear.post("mlflow", mlflow(f"d{n}", key="guess")) for n in range(5)] == [401] * 3 + [429] * 2
         assert ear.post("mlflow", mlflow("good")) == 429
         ear.clock[0] += 20
         assert ear.post("mlflow", mlflow("good")) == 202
 
 
-def test_deliveries_that_were_seen_are_forgotten_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_app, "REMEMBERED", 4)
-    with Ear().listening() as ear:
+def test_deliveries_that_were_seen_are_forgotten_in_their_order() -> None:
+    with Ear(Limits(remembered=4)).listening() as ear:
         bodies = [json.dumps({"n": n}).encode() for n in range(4)]
         for n, body in enumerate(bodies):  # two keys each: the last two deliveries are remembered
             assert ear.post("github", github(f"d{n}", body=body), body) == 202
@@ -200,6 +201,6 @@ def test_a_thousand_forgeries_leave_little_behind(ear: Ear) -> None:
     for n in range(1_000):
         ear.receiver._judged(Source.MLFLOW, {k.lower(): v for k, v in mlflow(f"x{n}", "guess").items()}, BODY)
         ear.receiver._rate_of(f"10.0.{n // 250}.{n % 250}")
-    assert len(ear.receiver._senders) <= webhook_app.SENDERS
+    assert len(ear.receiver._senders) <= Limits().senders
     assert not ear.receiver._seen[Source.MLFLOW]
     assert time.monotonic() - started < 5
