@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import time
@@ -78,7 +79,8 @@ def test_who_has_no_key_or_a_wrong_one_gets_401_and_a_key_lets_in(guarded: Guard
 
 
 def test_load_balancers_need_no_key(guarded: Guarded) -> None:
-    for path in ("/ping", "/health", "/v2/health/live", "/v2/health/ready"):
+    ready = (f"/v2/models/{MODEL}/ready", f"/v2/models/{MODEL}/versions/{STABLE}/ready")
+    for path in ("/ping", "/health", "/v2/health/live", "/v2/health/ready", *ready):
         assert requests.get(guarded.url + path, timeout=ANSWER_S).status_code == 200
     for path in ("/version", "/v2", f"/v2/models/{MODEL}", "/openapi.json"):
         assert requests.get(guarded.url + path, timeout=ANSWER_S).status_code == 401
@@ -232,6 +234,43 @@ def test_no_trick_gets_a_prediction(guarded: Guarded) -> None:
             assert PREDICTED not in exchanged(port, requested(line, f"x-api-key: {guarded.other}")), path
         sent = requested(INVOKE, f"x-api-key: {guarded.shop}")
         assert PREDICTED in exchanged(port, sent), "the same request with a key is answered, before and after"
+
+
+READ_BY_SERVE = (
+    "x-request-id",
+    "x-session-id",
+    "x_session_id",
+    "serve_multiplexed_model_id",
+    "x-request-timeout-seconds",
+)
+
+
+def test_a_header_that_serve_cannot_read_is_refused_in_words(guarded: Guarded) -> None:
+    """By HAProxy, and past it: Serve itself would answer a bare 500."""
+    for port in (int(guarded.ray.http.rpartition(":")[2]), http_ports()[guarded.application(STABLE)]):
+        for name in READ_BY_SERVE:
+            answer = exchanged(port, requested(INVOKE, f"{name}: a\xff", f"x-api-key: {guarded.shop}"))
+            assert answer.startswith(b"HTTP/1.1 400 "), f"{name} at {port}: {answer[:300]!r}"
+            assert f"header {name}: it is no UTF-8".encode() in answer
+        v2 = exchanged(port, requested(f"GET {ROUTE}/v2/health/live", "x-request-id: \xff", body=b""))
+        assert v2.startswith(b"HTTP/1.1 400 ")
+        assert b'{"error": "header x-request-id' in v2
+
+
+def test_every_answer_has_one_request_id(guarded: Guarded) -> None:
+    for port in (int(guarded.ray.http.rpartition(":")[2]), http_ports()[guarded.application(STABLE)]):
+        for sent, known in (
+            ((), rb"[0-9a-f-]{36}"),
+            (("x-request-id:",), rb"[0-9a-f-]{36}"),
+            (("x-request-id: mine",), b"mine"),
+            (("x-request-id: one", "x-request-id: two"), b"one"),
+            ((f"x-request-id: {'i' * 1000}",), b"i{128}"),
+            (("x-request-id: \xff",), rb"[0-9a-f-]{36}"),
+        ):
+            head = exchanged(port, requested(f"GET {ROUTE}/ping", *sent, body=b"")).partition(b"\r\n\r\n")[0]
+            ids = re.findall(rb"(?i)^x-request-id: *(.*)\r?$", head, re.MULTILINE)
+            assert len(ids) == 1, f"{sent} at {port}: {head!r}"
+            assert re.fullmatch(known, ids[0].strip()), f"{sent} at {port}: {ids}"
 
 
 def exchanged(port: int, sent: bytes) -> bytes:
