@@ -29,6 +29,7 @@ from typing import Self
 
 from pipelines.processes import LOOPBACK, ManagedProcess, free_port
 from policies.errors import Stalled
+from serving_runtime import doorstep
 from serving_runtime.node_settings import ADVISED_BYTES, MESSAGE_LIMIT
 from serving_runtime.ray_cluster import RayCluster, ray_token
 
@@ -253,6 +254,7 @@ class RaySession:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             MESSAGE_LIMIT: str(ADVISED_BYTES),
+            doorstep.CALLBACK: doorstep.HERE,
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",
