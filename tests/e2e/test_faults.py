@@ -489,6 +489,7 @@ def test_a_model_that_ends_its_process_takes_its_only_replica_along_and_service_
     )
     assert seen in {"500", "502", "503", "504", "the connection is closed"}
     assert counts.failed == failed, "nothing failed after the replica was replaced"
+    assert said_by_serve(world, "crashed, marking it unhealthy")
 
 
 def test_a_model_that_ends_its_process_costs_what_its_replica_had_in_flight_where_another_answers(
