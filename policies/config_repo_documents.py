@@ -15,11 +15,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.evidence import Objective
 from policies.fronts import EnsembleDocument, Fronts, ensemble_route
@@ -74,15 +76,20 @@ class ConfigRepo:
         """The environments that serve a model or an ensemble."""
         return environments_of(served, self.sluice)
 
+    def as_written(self, section: str, name: str, path: Path, value: timedelta) -> str:
+        """A duration as its document has it, `99h`; where nobody wrote it, as we would, `4d3h`."""
+        _, parsed = self.sources.get((section, name), ("", Parsed(None, {})))
+        return str(parsed.value(path) or format_duration(value))
+
     @property
     def routed(self) -> Iterator[Routed]:
         """Everything that has a route, models first."""
         for key, model in sorted(self.models.items()):
             where, words = self.environments_of(model), f"the model {model.name!r}"
-            yield Routed("models", key, route_of(model), where, words)
+            yield Routed("models", key, route_of(model), model.route is not None, where, words)
         for name, ensemble in sorted(self.ensembles.items()):
             where, words = self.environments_of(ensemble), f"the ensemble {name!r}"
-            yield Routed("ensembles", name, ensemble_route(ensemble), where, words)
+            yield Routed("ensembles", name, ensemble_route(ensemble), ensemble.route is not None, where, words)
 
     def fronts(self, environment: str) -> Fronts:
         """What stands before the models of one environment, ensembles by name."""

@@ -59,6 +59,18 @@ class Parsed:
             path = path[:-1]
         return self.positions.get(path, Position(1, 1))
 
+    def value(self, path: Path) -> Any:
+        """What stands at `path`, none where nothing does."""
+        here = self.data
+        for part in path:
+            is_there = (
+                part in here if isinstance(here, Mapping) else isinstance(here, list) and part in range(len(here))
+            )
+            if not is_there:
+                return None
+            here = here[part]
+        return here
+
 
 class YamlError(BadInput):
     """Text that is not strict YAML, with its place."""
