@@ -10,7 +10,7 @@ STAMP := $(VENV)/.sluicegate
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-repo bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -48,7 +48,7 @@ test-simulation: setup ## ten thousand histories against the promises (about 40 
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
 test-faults: setup ## what accidents cost users, in requests, on the real stack (about N minutes on 2 idle cores)
-	$(BIN)/pytest -m faults tests/e2e/test_faults.py
+	$(BIN)/pytest -m faults tests/e2e/test_faults.py tests/contracts/test_racing_writers.py
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast
@@ -79,6 +79,9 @@ bench-serving: setup ## how models are served, beside what others use (about 12 
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
+
+bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 3 minutes)
+	$(BIN)/python benchmarks/repo_speed.py
 
 bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)
 	$(BIN)/python benchmarks/decision_quality.py

@@ -20,16 +20,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.documents_in_force import DocumentsInForce
+from pipelines.histories import Histories
 from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.vouched import Trust, Vouched
 from policies.application import Application
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import BadInput, Conflict, SluiceError
+from policies.errors import BadInput, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
-from policies.holding import held, known_revision
+from policies.holding import held, known_revisions, models_held
 from policies.layout import Place, history_path, locate, model_path, record_path, release_path, serve_path
 from policies.notes import Note, Severity
 from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip
@@ -100,6 +102,8 @@ class Look:
     environments: Mapping[str, EnvironmentLook]
     notes: tuple[Note, ...]
     """What is wrong in the documents, of which the last readable ones count instead."""
+    vouched: str | None = None
+    """Where changes must be signed: the commit up to which everything is vouched for."""
 
     @property
     def registry(self) -> RegistryTarget:
@@ -113,10 +117,12 @@ class Looker:
     Lost, it costs a longer wait or a query more.
     """
 
-    def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
+    def __init__(self, doors: Doors, defaults: Mapping[str, str], trust: Trust) -> None:
         self._doors = doors
+        self._vouched = Vouched(doors.repo, trust)
         self._defaults = defaults
         self._documents = DocumentsInForce(doors.repo, defaults)
+        self._histories = Histories(doors.repo)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
         self._baselines: dict[tuple[str, str], _Baseline] = {}
@@ -127,8 +133,10 @@ class Looker:
         Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
         """
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
-        tip = self._doors.repo.read()
-        repo, notes, refused = self._documents.of(tip)
+        vouched = self._vouched.of(self._doors.repo.read())
+        tip = vouched.tip
+        repo, notes, broken = self._documents.of(tip, signed=vouched.asked)
+        refused = {**broken, **vouched.refused}
         records, unread = _records(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
         snapshot = registry.snapshot(_registered_names(repo))
@@ -136,8 +144,10 @@ class Looker:
         for name in repo.sluice.environments:
             place = _Place(name, tip, repo, snapshot, warming, records)
             before, foreign = self._history(place)
-            environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
-        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=(*notes, *unread))
+            why = refused.get(name) or foreign
+            environments[name] = self._environment(place, registry, before, why, now)
+        said = (*vouched.notes, *notes, *unread)
+        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=said, vouched=vouched.trusted)
 
     def look_without_git(self, last: Mapping[str, Look], now: datetime) -> dict[str, EnvironmentLook]:
         """These environments as they are now, each on the tip of its earlier look. Nothing of it may be committed."""
@@ -148,64 +158,75 @@ class Looker:
         for name, look in last.items():
             records, _ = _records(look.tip.files)
             place = _Place(name, look.tip, look.documents, snapshots[look.registry], {}, records)
-            environments[name] = self._environment(place, registries[look.registry], {}, "", now)
+            environments[name] = self._environment(place, registries[look.registry], _Before(), "", now)
         # A time without Git is no chance to start.
         self._warming_since = {key: since for key, since in self._warming_since.items() if key[0] not in last}
         return environments
 
     # --- one environment ------------------------------------------------------------------------------------------
 
-    def _history(self, place: _Place) -> tuple[Mapping[str, Release], str]:
-        """The releases that were applied last, where they differ, and why the tip must not be applied."""
-        applied = self._doors.repo.applied(place.name)
-        before = self._applied_releases(place, applied)
-        return before, self._foreign(place, applied, before)
+    def _history(self, place: _Place) -> tuple[_Before, str]:
+        """What was applied last, and why the tip must not be applied."""
+        before = self._applied_before(place, self._doors.repo.applied(place.name))
+        return before, self._foreign(place, before)
 
     def _environment(
-        self, place: _Place, registry: Registry, before: Mapping[str, Release], refused: str, now: datetime
+        self, place: _Place, registry: Registry, before: _Before, refused: str, now: datetime
     ) -> EnvironmentLook:
         document = place.repo.sluice.environments[place.name]
-        runtime = self._doors.runtime(document.ray).observe()
+        told = _Told(self._doors.runtime(document.ray).observe())
         releases = _releases(place)
+        refused = refused or self._told_more(place, before, told)
         seen = {
-            slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
+            slug: self._model(place, slug, release, before.releases.get(slug), registry, told, now)
             for slug, release in releases.items()
         }
         models = seen if refused else self._measured(place, document, seen, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
-            name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
+            name=place.name, document=document, runtime=told.runtime, desired=desired, models=models, refused=refused
         )
 
-    def _applied_releases(self, place: _Place, applied: str | None) -> Mapping[str, Release]:
-        """The environment's releases as they were when they were last applied; unreadable ones are left out."""
+    def _applied_before(self, place: _Place, applied: str | None) -> _Before:
+        """The environment as it was when it was last applied; releases that cannot be read are left out."""
         if applied is None or applied == place.tip.commit:
-            return {}
+            unchanged = frozenset(path for path in place.tip.files if applied and path.startswith("environments/"))
+            return _Before(applied=applied, unchanged=unchanged)
         slugs = {slug for environment, slug in place.repo.releases if environment == place.name} | set(
             place.repo.models
         )
         paths = [release_path(place.name, slug) for slug in slugs]
         texts = self._doors.repo.read_at(applied, paths)
-        unchanged = {path for path, text in texts.items() if place.tip.files.get(path) == text}
+        unchanged = frozenset(path for path, text in texts.items() if place.tip.files.get(path) == text)
         changed = {path: text for path, text in texts.items() if path not in unchanged}
         sluice = {"sluice.yaml": place.tip.files["sluice.yaml"]}
         repo = read_repo(with_defaults({**sluice, **changed}, self._defaults)).repo if changed else None
-        return {slug: release for (_, slug), release in repo.releases.items()} if repo else {}
+        releases = {slug: release for (_, slug), release in repo.releases.items()} if repo else {}
+        return _Before(applied=applied, releases=releases, unchanged=unchanged)
 
-    def _foreign(self, place: _Place, applied: str | None, before: Mapping[str, Release]) -> str:
+    def _told_more(self, place: _Place, before: _Before, told: _Told) -> str:
+        """Why a tip must not be applied that Ray was told more than; empty when it may."""
+        for (environment, slug), release in place.repo.releases.items():
+            known = told.revisions.get(slug, 0)
+            ours = environment == place.name and slug not in told.held  # a hold explains itself
+            if ours and known > release.traffic_revision and release_path(place.name, slug) in before.unchanged:
+                accepted = place.repo.accepted.get(place.name)
+                return self._histories.told_more(place.tip, release, known, before.applied, accepted)
+        return ""
+
+    def _foreign(self, place: _Place, before: _Before) -> str:
         """Why the tip must not be applied; empty when it may."""
-        if applied is None:
+        accepted = place.repo.accepted.get(place.name)
+        if rewritten := self._histories.rewritten(place.tip, place.name, before.applied, accepted):
+            return rewritten
+        if before.applied is None:
             return ""
-        if not self._doors.repo.descends(place.tip.commit, applied):
-            if self._doors.repo.read().commit != place.tip.commit:
-                raise Conflict("the branch moved while it was looked at")  # applied may be younger
-            return (
-                f"the tip {place.tip.commit[:8]} does not descend from {applied[:8]}, which was applied last: somebody "
-                "rewrote the branch. Bring the old history back, or accept the new one by deleting "
-                f"refs/sluice/applied/{place.name}"
-            )
-        for slug, release in before.items():
+        for slug, release in before.releases.items():
             gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
+            path = release_path(place.name, slug)
+            after = place.repo.releases.get((place.name, slug))
+            if after and (edited := self._histories.edited(place.tip, path, release, after, before.applied)):
+                return edited
             if gone and (release.stable or release.candidate):
                 return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
         serving = [slug for slug, release in _releases(place).items() if release.stable or release.candidate]
@@ -265,10 +286,11 @@ class Looker:
         release: Release,
         before: Release | None,
         registry: Registry,
-        runtime: RuntimeObservation,
+        told: _Told,
         now: datetime,
     ) -> ModelLook:
         rules = _rules(place, slug)
+        runtime = told.runtime
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         artifacts, artifact_reason = _artifacts(registry, release, rules, place)
         older = before is not None and before.revision >= release.revision and before != release
@@ -279,9 +301,9 @@ class Looker:
             artifacts=artifacts,
             artifact_reason=artifact_reason,
             runtime_reason="" if runtime.available else runtime.reason,
-            known_revision=known_revision(slug, runtime),
-            held=held(release, slug, runtime),
-            out_of_place=out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime),
+            known_revision=told.revisions.get(slug, 0),
+            held=held(release, slug, runtime) if told.held else None,
+            out_of_place=out_of_place(release, slug, place.applications_of(release, slug), runtime),
             candidate=_candidate(release, slug, runtime),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
             taken_back_from=before if changed else None,
@@ -290,7 +312,7 @@ class Looker:
             record=self._record(place, slug, release, taken_back=changed),
         )
         new = (place.name, slug) not in place.repo.releases
-        document = place.repo.serves(place.name).get(slug)
+        document = place.served.get(slug)
         objectives = tuple(place.repo.slos[name] for name in document.slos) if document else ()
         return ModelLook(
             release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
@@ -335,6 +357,27 @@ class _Baseline:
     evidence: tuple[Evidence, ...]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Before:
+    """An environment as it was when it was applied last."""
+
+    applied: str | None = None
+    """The commit; none: never, or it is not known."""
+    releases: Mapping[str, Release] = dataclasses.field(default_factory=dict)
+    """Those that were other ones, by slug."""
+    unchanged: frozenset[str] = frozenset()
+    """Paths of the releases that are the same."""
+
+
+class _Told:
+    """What Ray shows, and what it was told by model: gathered once, as there may be a thousand."""
+
+    def __init__(self, runtime: RuntimeObservation) -> None:
+        self.runtime = runtime
+        self.revisions = known_revisions(runtime)
+        self.held = models_held(runtime)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Place:
     """What is known about an environment before its own doors are asked."""
@@ -347,6 +390,21 @@ class _Place:
     """Since when candidates had had their chance to start, at the last look."""
     records: Mapping[tuple[str, str], Record]
     """What is recorded of running rollouts, by environment and slug."""
+
+    @functools.cached_property
+    def served(self) -> Mapping[str, ModelDocument]:
+        """The models that the environment serves, by slug."""
+        return self.repo.serves(self.name)
+
+    @functools.cached_property
+    def _applications(self) -> Mapping[str, Config]:
+        config = self.repo.serve.get(self.name) or {}
+        return {app["name"]: app for app in config.get("applications") or ()}
+
+    def applications_of(self, release: Release, slug: str) -> Config:
+        """Of the tip's Serve config what is this release's, so that a thousand models do not search a thousand each."""
+        names = [application.name(slug) for application in (release.stable, release.candidate) if application]
+        return {"applications": [self._applications[name] for name in names if name in self._applications]}
 
 
 @functools.lru_cache(maxsize=_RECORDS_REMEMBERED)
@@ -391,14 +449,14 @@ def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:
 def _releases(place: _Place) -> dict[str, Release]:
     """The environment's releases in Git, and empty ones for models that have none yet."""
     there = {slug: release for (environment, slug), release in place.repo.releases.items() if environment == place.name}
-    served = place.repo.serves(place.name)
+    served = place.served
     fresh = {slug: Release(model=document.name, environment=place.name) for slug, document in served.items()}
     return dict(sorted({**fresh, **there}.items()))
 
 
 def _rules(place: _Place, slug: str) -> Rules:
     environment = place.repo.sluice.environments[place.name]
-    document = place.repo.serves(place.name).get(slug)
+    document = place.served.get(slug)
     name = document.rollout if document else "default"
     return Rules(
         policy=place.repo.policies[name],

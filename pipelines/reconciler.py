@@ -25,6 +25,7 @@ from typing import Any, assert_never
 
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
+from pipelines.vouched import Trust
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.commit_message import message
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
@@ -104,10 +105,12 @@ class Tick:
 class Reconciler:
     """Carries every release of one config repo. Two of them on one repo are harmless."""
 
-    def __init__(self, doors: Doors, clock: Clock, defaults: Mapping[str, str]) -> None:
+    def __init__(self, doors: Doors, clock: Clock, defaults: Mapping[str, str], trust: Trust | None = None) -> None:
         self._doors = doors
         self._clock = clock
-        self._looker = Looker(doors, defaults)
+        self._looker = Looker(doors, defaults, trust or Trust())
+        self._vouched: str | None = None
+        """Where the ref of what is vouched for was put last."""
         self._last: dict[str, Look] = {}
         """By environment: the last look that Git answered and whose tip was not refused, with what it led to in Git."""
         self._without_git_since: datetime | None = None
@@ -241,6 +244,7 @@ class Reconciler:
         submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
             problems += self._tell(actions, plan.look, tip)
+        problems += self._mark_vouched(plan.look.vouched)
         return Tick(
             at=self._clock.now(),
             plan=plan,
@@ -273,6 +277,16 @@ class Reconciler:
         except SluiceError as error:
             return str(error)
         return step
+
+    def _mark_vouched(self, commit: str | None) -> Iterator[str]:
+        """Say in Git how far changes are vouched for; yields what went wrong."""
+        if commit is None or commit == self._vouched:
+            return
+        try:
+            self._doors.repo.mark_vouched(commit)
+            self._vouched = commit
+        except SluiceError as error:
+            yield str(error)
 
     def _tell(self, actions: Sequence[Action], look: Look, commit: str) -> Iterator[str]:
         """Carry out what is said to the registry; yields what went wrong."""

@@ -16,9 +16,13 @@ from pipelines.defaults import built_in_documents
 from pipelines.look import Doors
 from pipelines.reconciler import Reconciler
 from pipelines.settings import Settings
+from pipelines.vouched import Trust
 from policies.documents import PrometheusTarget, RayTarget, RegistryTarget
+from policies.errors import BadInput
 from registry_bridge.config_repo import ConfigRepo
+from registry_bridge.git_signatures import Keys
 from registry_bridge.mlflow_registry import MlflowRegistry
+from registry_bridge.repo_files import is_commit
 from serving_runtime.prometheus import PrometheusMetrics
 from serving_runtime.ray_cluster import RayCluster, ray_token
 
@@ -46,7 +50,21 @@ class SystemClock:
 def config_repo(settings: Settings) -> ConfigRepo:
     """The door to the config repo, with its clone in the cache."""
     name = hashlib.sha256(f"{settings.repo}\n{settings.branch}".encode()).hexdigest()[:16]
-    return ConfigRepo(settings.repo, settings.branch, settings.cache / "repos" / name, token=settings.git_token)
+    keys = Keys(signing_key=settings.signing_key, gpg_home=settings.gpg_home)
+    cache = settings.cache / "repos" / name
+    return ConfigRepo(settings.repo, settings.branch, cache, token=settings.git_token, keys=keys)
+
+
+def trust(settings: Settings) -> Trust:
+    """What the operator says about signatures. Raises BadInput for what cannot be read."""
+    commit, file = settings.trusted_commit, settings.allowed_signers
+    if commit is not None and not is_commit(commit):
+        raise BadInput("SLUICE_TRUSTED_COMMIT is no commit: a full hash")
+    try:
+        signers = file.read_text(encoding="utf-8") if file is not None else None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"SLUICE_ALLOWED_SIGNERS cannot be read: {error}") from error
+    return Trust(signers=signers, commit=commit)
 
 
 class _Kept:
@@ -85,4 +103,4 @@ def doors(settings: Settings) -> Doors:
 
 def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:
     """A reconciler for this config repo."""
-    return Reconciler(doors(settings), clock, built_in_documents())
+    return Reconciler(doors(settings), clock, built_in_documents(), trust(settings))

@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from policies.accepted_history import AcceptedHistory
 from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
@@ -52,6 +53,8 @@ class ConfigRepo:
     """The Ray Serve config of each environment; none where there is no file."""
     ensembles: Mapping[str, EnsembleDocument] = dataclasses.field(default_factory=dict)
     """By name."""
+    accepted: Mapping[str, AcceptedHistory] = dataclasses.field(default_factory=dict)
+    """Histories that people accepted, by environment."""
     sources: Mapping[tuple[str, str], tuple[str, Parsed]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -143,6 +146,7 @@ class _Reader:
         self.slos: dict[str, Objective] = {}
         self.releases: dict[tuple[str, str], Release] = {}
         self.serve: dict[str, Mapping[str, Any] | None] = {}
+        self.accepted: dict[str, AcceptedHistory] = {}
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
         self._built_in: list[Document] = []
 
@@ -177,6 +181,7 @@ class _Reader:
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
             serve={environment: self.serve.get(environment) for environment in known},
+            accepted=self.accepted,
             sources=self.sources,
         )
         self.notes += cross_check(repo)
@@ -197,6 +202,8 @@ class _Reader:
                 self._keep_policy(read)
             case Place.RELEASE:
                 self._keep_release(located, read)
+            case Place.ACCEPTED_HISTORY:
+                self.accepted[located.environment] = read.value
             case _:
                 self.serve[located.environment] = copy.deepcopy(read.value)
 

@@ -15,6 +15,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from policies.accepted_history import AcceptedHistory
 from policies.document_errors import Reading, note, read_noun
 from policies.documents import API_VERSION, ModelDocument, RolloutPolicy, SluiceDocument
 from policies.fronts import EnsembleDocument
@@ -29,8 +30,9 @@ HEADER = ("apiVersion", "kind")
 # People write a few kilobytes; a document of a quarter of a megabyte is a mistake or an attack.
 MAX_WRITTEN_BY_PEOPLE = 262_144
 # A look reads every document again, and nearly all are as they were: parsing is 300 kB/s, remembering is free. Enough
-# for 1,000 models in 3 environments; a document and its positions take about 20 kB.
-_REMEMBERED = 4096
+# for 1,000 models in 15 environments; a document and its positions take about 20 kB. One too many, and every look would
+# parse them all: they are read in the same order each time.
+_REMEMBERED = 16384
 # A Serve config is new with every step of every rollout and takes megabytes: the current ones of 8 environments only.
 _SERVE_CONFIGS_REMEMBERED = 8
 
@@ -40,6 +42,7 @@ KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.ENSEMBLE: {"Ensemble": (API_VERSION, EnsembleDocument)},
     Place.POLICY: {"RolloutPolicy": (API_VERSION, RolloutPolicy), "SLO": (OPENSLO_VERSION, SloDocument)},
     Place.RELEASE: {"Release": (API_VERSION, Release)},
+    Place.ACCEPTED_HISTORY: {"AcceptedHistory": (API_VERSION, AcceptedHistory)},
 }
 """What may stand where: kind -> the version it must say, and its noun."""
 

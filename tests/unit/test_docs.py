@@ -95,7 +95,7 @@ def flags(command: Any) -> set[str]:
 
 def documented() -> dict[str, set[str]]:
     """The README's table: options by command."""
-    rows = re.findall(r"^\| `sluice (\w+)[^`]*` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `sluice ([\w-]+)[^`]*` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)
     return {name: set(re.findall(r"`(--[\w-]+)`", cell)) for name, cell in rows}
 
 
