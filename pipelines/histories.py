@@ -23,7 +23,6 @@ from policies.observations import Tip
 from policies.release import Release
 from policies.stored_documents import parse_accepted_history
 
-
 OWN_TRAILER = "Sluice-Environment"
 """What Sluicegate commits carries it, and so does what `sluice` commits for a person."""
 # Commits of one release since it was applied: a process that died in between leaves one or two.
@@ -51,7 +50,7 @@ class Histories:
         Raises Conflict where the branch moved meanwhile, Retry, Stalled.
         """
         seen = self._seen.get(environment)
-        known = {commit: how for commit, how in ((seen and seen.commit, "seen"), (applied, "applied")) if commit}
+        known = {commit: how for commit, how in ((applied, "applied"), (seen and seen.commit, "seen")) if commit}
         for commit, how in known.items():
             if commit == tip.commit or self._repo.descends(tip.commit, commit):
                 continue
@@ -109,6 +108,6 @@ class Histories:
 def _stop(environment: str, tip: Tip, what: str, lost: str) -> str:
     back = f"push {lost} to the branch again" if lost else "push the newest history again"
     return (
-        f"{environment} stops: {what}. Bring the old history back ({back}), or accept the new one: "
+        f"stopped: {what}. Bring the old history back ({back}), or accept the new one: "
         f"sluice accept-history --environment {environment} --commit {tip.commit} --why '...'"
     )

@@ -1,13 +1,13 @@
 """The files of a tip that count where changes must be signed: what nobody vouched for is as it was before.
 
 Rules:
-- Trust begins at one commit: the operator's (SLUICE_TRUSTED_COMMIT), else `refs/sluice/vouched`, else the first tip that
-  asks for signatures. From there each commit is looked at by itself, with the signers that counted before it: who adds
-  himself to `policies/allowed_signers` has to be allowed already. The operator's own file of signers
+- Trust begins at one commit: the operator's (SLUICE_TRUSTED_COMMIT), else `refs/sluice/vouched`, else the first tip
+  that asks for signatures. From there each commit is looked at by itself, with the signers that counted before it: who
+  adds himself to `policies/allowed_signers` has to be allowed already. The operator's own file of signers
   (SLUICE_ALLOWED_SIGNERS) goes before the repo's, and asks for signatures whatever sluice.yaml says.
 - Trust moves on to a tip of which everything counts, and only then: a change that is refused is said at every look,
   also after our own commits on top of it, and after a restart.
-- What is asked for is what the trusted commit asks for: nobody switches signatures off without one.
+- What is asked for is what counted before a commit: nobody switches signatures off without one.
 
 This module must not write: the ref is moved by the reconciler.
 """
@@ -47,7 +47,16 @@ class _Source:
     refused: Refusal | None = None
 
 
-_State = Mapping[str, _Source]
+_State = dict[str, _Source]
+"""By path; what is not in it is as it was at the trusted commit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Walk:
+    """What counts after some commit, and what is asked for from then on."""
+
+    state: _State
+    policy: Signatures | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,48 +91,47 @@ class Vouched:
 
     def _of(self, tip: Tip) -> InForce:
         trusted = self._trusted or self._trust.commit or self._repo.vouched()
-        policy = self._policy(tip.files if trusted is None else self._repo.read_at(trusted, [SLUICE]))
-        if policy is None:
-            asks = self._policy(tip.files) is not None
-            return InForce(tip=tip, asked=asks, trusted=tip.commit if asks else None)
         if trusted is None or trusted == tip.commit:
-            return InForce(tip=tip, asked=True, trusted=tip.commit)
-        changes = self._repo.changes(trusted, tip.commit)
-        state = self._walk(changes, trusted, policy)
-        return self._in_force(tip, trusted, state)
+            asked = self._policy(tip.files) is not None
+            return InForce(tip=tip, asked=asked, trusted=tip.commit if asked or trusted else None)
+        walk = _Walk(_State(), self._policy(self._repo.read_at(trusted, [SLUICE])))
+        walks: dict[str, _Walk] = {}
+        for change in self._repo.changes(trusted, tip.commit):
+            start = walks.get(change.parents[0]) if change.parents else None
+            brought = {parent: walks[parent].state for parent in change.taken.values() if parent in walks}
+            walks[change.commit] = self._after(change, start or walk, brought, trusted)
+        return self._in_force(tip, trusted, walks.get(tip.commit, walk))
 
     def _policy(self, files: Mapping[str, str]) -> Signatures | None:
         """What is asked for by these files; none: nothing. Raises Stalled for a sluice.yaml that cannot be read."""
         reading = read_repo({SLUICE: files[SLUICE]}) if SLUICE in files else None
-        if reading is not None and reading.repo is None:
-            if self._trust.signers is None:
-                raise Stalled("; ".join(str(n) for n in errors(reading.notes)))
-            return Signatures()
+        if reading is not None and reading.repo is None and self._trust.signers is None:
+            raise Stalled("; ".join(str(n) for n in errors(reading.notes)))
         asked = reading.repo.sluice.signatures if reading and reading.repo else None
         return asked or (Signatures() if self._trust.signers is not None else None)
 
     # --- commit by commit -----------------------------------------------------------------------------------------
 
-    def _walk(self, changes: tuple[Change, ...], trusted: str, policy: Signatures) -> _State:
-        """Where each file's text is that counts, at the last of these commits; parents come before their children."""
-        states: dict[str, _State] = {}
-        state: _State = {}
-        for change in changes:
-            state = states.get(change.parents[0], {}) if change.parents else {}
-            own = {path for path in change.paths if is_protected(path, policy)}
-            brought: dict[str, _Source] = {}
-            for path, parent in change.taken.items():
-                source = states.get(parent, {}).get(path)
-                if source is not None:
-                    brought[path] = source
-                elif is_protected(path, policy):
-                    own.add(path)
-            if brought:
-                state = {**state, **brought}
-            if own:
-                state = {**state, **self._judged(change, own, state, trusted)}
-            states[change.commit] = state
-        return state
+    def _after(self, change: Change, before: _Walk, others: Mapping[str, _State], trusted: str) -> _Walk:
+        """What counts after a commit, from what counted at its first parent and, of a merge, at the others."""
+        brought = {path: others[parent].get(path) for path, parent in change.taken.items() if parent in others}
+        found = {path: source for path, source in brought.items() if source is not None}
+        own = change.paths | (change.taken.keys() - found.keys())
+        state = {**before.state, **found}
+        if before.policy is None:
+            state |= {path: _Source(change.commit) for path in own}
+        elif protected := {path for path in own if is_protected(path, before.policy)}:
+            state |= self._judged(change, protected, state, trusted)
+        return _Walk(state, self._policy_after(before, state))
+
+    def _policy_after(self, before: _Walk, state: _State) -> Signatures | None:
+        source = state.get(SLUICE)
+        if source is None or source.commit is None or source == before.state.get(SLUICE):
+            return before.policy
+        try:
+            return self._policy(self._repo.read_at(source.commit, [SLUICE]))
+        except Stalled:  # it is said where the tip has it; one that was mended since stops nobody
+            return before.policy
 
     def _judged(self, change: Change, own: set[str], state: _State, trusted: str) -> dict[str, _Source]:
         signature = self._repo.signature(change.commit, self._signers(state, trusted))
@@ -140,9 +148,9 @@ class Vouched:
 
     # --- the tip --------------------------------------------------------------------------------------------------
 
-    def _in_force(self, tip: Tip, trusted: str, state: _State) -> InForce:
+    def _in_force(self, tip: Tip, trusted: str, walk: _Walk) -> InForce:
         files, notes, refused = dict(tip.files), [], {}
-        for path, source in sorted(state.items()):
+        for path, source in sorted(walk.state.items()):
             if source.refused is None:
                 continue
             text = self._repo.read_at(source.commit or trusted, [path]).get(path)
@@ -154,7 +162,8 @@ class Vouched:
             notes.append(note)
             if path.startswith(_ENVIRONMENTS):
                 refused[path.split("/")[1]] = str(note)
+        asked = walk.policy is not None
         if not notes:
-            return InForce(tip=tip, asked=True, trusted=tip.commit)
+            return InForce(tip=tip, asked=asked, trusted=tip.commit)
         in_force = dataclasses.replace(tip, files=files)
-        return InForce(tip=in_force, notes=tuple(notes), refused=refused, asked=True, trusted=trusted)
+        return InForce(tip=in_force, notes=tuple(notes), refused=refused, asked=asked, trusted=trusted)

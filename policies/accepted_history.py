@@ -1,8 +1,8 @@
 """A history that a person accepted in place of another: what lets an environment go on after its branch was rewritten.
 
 Rules:
-- Only a person writes it (`sluice accept-history`), as a file of the environment: who may push to the branch may accept,
-  a review of it is a review like any other, and every reconciler sees it in the tip.
+- Only a person writes it (`sluice accept-history`), as a file of the environment: who may push to the branch may
+  accept, a review of it is a review like any other, and every reconciler sees it in the tip.
 - It counts for what was lost where it is younger than any that was accepted there. So it says nothing about a history
   that is taken away later: neither a second force-push nor the old branch, put back, finds it valid.
 

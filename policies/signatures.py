@@ -54,8 +54,8 @@ class Refusal:
     def note(self, path: str) -> Note:
         """The words for it."""
         message = (
-            f"the change of {self.commit} by {self.author} is not applied: the commit {self.trouble}. Have somebody "
-            "who may sign commit it, or revert it; until then the last text that was vouched for counts"
+            f"the change of {self.commit} by {self.author} is not applied: the commit {self.trouble}. Revert it, "
+            "and have somebody who may sign commit it anew; until then the last text that was vouched for counts"
         )
         return Note(severity=Severity.ERROR, file=path, line=None, field="", message=message)
 

@@ -89,7 +89,8 @@ class ConfigRepo:
         """Touches neither disk nor network yet.
 
         `cache` is a folder for the clone, made when it is missing; `token` is for http and https (wiring reads it from
-        SLUICE_GIT_TOKEN); `author` is who commits, `keys` with which signature. Raises BadInput for what is no address, branch, author or token.
+        SLUICE_GIT_TOKEN); `author` is who commits, `keys` are what it signs with and whose signatures count. Raises
+        BadInput for what is no address, branch, author or token.
         """
         self._url, self._branch = check_url(url), check_branch(branch)
         self._ref = f"refs/heads/{branch}"

@@ -76,12 +76,11 @@ def signature(clone: Clone, commit: str, signers: str, keys: Keys) -> Signature:
         )
     status, signer, fingerprint, key = answer.text.split("\0")
     is_ssh = _SSH.search(clone.local("cat-file", "commit", commit).output.partition(b"\n\n")[0]) is not None
-    if status == "G" and signer or status == "U" and not is_ssh and signer:
+    if signer and (status == "G" or (status == "U" and not is_ssh)):
         return Signature(signer=signer)
     if status == "N" or status in _TROUBLE:
         return Signature(trouble=_TROUBLE[status])
-    whose = " ".join(part for part in (fingerprint or key,) if part) or "that is unknown here"
-    return Signature(trouble=f"is signed by a key that is not allowed to sign: {whose}")
+    return Signature(trouble=f"is signed by a key that is not allowed to sign: {fingerprint or key or 'unknown here'}")
 
 
 # --- what changed -----------------------------------------------------------------------------------------------

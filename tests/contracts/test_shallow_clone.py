@@ -75,7 +75,7 @@ def test_a_new_clone_brings_the_last_commits_and_a_fetch_what_is_new(
     assert here(cache) == DEPTH + 2
 
 
-def test_descent_that_is_older_than_the_clone_is_found(stage: RealStage, door: ConfigRepo, cache: Path) -> None:
+def test_descent_that_is_older_than_the_clone_is_found(stage: RealStage, door: ConfigRepo) -> None:
     tip = door.read().commit
     applied = numbered(stage, DEPTH + 20)
     door.mark_applied("prod", applied)

@@ -215,7 +215,7 @@ def test_an_unsigned_branch_does_not_count_for_being_merged(stage: RealStage, ke
     assert [branch in note.message for note in found.notes] == [True]
 
 
-def test_trust_moves_on_in_git_and_is_found_by_a_new_clone(stage: RealStage, keys: Path) -> None:
+def test_trust_moves_on_in_git_and_is_found_by_a_new_clone(stage: RealStage) -> None:
     door = stage.door()
     start = door.read().commit
     assert door.vouched() is None

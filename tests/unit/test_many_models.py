@@ -9,8 +9,8 @@ import pytest
 from pipelines.defaults import built_in_documents
 from pipelines.documents_in_force import DocumentsInForce
 from policies import document_reading
-from policies.observations import ObservedApplication, RuntimeObservation
 from policies.holding import known_revision, known_revisions, models_held
+from policies.observations import ObservedApplication, RuntimeObservation
 from tests.fakes.repo import FakeRepo
 
 MODELS = 300

@@ -63,7 +63,7 @@ def test_a_change_that_nobody_vouched_for_is_not_applied_and_said_with_commit_au
     assert texts(found)[MODEL] == "one\n"
     (note,) = found.notes
     assert note.file == MODEL
-    assert commit in note.message and "Eve <eve@example.com>" in note.message and words in note.message
+    assert all(part in note.message for part in (commit, "Eve <eve@example.com>", words))
     assert found.trusted == repo.commits[commit].parent
 
 
@@ -134,10 +134,30 @@ def test_nobody_switches_signatures_off_without_one(repo, vouched):
     for process in (vouched, Vouched(repo, Trust())):
         found = process.of(repo.read())
         assert texts(found) == START
-    repo.person_commits({"sluice.yaml": SLUICE % "", MODEL: "two\n"}, signer="ada")
-    vouched.of(repo.read())
+    repo.person_commits({MODEL: "two\n"}, signer="ada")  # it leaves sluice.yaml as it found it
+    assert vouched.of(repo.read()).asked
+
+
+def test_who_may_sign_switches_signatures_off_and_on_again(repo, vouched):
+    repo.person_commits({"sluice.yaml": SLUICE % ""}, signer="ada")
+    repo.person_commits({MODEL: "two\n"})
+    for process in (vouched, Vouched(repo, Trust())):
+        found = process.of(repo.read())
+        assert (found.asked, found.trusted, texts(found)[MODEL]) == (False, repo.branch_tip, "two\n")
     repo.person_commits({MODEL: "three\n"})
     assert texts(vouched.of(repo.read()))[MODEL] == "three\n"
+    repo.person_commits({"sluice.yaml": SIGNED})
+    repo.person_commits({MODEL: "evil\n"})
+    for process in (vouched, Vouched(repo, Trust())):
+        found = process.of(repo.read())
+        assert (found.asked, texts(found)[MODEL]) == (True, "three\n")
+
+
+def test_a_sluice_yaml_that_was_broken_for_a_while_stops_nobody_later(repo, vouched):
+    repo.person_commits({"sluice.yaml": "kind: Slice\n"}, signer="ada")
+    repo.person_commits({"sluice.yaml": SIGNED}, signer="ada")
+    repo.person_commits({MODEL: "evil\n"})
+    assert texts(vouched.of(repo.read())) == START
 
 
 def test_the_operators_signers_go_before_the_repos_and_ask_whatever_it_says():
@@ -202,7 +222,7 @@ class Merged:
     def vouched(self) -> str:
         return "base"
 
-    def changes(self, since: str, tip: str) -> tuple[Change, ...]:
+    def changes(self, *_: str) -> tuple[Change, ...]:
         return self._changes
 
     def signature(self, commit: str, signers: str) -> Signature:
