@@ -65,9 +65,9 @@ class Histories:
     def told_more(
         self, tip: Tip, release: Release, told: int, applied: str | None, accepted: AcceptedHistory | None
     ) -> str:
-        """Why a release that nobody changed since it was applied, and that Ray was told more of, must not be applied.
+        """Why a release must not be applied that nobody changed since it was, and of which Ray was `told` more.
 
-        `told` is the revision that Ray was told.
+        Empty where a person accepted it. Raises as `rewritten`.
         """
         if applied is None:
             return ""
@@ -75,8 +75,8 @@ class Histories:
         if counts(accepted, self.accepted_at(applied, release.environment) if applied != tip.commit else accepted):
             return ""
         what = (
-            f"Ray was told revision {told} of {release.model}, the tip {tip.commit} says {release.traffic_revision}, "
-            f"and so did {applied}, which was applied last: the config repo was restored from a backup"
+            f"Ray was told revision {told} of {release.model}, the tip {tip.commit} says {release.traffic_revision} as "
+            f"did {applied[:12]}, which was applied last: somebody restored a backup"
         )
         return _stop(release.environment, tip, what, "")
 

@@ -245,8 +245,9 @@ class ConfigRepo:
         return self._commit_tree(tree, *parents, text=text)
 
     def _commit_tree(self, *tree: str, text: bytes) -> str:
+        bare = self._clone.local("commit-tree", *tree, "-F", "-", stdin=text, environment=self._identity).text
         if self._keys.signing_key is None:
-            return self._clone.local("commit-tree", *tree, "-F", "-", stdin=text, environment=self._identity).text
+            return bare
         with tempfile.TemporaryDirectory(prefix="sluice-keys-") as empty:
             around = {**self._identity, **self._keys.environment(empty)}
             command = (*self._keys.options, "commit-tree", "-S", *tree, "-F", "-")
