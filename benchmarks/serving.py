@@ -16,8 +16,9 @@ rounds' own ratios, with the smallest and the largest. Not every combination is 
 
     python benchmarks/serving.py [--rounds 3] [--seconds 2] [--quick]
 
-Writes `benchmarks/results/serving.json` and a plot beside it. Takes about 12 minutes on two cores, and 3 more the first
-time, which installs MLServer and BentoML below benchmarks/.venvs; --quick, two minutes, installs and writes nothing.
+Writes `benchmarks/results/serving.json`, and a page and a plot beside it. Takes about 16 minutes on two cores, and 3
+more the first time, which installs MLServer and BentoML below benchmarks/.venvs; --quick, two minutes, installs and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from serving_bench.matrix import FEW, MANY, MODELS, cells
 from serving_bench.models import log_models
 from serving_bench.plot import plot
 from serving_bench.ray_side import RaySide
+from serving_bench.table import page
 from serving_bench.wrk import Wrk
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -70,6 +72,7 @@ def main() -> None:
     result = report(readings, left_out, rounds, options.seconds, names, quick=options.quick)
     if not options.quick:
         RESULTS.joinpath("serving.json").write_text(json.dumps(result, indent=1) + "\n")
+        RESULTS.joinpath("serving.md").write_text(page(result))
         plot(result["rows"], RESULTS / "serving.png")
     say("done")
 

@@ -5,6 +5,8 @@ Rules:
   as JSON, for each body. What answers otherwise, or not at all, is left out with its reason.
 - A round loads everybody in a cell once, one after the other; the next reading starts when what the last load left in a
   server has been worked off.
+- What a change of state leaves behind is over before a reading begins: Serve's proxy is told of it, loads its
+  configuration anew, and for a second half of the requests/s were seen.
 - CPU time is read right before and right after the load, of all processes of the system.
 """
 
@@ -20,7 +22,7 @@ import requests
 from policies.errors import Stalled
 
 from .figures import LeftOut, Reading
-from .matrix import CAPTURE, ON_RAY, OTHERS, RAY_SERVE, SLUICEGATE, STATES, Cell, Contestant, contestants, in_turn
+from .matrix import CAPTURE, FEW, ON_RAY, OTHERS, RAY_SERVE, SLUICEGATE, STATES, Cell, Contestant, contestants, in_turn
 from .models import LoggedModel
 from .ray_side import RaySide
 from .servers import Server
@@ -28,7 +30,8 @@ from .usage import Process, cpu_s, rss_mb, wait_for_quiet
 from .wrk import Wrk
 
 ASK_LIMIT_S = 30.0
-WARM_UP_S = 1
+WARM_UP_S = SETTLE_S = 1
+SETTLING_CONNECTIONS = 4
 HTTP_OK = 200
 
 Say = Callable[[str], None]
@@ -138,8 +141,9 @@ class Contest:
         )
 
     def _reading(self, cell: Cell, contestant: Contestant, number: int, wrk: Wrk, seconds: int) -> Reading:
-        if contestant.system == SLUICEGATE:
-            self._enter(contestant.state)
+        if contestant.system == SLUICEGATE and self._enter(contestant.state):
+            wrk.load(self._url(SLUICEGATE), self._model.bodies[FEW], SETTLING_CONNECTIONS, SETTLE_S)
+            wait_for_quiet(lambda: self._look(SLUICEGATE))
 
         def look() -> list[Process]:
             return self._look(contestant.system)
@@ -161,11 +165,13 @@ class Contest:
             failed=load.failed,
         )
 
-    def _enter(self, state: str) -> None:
-        """Sluicegate's host, where it is not in that state yet; one answer shows that the route is there."""
-        if self._ray.state != state:
-            self._ray.enter(state)
-            self._ask(SLUICEGATE, 1)
+    def _enter(self, state: str) -> bool:
+        """Bring Sluicegate's host into that state; False where it is. One answer shows that the route is there."""
+        if self._ray.state == state:
+            return False
+        self._ray.enter(state)
+        self._ask(SLUICEGATE, FEW)
+        return True
 
     def _url(self, system: str) -> str:
         return self._ray.url(system) if system in ON_RAY else self._servers[system].url

@@ -24,6 +24,7 @@ from benchmarks.serving_bench.matrix import (
     contestants,
     in_turn,
 )
+from benchmarks.serving_bench.table import page
 from benchmarks.serving_bench.usage import Process, parse, tree
 from benchmarks.serving_bench.wrk import parse as parse_wrk
 from policies.errors import BadInput
@@ -224,3 +225,22 @@ def test_a_tree_has_all_descendants_and_nobody_else():
     everything = [Process(pid, parent, "", 0, 0) for pid, parent in ((2, 1), (3, 2), (4, 3), (5, 1), (6, 9))]
     assert {process.pid for process in tree(2, everything)} == {2, 3, 4}
     assert tree(77, everything) == []
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_each_goal_each_row_and_what_was_left_out():
+    seen = [reading(OWN, requests_per_s=1234.4, failed=3), reading(PLAIN)]
+    left = LeftOut(contestant=Contestant(BENTOML), model="noop", reason="it did not start")
+    result = {
+        "machine": {"cpus": 2},
+        "rounds": 1,
+        "goals": [goal.row() for goal in goals(seen, [NOOP_16])],
+        "rows": rows(seen, [left]),
+    }
+    text = page(result)
+    assert "| requests/s >= 0.95 x plain Ray Serve | noop | 16 | 1 | 12.34 (12.34 to 12.34) | yes |" in text
+    assert "| requests/s >= 10 x mlflow models serve | noop | 16 | 1 |  | not measured |" in text
+    assert "| 16 | 1 | sluicegate | steady | 1234 | 1.00 | 2.0 | 0.50 | 300 | 3 |" in text
+    assert "Left out: bentoml, steady: it did not start" in text
