@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ from policies.layout import Place
 from policies.notes import Note, Severity
 from policies.release import Release
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
-from policies.strict_yaml import Parsed, YamlError, dotted, parse
+from policies.strict_yaml import MAX_CHARACTERS, Parsed, YamlError, dotted, parse
 
 HEADER = ("apiVersion", "kind")
 
@@ -35,6 +36,12 @@ MAX_WRITTEN_BY_PEOPLE = 262_144
 _REMEMBERED = 16384
 # A Serve config is new with every step of every rollout and takes megabytes: the current ones of 8 environments only.
 _SERVE_CONFIGS_REMEMBERED = 8
+
+# Of a Serve config only the applications that changed are parsed: all of 1,000 take ten seconds, one ten milliseconds.
+_APPLICATIONS_REMEMBERED = 8192
+_APPLICATIONS = "applications"
+_ITEM_START = "  - "
+_ITEM = re.compile(f"^{_ITEM_START}", re.MULTILINE)
 
 KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.SLUICE: {"Sluice": (API_VERSION, SluiceDocument)},
@@ -73,7 +80,32 @@ def read_document(file: str, text: str, place: Place) -> Document:
 
 @functools.lru_cache(maxsize=_SERVE_CONFIGS_REMEMBERED)
 def _serve_config(file: str, text: str) -> Document:
-    return _read(file, text, Place.SERVE)
+    applications = _applications(file, text)
+    if applications is None:
+        return _read(file, text, Place.SERVE)
+    return Document(file, "", Parsed({_APPLICATIONS: applications}, {}), {_APPLICATIONS: applications}, ())
+
+
+def _applications(file: str, text: str) -> list[Any] | None:
+    """The applications of a Serve config as we write it, each read by itself; none where it looks otherwise.
+
+    A line that begins with the list's own dash is the next item, whatever stands in the one before: YAML has
+    everything that belongs to an item stand further right.
+    """
+    head, *items = _ITEM.split(text)
+    if head != f"{_APPLICATIONS}:\n" or len(text) > MAX_CHARACTERS:
+        return None
+    try:
+        parts = [_application(file, f"{_ITEM_START}{item}") for item in items]
+    except YamlError:  # read as a whole it says where
+        return None
+    return [part[0] for part in parts] if all(len(part) == 1 for part in parts) else None
+
+
+@functools.lru_cache(maxsize=_APPLICATIONS_REMEMBERED)
+def _application(file: str, item: str) -> tuple[Any, ...]:
+    data = parse(item, file).data
+    return tuple(data) if isinstance(data, list) else ()
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
