@@ -24,7 +24,7 @@ from policies.layout import Place
 from policies.notes import Note, Severity
 from policies.release import Release
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
-from policies.strict_yaml import MAX_CHARACTERS, Parsed, YamlError, dotted, parse
+from policies.strict_yaml import MAX_CHARACTERS, MAX_SERVE_CONFIG, Parsed, YamlError, dotted, parse
 
 HEADER = ("apiVersion", "kind")
 
@@ -93,7 +93,7 @@ def _applications(file: str, text: str) -> list[Any] | None:
     everything that belongs to an item stand further right.
     """
     head, *items = _ITEM.split(text)
-    if head != f"{_APPLICATIONS}:\n" or len(text) > MAX_CHARACTERS:
+    if head != f"{_APPLICATIONS}:\n" or len(text) > MAX_SERVE_CONFIG:
         return None
     try:
         parts = [_application(file, f"{_ITEM_START}{item}") for item in items]
@@ -115,7 +115,7 @@ def _document(file: str, text: str, place: Place) -> Document:
 
 def _read(file: str, text: str, place: Place) -> Document:
     try:
-        parsed = parse(text, file, max_characters=MAX_WRITTEN_BY_PEOPLE) if place in _PEOPLE else parse(text, file)
+        parsed = parse(text, file, max_characters=_limit(place))
     except YamlError as error:
         at = Note(
             severity=Severity.ERROR,
@@ -133,6 +133,12 @@ def _read(file: str, text: str, place: Place) -> Document:
     noun = KINDS[place][kind][1]
     made: Reading[Any] = read_noun(noun, parsed, file, HEADER, INSTEAD if kind == "SLO" else None)
     return Document(file, kind, parsed, made.value, made.notes)
+
+
+def _limit(place: Place) -> int:
+    if place is Place.SERVE:
+        return MAX_SERVE_CONFIG
+    return MAX_WRITTEN_BY_PEOPLE if place in _PEOPLE else MAX_CHARACTERS
 
 
 def _read_serve(file: str, parsed: Parsed) -> Document:
