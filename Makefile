@@ -47,7 +47,7 @@ test-unit: setup ## without real parts (about 5 minutes)
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
-test-faults: setup ## what accidents cost users, in requests, on the real stack; 20 racing writers for long
+test-faults: setup ## what accidents cost users, in requests, on the real stack; racing writers (about 25 minutes)
 	$(BIN)/pytest -m faults tests/e2e tests/contracts/test_racing_writers.py
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.

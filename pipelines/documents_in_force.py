@@ -24,7 +24,7 @@ from policies.layout import SLUICE, locate
 from policies.notes import Note, errors
 from policies.observations import Tip
 
-_PEOPLES = ("models/", "ensembles/", "policies/")
+_PEOPLES = ("models/", "ensembles/", "policies/", "clusters/")
 _ENVIRONMENTS = "environments/"
 
 # Replacing a broken document can bring another break to light (a policy that only the new model document names): once

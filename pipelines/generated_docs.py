@@ -173,6 +173,23 @@ def _limits(own: Schema) -> str:
     return ""
 
 
+# --- impact -----------------------------------------------------------------------------------------------------
+
+
+def impact_of(kind: str) -> str:
+    """What a change of each field of one kind of document does to what serves."""
+    from pipelines.field_effects import table_rows
+
+    return _table(("field", "what happens", "in the Serve config", "why"), list(table_rows(kind)))
+
+
+def impact_rules() -> str:
+    """What Serve does where a field of its own config differs."""
+    from pipelines.field_effects import rule_rows
+
+    return _table(("field of the Serve config", "what happens", "why"), list(rule_rows()))
+
+
 # --- all of it --------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +202,10 @@ GENERATED: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "ARCHITECTURE.md": {"state machine": diagram, "signals": signals},
     "docs/operations.md": {"causes": causes},
     "docs/config-repo.md": {kind: partial(fields, kind) for kind in NOUNS},
+    "docs/impact.md": {
+        **{f"impact of {kind}": partial(impact_of, kind) for kind in ("Model", "Sluice", "Ensemble")},
+        "impact rules": impact_rules,
+    },
 }
 """By file and by the name in its markers."""
 

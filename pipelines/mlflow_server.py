@@ -41,12 +41,12 @@ def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
 class MlflowServer:
     """`mlflow server` below `folder`, on `port` of the loopback interface (none: a free one); a context manager."""
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are MLflow's own environment variables."""
         self.folder = folder.absolute()
         self.port = port or free_port()
-        self.process = ManagedProcess(
-            "MLflow", self._command(), self.log, env=_environment(os.environ), cwd=self.folder
-        )
+        environment = {**_environment(os.environ), **(settings or {})}
+        self.process = ManagedProcess("MLflow", self._command(), self.log, env=environment, cwd=self.folder)
 
     @property
     def address(self) -> str:

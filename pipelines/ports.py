@@ -1,4 +1,4 @@
-"""The four doors as the reconciler needs them. Each real door and its in-memory fake pass one contract suite.
+"""The doors as the reconciler needs them. Each real door and its in-memory fake pass one contract suite.
 
 Doors raise `Retry` (away, busy, timed out), `Conflict` (a push that lost) and `Stalled` (a person must act), and
 nothing else of the outside's own errors. Looking never raises for an outside that is away where the type can say so:
@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from policies.application import Application
+from policies.capacity import Capacity
 from policies.documents import Trigger
 from policies.evidence import Evidence, Objective
-from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip
+from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip, VersionFacts
+from policies.pull_requests import Approval, CommitStatus, PullRequest
 from policies.signatures import Change, Signature
 from registry_bridge.config_repo import CommitEntry
 
@@ -74,6 +76,12 @@ class Registry(Protocol):
     def artifact(self, model: str, version: int) -> Artifact:
         """What the version's files are and ask for (downloads them once). Raises Retry, Stalled."""
 
+    def facts(self, model: str, version: int) -> VersionFacts:
+        """What the version says about itself, and its metrics so far. Raises Retry, Stalled.
+
+        What it says and cannot be read, and metrics of which none are known, are reasons in the answer.
+        """
+
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags on the version. Raises Retry, Stalled."""
 
@@ -96,6 +104,9 @@ class Runtime(Protocol):
 
         Never submits a config without applications: raises Stalled.
         """
+
+    def capacity(self) -> Capacity:
+        """What the cluster has, and what of it is free. Raises Retry, Stalled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,3 +146,45 @@ class Clock(Protocol):
 
     def wait(self, duration: timedelta) -> None:
         """Sleep at most that long; a webhook or a signal may end it sooner."""
+
+
+class Forge(Protocol):
+    """What GitHub, Gitea, Forgejo or GitLab knows of the config repo beside Git: pull requests into its branch.
+
+    Every call raises Retry where the forge is away, busy or limits us (`after` is what it asked for), and Stalled where
+    a person must act: a token without the right, a repository that is not there, a forge that refuses.
+    """
+
+    def find(self, branch: str) -> PullRequest | None:
+        """The pull request from `branch`: the open one, else the newest; None where there never was one."""
+
+    def pull_request(self, number: int) -> PullRequest:
+        """That one. Raises Stalled where there is none."""
+
+    def open(self, branch: str, title: str, body: str) -> PullRequest:
+        """Open one from `branch`, which must have been pushed. One that is open already is brought up to date."""
+
+    def update(self, number: int, title: str, body: str) -> PullRequest:
+        """Give it this title and body; nothing is sent where it has them."""
+
+    def close(self, number: int, comment: str | None = None) -> PullRequest:
+        """Close it without merging, with a word why; one that is closed or merged stays as it is, without the word."""
+
+    def merge(self, number: int, head: str) -> str:
+        """Merge it if its branch is still at `head`; returns the commit on the base branch.
+
+        One that is merged already, from that head, returns its commit. Raises Conflict where the head moved, Stalled
+        where the forge refuses (protected branch, checks, approvals, text conflicts), with its words.
+        """
+
+    def approvals(self, number: int) -> Sequence[Approval]:
+        """The approvals that stand, one for each person. Whether they are stale says `pull_requests.fresh`."""
+
+    def comment(self, number: int, marker: str, body: str) -> str:
+        """Our one comment with this marker: written where there is none, else replaced. Returns its address.
+
+        The marker (a word) is put into the comment where readers do not see it; others' comments are never touched.
+        """
+
+    def set_status(self, commit: str, status: CommitStatus) -> None:
+        """Show this status beside the commit."""

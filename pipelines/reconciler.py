@@ -23,23 +23,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
+from pipelines.action_files import said_of, written
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock, Registry
+from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
+from pipelines.serve_configs import serve_config
 from pipelines.vouched import Trust
+from pipelines.without_git import seen_to_be_live, stops
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
-from policies.commit_message import message
-from policies.convergence import InPlace, Refused, Submit, Waiting, converge
+from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
+from policies.documents import EdgeDocument
+from policies.edges import promoted, serves_the_same
 from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
-from policies.layout import history_path, record_path, release_path, serve_path
+from policies.layout import serve_path
 from policies.names import slug
 from policies.promotion import TAG_PREFIX
 from policies.release import Phase, Release
 from policies.rollout import decide
-from policies.stored_documents import history_text, record_text, release_text
-from serving_runtime.serve_config import Surroundings, ToServe, render
+from policies.stepping import NextManifest
 from serving_runtime.serve_config import text as serve_text
-from serving_runtime.serve_fronts import render_fronts
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,12 +70,14 @@ class Plan:
     changes: Mapping[str, str | None]
     """Files of the commit, by path; none removes."""
     message: str
+    manifests: Mapping[str, NextManifest] = dataclasses.field(default_factory=dict)
+    """KubeRay's, by environment: what a second commit makes of them."""
 
     @functools.cached_property
     def submits(self) -> Mapping[str, str]:
         """What Ray would be told, by environment, in words; environments that are in place are left out."""
         told = {name: _submit_in_words(environment) for name, environment in self.look.environments.items()}
-        return {name: words for name, words in told.items() if words}
+        return {**{name: words for name, words in told.items() if words}, **manifest_words(self.manifests)}
 
     @property
     def waits(self) -> tuple[Wait, ...]:
@@ -124,7 +129,8 @@ class Reconciler:
         now = self._clock.now()  # later than everything that was seen
         actions = {name: tuple(_decide(environment, now)) for name, environment in look.environments.items()}
         changes = _changes(look, actions)
-        return Plan(look=look, actions=actions, changes=changes, message=_message(actions, changes))
+        said = said_of(actions, changes)
+        return Plan(look=look, actions=actions, changes=changes, message=said, manifests=_manifests(look, actions))
 
     def tick(self) -> Tick:
         """One attempt. Never raises for an outside that is away; what went wrong is in the tick."""
@@ -177,8 +183,8 @@ class Reconciler:
         """Hold what must not stay in traffic, by these looks; the environments of which something was submitted."""
         submitted = []
         for environment, actions in self._decided_without_git(last, now, problems):
-            stops = tuple(_stops(environment, actions, now))
-            if stops and self._hold(environment, stops, problems):
+            to_stop = tuple(stops(environment, actions, now))
+            if to_stop and self._hold(environment, to_stop, problems):
                 submitted.append(environment.name)
         return submitted
 
@@ -194,11 +200,18 @@ class Reconciler:
         ]
         for name, environment in self._looker.look_without_git(young, now).items():
             actions = tuple(_decide(environment, now))
-            self._last[name] = _seen_to_be_live(young[name], environment, actions)
+            self._last[name] = seen_to_be_live(young[name], environment, actions)
             yield environment, actions
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
+        if environment.document.is_kuberay:
+            problems += [
+                f"{stop.subject} should stop, and what KubeRay's operator applies is only changed by a commit; until "
+                f"then it is out of traffic only where a host's guard has stopped it: {'; '.join(stop.cause.reasons)}"
+                for stop in stops
+            ]
+            return False
         runtime = self._doors.runtime(environment.document.ray)
         observed = runtime.observe()  # the look is older than what a second reconciler may have submitted
         possible = []
@@ -225,21 +238,34 @@ class Reconciler:
     def _act(self, plan: Plan, commit: str | None) -> Tick:
         tip = commit or plan.look.tip.commit
         problems = [str(n) for n in plan.look.notes]
+        remarks: list[str] = []
         submitted, busy = [], False
+        written = self._commit_manifests(plan, tip, problems, remarks)
+        tip = written or tip
         for name, environment in plan.look.environments.items():
-            step = self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
+            manifest = plan.manifests.get(name)
+            if manifest and manifest.changed and not written:
+                continue  # what stood in the way is said, and the next look writes it
+            step = (
+                self._committed(environment, manifest.step, tip)
+                if manifest
+                else self._converge(plan.look, environment, _after(environment, plan.actions[name]), tip)
+            )
             match step:
                 case Submit():
                     submitted.append(name)
                 case Refused(reason):
                     problems.append(f"{name}: {reason}")
+                case Waiting(reason) if manifest:
+                    remarks.append(f"{name} waits: {reason}")
                 case Waiting() | InPlace():
                     pass
                 case str():
                     problems.append(f"{name}: {step}")
                 case _:
                     assert_never(step)
-            busy = busy or not isinstance(step, InPlace | Refused)
+            # What somebody else applies takes minutes: it is looked at as often as everything.
+            busy = busy or not isinstance(step, (InPlace | Refused | Waiting) if manifest else (InPlace | Refused))
         refused = {name: self._last[name] for name, seen in plan.look.environments.items() if seen.refused}
         submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
@@ -252,6 +278,7 @@ class Reconciler:
             submitted=tuple(submitted),
             waits=plan.waits,
             problems=tuple(problems),
+            remarks=tuple(remarks),
             again_after=_pace(plan, busy=busy or commit is not None),
         )
 
@@ -287,6 +314,28 @@ class Reconciler:
             self._vouched = commit
         except SluiceError as error:
             yield str(error)
+
+    def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str | None:
+        """Write the next steps of KubeRay's manifests, in a commit of their own; none where there is none."""
+        words, changes = manifest_words(plan.manifests), manifest_changes(plan.manifests)
+        if not changes:
+            return None
+        try:
+            return self._doors.repo.commit(tip, changes, manifest_message(words))
+        except Conflict as error:
+            remarks.append(f"somebody else committed first, so the next look writes rayservice.yaml: {error}")
+        except SluiceError as error:
+            problems.append(f"{', '.join(words)}: rayservice.yaml is not written: {error}")
+        return None
+
+    def _committed(self, environment: EnvironmentLook, step: Step, tip: str) -> Step | str:
+        """Where KubeRay's manifest is on its way; a text is what went wrong."""
+        try:
+            if not isinstance(step, Refused) and self._doors.repo.applied(environment.name) != tip:
+                self._doors.repo.mark_applied(environment.name, tip)
+        except SluiceError as error:
+            return str(error)
+        return step
 
     def _tell(self, actions: Sequence[Action], look: Look, commit: str) -> Iterator[str]:
         """Carry out what is said to the registry; yields what went wrong."""
@@ -337,17 +386,6 @@ def _decided(model: ModelLook, now: datetime) -> Sequence[Action]:
         return (Wait(model=release.model, environment=release.environment, reason=reason),)
 
 
-def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:
-    """The rollouts that these actions would stop."""
-    for action in actions:
-        if isinstance(action, WriteRelease) and action.release.phase is Phase.ROLLING_BACK:
-            key = slug(action.release.model)
-            before = environment.models[key].release
-            cause = action.release.rollout.cause if action.release.rollout else None
-            if before.phase is not Phase.ROLLING_BACK and cause is not None:
-                yield Stop(slug=key, release=before, cause=cause, at=now)
-
-
 def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str, Release]:
     """The environment's releases as the actions leave them, by slug."""
     releases = {key: model.release for key, model in environment.models.items()}
@@ -359,16 +397,11 @@ def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str,
     return releases
 
 
-def _config(environment: EnvironmentLook, releases: Mapping[str, Release], look: Look) -> Config:
-    known = [(release, environment.models[key]) for key, release in releases.items()]
-    served = [
-        ToServe(release=release, model=m.document, policy=m.rules.policy, objectives=m.objectives)
-        for release, m in known
-        if m.document is not None
-    ]
-    around = Surroundings(tracking_uri=look.registry.tracking_uri, access=environment.document.access)
-    versions = render(served, around)["applications"]
-    return {"applications": [*versions, *render_fronts(look.documents.fronts(environment.name), served, around)]}
+def _config(
+    environment: EnvironmentLook, releases: Mapping[str, Release], look: Look, edge: EdgeDocument | None = None
+) -> Config:
+    """The environment's Serve config, or that of an edge that follows it."""
+    return serve_config(look.documents, environment.name, releases, edge)
 
 
 def _as_committed(plan: Plan) -> Look:
@@ -382,25 +415,6 @@ def _as_committed(plan: Plan) -> Look:
     return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
 
 
-def _seen_to_be_live(last: Look, environment: EnvironmentLook, actions: Iterable[Action]) -> Look:
-    """The look with phases that are live by now. It changes nothing in Ray, and evidence counts from there."""
-    live = {
-        (environment.name, key): dataclasses.replace(before, rollout=action.release.rollout)
-        for action in actions
-        if isinstance(action, WriteRelease)
-        for key in [slug(action.release.model)]
-        if _became_live(before := environment.models[key].release, action.release)
-    }
-    releases = {**last.documents.releases, **live}
-    return dataclasses.replace(last, documents=dataclasses.replace(last.documents, releases=releases)) if live else last
-
-
-def _became_live(before: Release, after: Release) -> bool:
-    if before.rollout is None or after.rollout is None or before.phase is not after.phase:
-        return False
-    return before.rollout.current.live_since is None and after.rollout.current.live_since is not None
-
-
 # --- the commit --------------------------------------------------------------------------------------------------
 
 
@@ -410,62 +424,36 @@ def _changes(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str,
     for name, environment in look.environments.items():
         if environment.refused:
             continue
+        changes.update(_edges_behind(look, environment, _after(environment, actions[name])))
         for action in actions[name]:
-            changes.update(_written(name, action))
+            changes.update(written(name, action))
         config = _config(environment, _after(environment, actions[name]), look)
         if config != environment.desired and (config["applications"] or environment.desired):
             changes[serve_path(name)] = serve_text(config)
     return {path: text for path, text in changes.items() if text is not None or path in look.tip.files}
 
 
-def _written(environment: str, action: Action) -> dict[str, str | None]:
-    match action:
-        case WriteRelease(release=release):
-            return {release_path(environment, slug(release.model)): release_text(release)}
-        case RemoveRelease(release=release):
-            return {release_path(environment, slug(release.model)): None}
-        case WriteRecord(model=model, record=record):
-            return {record_path(environment, slug(model)): record_text(record)}
-        case WriteHistory(record=history):
-            key = slug(history.model)
-            ended = history_path(environment, key, history.rollout)
-            return {ended: history_text(history), record_path(environment, key): None}
-        case Annotate() | Restore() | Wait():
-            return {}
-        case _:
-            assert_never(action)
+def _edges_behind(
+    look: Look, environment: EnvironmentLook, releases: Mapping[str, Release]
+) -> Iterator[tuple[str, str]]:
+    """The Serve configs of edges that do not serve yet what this environment has promoted, by path."""
+    for name, edge in look.documents.sluice.edges.items():
+        if edge.follows != environment.name:
+            continue
+        config, before = _config(environment, promoted(releases), look, edge), look.documents.serve.get(name) or {}
+        if config["applications"] and not serves_the_same(config, before):
+            yield serve_path(name), serve_text(config)
 
 
-def _message(actions: Mapping[str, tuple[Action, ...]], changes: Mapping[str, str | None]) -> str:
-    """`fraud (production): v2 CANARY 10 % -> CANARY 25 %`, the reasons, and trailers for `git log`."""
-    moves = [a for each in actions.values() for a in each if isinstance(a, WriteRelease | RemoveRelease)]
-    if not moves:
-        return message(f"{', '.join(sorted(changes))} follows its documents") if changes else ""
-    first = moves[0].release
-    subject = f"{first.model} ({first.environment}): {moves[0].subject}"
-    if len(moves) > 1:
-        subject += f", and {len(moves) - 1} more"
-    ended = [a.record.rollout for each in actions.values() for a in each if isinstance(a, WriteHistory)]
-    return message(subject, "\n".join(_paragraph(move) for move in moves), _trailers(moves, ended))
-
-
-def _paragraph(move: WriteRelease | RemoveRelease) -> str:
-    release = move.release
-    return "\n".join([f"{release.model} ({release.environment}): {move.subject}", *(f"  {r}" for r in move.reasons)])
-
-
-def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str]) -> dict[str, str]:
-    """`ended` are rollouts that this commit ends: their releases do not name them any more."""
-    releases = [move.release for move in moves]
-    values = {
-        "Sluice-Environment": [r.environment for r in releases],
-        "Sluice-Model": [slug(r.model) for r in releases],
-        "Sluice-Phase": [r.phase.value for r in releases],
-        "Sluice-Step": [str(r.weight_percent) for r in releases],
-        "Sluice-Rollout": [*(r.rollout.id for r in releases if r.rollout), *ended],
-        "Sluice-Verdict": [m.verdict for m in moves if isinstance(m, WriteRelease) and m.verdict],
-    }
-    return {key: ", ".join(dict.fromkeys(found)) for key, found in values.items() if found}
+def _manifests(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[str, NextManifest]:
+    """What becomes of KubeRay's manifests, by environment."""
+    manifests = {}
+    for name, environment in look.environments.items():
+        if environment.document.is_kuberay and not environment.refused:
+            releases = _after(environment, actions[name])
+            config = _config(environment, releases, look)
+            manifests[name] = manifest_after(look, environment, config, releases.values())
+    return manifests
 
 
 # --- Ray ---------------------------------------------------------------------------------------------------------
@@ -473,7 +461,7 @@ def _trailers(moves: Sequence[WriteRelease | RemoveRelease], ended: Sequence[str
 
 def _submit_in_words(environment: EnvironmentLook) -> str:
     """What the next tick would submit for the tip as it is; empty for nothing."""
-    if environment.refused:
+    if environment.refused or environment.document.is_kuberay:
         return ""
     step = converge(environment.desired, environment.runtime, expected_empty=not _serving(environment))
     return step.reason if isinstance(step, Submit) else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class Said:
     problems: tuple[str, ...]
 
 
-def write(path: Path, tick: Tick) -> None:
-    """Replace the file by what this tick said, whole or not at all."""
+def write(path: Path, tick: Tick, webhooks: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    """Replace the file by what this tick said, whole or not at all; `webhooks` are counts by source and outcome."""
     said: dict[str, Any] = {
         "schema": SCHEMA,
         "at": tick.at.isoformat(),
@@ -38,6 +39,7 @@ def write(path: Path, tick: Tick) -> None:
             {**dataclasses.asdict(wait), "until": wait.until.isoformat() if wait.until else None} for wait in tick.waits
         ],
         "problems": list(tick.problems),
+        "webhooks": webhooks or {},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")

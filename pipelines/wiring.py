@@ -13,16 +13,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipelines.defaults import built_in_documents
+from pipelines.forges import forge_door
 from pipelines.look import Doors
+from pipelines.ports import Forge
+from pipelines.pulling import Puller
 from pipelines.reconciler import Reconciler
 from pipelines.settings import Settings
 from pipelines.vouched import Trust
 from policies.documents import PrometheusTarget, RayTarget, RegistryTarget
 from policies.errors import BadInput
+from policies.forges import ForgeTarget
+from policies.names import check_environment_name
 from registry_bridge.config_repo import ConfigRepo
 from registry_bridge.git_signatures import Keys
 from registry_bridge.mlflow_registry import MlflowRegistry
 from registry_bridge.repo_files import is_commit
+from serving_runtime.kuberay import KubeRay, RayServiceStatus, kubernetes_api
 from serving_runtime.prometheus import PrometheusMetrics
 from serving_runtime.ray_cluster import RayCluster, ray_token
 
@@ -67,6 +73,11 @@ def trust(settings: Settings) -> Trust:
     return Trust(signers=signers, commit=commit)
 
 
+def forge(settings: Settings, target: ForgeTarget) -> Forge:
+    """The door to pull requests into the config repo's branch."""
+    return forge_door(target, settings.branch, settings)
+
+
 class _Kept:
     """The doors that documents name, one for each address."""
 
@@ -74,16 +85,23 @@ class _Kept:
         self._settings = settings
         self._registries: dict[str, MlflowRegistry] = {}
         self._clusters: dict[str, RayCluster] = {}
+        self._services: dict[str, KubeRay] = {}
         self._prometheuses: dict[str, PrometheusMetrics] = {}
 
     def registry(self, target: RegistryTarget) -> MlflowRegistry:
         """The registry at that address."""
         return self._registries.setdefault(target.tracking_uri, MlflowRegistry(target.tracking_uri, self._artifacts()))
 
-    def runtime(self, target: RayTarget) -> RayCluster:
-        """The cluster at that address."""
-        token = self._settings.environment
-        return self._clusters.setdefault(target.dashboard, RayCluster(target.dashboard, lambda: ray_token(token)))
+    def runtime(self, target: RayTarget) -> RayCluster | KubeRay:
+        """The cluster at that address, with its RayService's status where one is named."""
+        environment = self._settings.environment
+        cluster = self._clusters.setdefault(
+            target.dashboard, RayCluster(target.dashboard, lambda: ray_token(environment))
+        )
+        if target.rayservice is None:
+            return cluster
+        status = RayServiceStatus(kubernetes_api(environment), target.rayservice)
+        return self._services.setdefault(repr(target), KubeRay(cluster, status.read))
 
     def metrics(self, target: PrometheusTarget) -> PrometheusMetrics:
         """The Prometheus at that address, as this environment sees it."""
@@ -104,3 +122,9 @@ def doors(settings: Settings) -> Doors:
 def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:
     """A reconciler for this config repo."""
     return Reconciler(doors(settings), clock, built_in_documents(), trust(settings))
+
+
+def puller(settings: Settings, clock: SystemClock, edge: str) -> Puller:
+    """The loop at an edge, with its memory in the cache. Raises BadInput for what is no name."""
+    memory = settings.cache / "edges" / f"{check_environment_name(edge)}.json"
+    return Puller(config_repo(settings), _Kept(settings).runtime, clock, edge, memory)

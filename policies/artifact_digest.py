@@ -38,7 +38,7 @@ YAML_NODES = 100_000
 YAML_DEPTH = 50
 """MLmodel is 5 deep, metadata that people add a little more."""
 
-_NO_MLMODEL = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+NO_MLMODEL = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the parser raises for what is no YAML, or for a tag that lies about its value (`!!bool 7` is a KeyError)."""
 
 Content = Callable[[], Iterable[bytes]]
@@ -105,7 +105,7 @@ def _mlmodel_digest(text: bytes) -> bytes:
             return _raw_digest([text])
         kept = {key: value for key, value in keys.items() if key not in VOLATILE_KEYS}
         return hashlib.sha256(b"MLmodel " + _Canonical().write(_without_places(kept))).digest()
-    except _NO_MLMODEL:
+    except NO_MLMODEL:
         return _raw_digest([text])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from policies.actions import Action, WriteRelease
+from policies.admission import lines
 from policies.facts import Idle, Observed, Rules
 from policies.promotion import at_trigger, keep_books, lift_settings
 from policies.release import Phase, Refused, Release
@@ -43,14 +44,26 @@ def book_entries(release: Release, kept: Release, noticed: Idle | Refused, wish:
     """The commit of what was kept and of a version that was refused, if anything is new."""
     subject = wish or _books_in_words(release, kept)
     if isinstance(noticed, Refused):
-        others = tuple(r for r in kept.refused if r.version != noticed.version)
-        seen = tuple(sorted({*kept.seen, noticed.version}))
-        kept = dataclasses.replace(kept, refused=(*others, noticed), seen=seen, queued=None)
+        kept = _refused(kept, noticed)
         subject = f"v{noticed.version} refused"
     if kept == release:
         return ()
-    reasons = (noticed.reason,)
+    reasons = lines(noticed.checks) if isinstance(noticed, Refused) and noticed.checks else (noticed.reason,)
     return (WriteRelease(release=revised(release, kept), subject=subject, reasons=reasons),)
+
+
+def _refused(release: Release, refused: Refused) -> Release:
+    """The release that knows of it. Only the newest one is asked again; a person's wish to try it is answered.
+
+    What is asked again at every look and refused for the same reason is no news, whatever its other checks say by now.
+    """
+    before = release.refused[-1] if release.refused else None
+    if before and before.checks and (before.version, before.reason) == (refused.version, refused.reason):
+        refused = before
+    others = (dataclasses.replace(r, checks=()) for r in release.refused if r.version != refused.version)
+    ask = release.ask if release.ask and release.ask.version != refused.version else None
+    seen = tuple(sorted({*release.seen, refused.version}))
+    return dataclasses.replace(release, refused=(*others, refused), seen=seen, queued=None, ask=ask)
 
 
 def _books_in_words(release: Release, kept: Release) -> str:

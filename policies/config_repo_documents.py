@@ -24,11 +24,13 @@ from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
 from policies.errors import BadInput
 from policies.evidence import Objective
 from policies.fronts import EnsembleDocument, Fronts, ensemble_route
-from policies.layout import SLUICE, Located, Place, ensemble_path, locate, model_path
+from policies.layout import RULES, SLUICE, Located, Place, ensemble_path, locate, model_path
 from policies.names import slug
 from policies.notes import Note, Severity, errors, in_order
+from policies.ray_service import RayService, RayServiceTemplate
 from policies.references import Routed, cross_check
 from policies.release import Release
+from policies.repo_rules import RepoRules
 from policies.slo import SloProblem, objective
 from policies.strict_yaml import Parsed, Path, dotted
 
@@ -55,10 +57,17 @@ class ConfigRepo:
     """By name."""
     accepted: Mapping[str, AcceptedHistory] = dataclasses.field(default_factory=dict)
     """Histories that people accepted, by environment."""
+    rules: RepoRules | None = None
+    """What changes of it are held to; none where nobody wrote them."""
+    clusters: Mapping[str, RayServiceTemplate] = dataclasses.field(default_factory=dict)
+    """The templates of KubeRay's manifests, by environment."""
+    ray_services: Mapping[str, RayService] = dataclasses.field(default_factory=dict)
+    """The rendered manifests, by environment."""
     sources: Mapping[tuple[str, str], tuple[str, Parsed]] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
-    """File and positions by section (`sluice`, `models`, `ensembles`, `policies`, `slos`, `releases`) and name."""
+    """File and positions by section (`sluice`, `models`, `ensembles`, `policies`, `slos`, `releases`, `rules`,
+    `clusters`) and name."""
 
     def serves(self, environment: str) -> Mapping[str, ModelDocument]:
         """The models that one environment serves, by slug."""
@@ -147,7 +156,10 @@ class _Reader:
         self.releases: dict[tuple[str, str], Release] = {}
         self.serve: dict[str, Mapping[str, Any] | None] = {}
         self.accepted: dict[str, AcceptedHistory] = {}
+        self.clusters: dict[str, RayServiceTemplate] = {}
+        self.ray_services: dict[str, RayService] = {}
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
+        self.rules: RepoRules | None = None
         self._built_in: list[Document] = []
 
     def take(self, path: str, text: str) -> None:
@@ -172,16 +184,19 @@ class _Reader:
             if not any(n.file == SLUICE for n in self.notes):
                 self._error(SLUICE, "is missing: it names the environments; `sluice init` writes one")
             return RepoReading(repo=None, notes=in_order(self.notes))
-        known = self.sluice.environments
+        known = {*self.sluice.environments, *self.sluice.edges}
         repo = ConfigRepo(
             sluice=self.sluice,
             models=self.models,
             ensembles=self.ensembles,
+            rules=self.rules,
             policies=self.policies,
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
             serve={environment: self.serve.get(environment) for environment in known},
             accepted=self.accepted,
+            clusters=self.clusters,
+            ray_services=self.ray_services,
             sources=self.sources,
         )
         self.notes += cross_check(repo)
@@ -198,12 +213,19 @@ class _Reader:
                 self._keep_model(read)
             case Place.ENSEMBLE:
                 self._keep_ensemble(read)
+            case Place.POLICY if isinstance(read.value, RepoRules):
+                self._keep_rules(read)
             case Place.POLICY:
                 self._keep_policy(read)
             case Place.RELEASE:
                 self._keep_release(located, read)
             case Place.ACCEPTED_HISTORY:
                 self.accepted[located.environment] = read.value
+            case Place.CLUSTER:
+                self.clusters[located.environment] = read.value
+                self.sources[("clusters", located.environment)] = (read.file, read.parsed)
+            case Place.RAY_SERVICE:
+                self.ray_services[located.environment] = read.value
             case _:
                 self.serve[located.environment] = copy.deepcopy(read.value)
 
@@ -254,6 +276,13 @@ class _Reader:
             self.policies[name] = value
         else:
             self.slos[name] = value
+
+    def _keep_rules(self, read: Document) -> None:
+        if read.file == RULES:
+            self.rules = read.value
+            self.sources[("rules", "")] = (read.file, read.parsed)
+        else:
+            self.notes.append(note(read.parsed, read.file, ("kind",), f"the repo's rules belong into {RULES}"))
 
     def _fill_in(self, read: Document) -> None:
         """Use a built-in document where the repo has none of its name."""

@@ -12,13 +12,11 @@ What a document alone can get wrong is `documents.py`; what does not exist at al
 from __future__ import annotations
 
 import itertools
-import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from policies.application import Settings
+from policies.cluster_consistency import CHECKS as CLUSTER_CHECKS
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
 from policies.documents import Bake, EnvironmentDocument, ModelDocument, RolloutPolicy
 from policies.durations import format_duration
@@ -26,6 +24,7 @@ from policies.evidence import Sli
 from policies.loopback import leads_to_loopback
 from policies.notes import Note, Severity, in_order
 from policies.query_templates import read_pair
+from policies.secret_values import has_secret_shape, is_random, is_secret
 from policies.strict_yaml import Path, dotted
 
 # A first scrape has the series, a second a difference; two more and one lost scrape is no gap. Flagger and Argo wait
@@ -281,22 +280,6 @@ def _room_for_every_step(repo: ConfigRepo) -> Iterator[Note]:
 
 # --- secrets --------------------------------------------------------------------------------------------------
 
-_SECRET_WORDS = frozenset({"secret", "token", "password", "passwd", "pwd", "credential", "credentials", "apikey"})
-_SECRET_PAIRS = frozenset({("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key"), ("auth", "key")})
-# Names that say where a secret is, or something about it, and not what it is.
-_ABOUT = frozenset({"path", "file", "dir", "url", "uri", "name", "ttl", "type", "id", "length", "limit", "count"})
-_HARMLESS = re.compile(r"|true|false|yes|no|on|off|none|null|[0-9.]{1,9}", re.IGNORECASE)
-# Shapes that providers give their keys so that they can be found: AWS, GitHub, GitLab, Slack, OpenAI and Hugging Face,
-# Google; a private key; an address with a password; a signed token.
-_SECRET_SHAPES = re.compile(
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[abprs]-"
-    r"[\w-]{10,}|\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]*:[^/\s@]+@"
-    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\."
-)
-_ONE_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
-# Bits per character: English words and identifiers stay below 3.8 at such lengths, random base64 is above 4.2.
-_RANDOM_BITS = 4.1
-
 
 def _no_secrets(repo: ConfigRepo) -> Iterator[Note]:
     """What is in Git is read by many and stays for ever."""
@@ -315,35 +298,18 @@ def _no_secrets_in(repo: ConfigRepo, section: str, key: str, settings: Settings)
     for name, option in ({} if settings.features is None else settings.features.options).items():
         yield from _not_secret(repo, section, key, ("settings", "features", "options", name), str(option))
     for i, package in enumerate(settings.packages):
-        if _SECRET_SHAPES.search(package):
+        if has_secret_shape(package):
             message = "holds a password or token: configure pip on the Ray nodes instead"
             yield repo.note(section, key, ("settings", "packages", i), message)
 
 
 def _not_secret(repo: ConfigRepo, section: str, key: str, path: Path, value: str) -> Iterator[Note]:
-    if _is_secret(str(path[-1]), value):
+    if is_secret(str(path[-1]), value):
         message = "looks like a secret: set it in the environment of the Ray nodes, and never in Git"
         yield repo.note(section, key, path, message)
-    elif _is_random(value):
+    elif is_random(value):
         message = "looks random, like a secret: if it is one, set it in the environment of the Ray nodes"
         yield repo.note(section, key, path, message, Severity.WARNING)
-
-
-def _is_secret(name: str, value: str) -> bool:
-    if _SECRET_SHAPES.search(value):
-        return True
-    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
-    if not words or words[-1] in _ABOUT or _HARMLESS.fullmatch(value):
-        return False
-    return bool(_SECRET_WORDS & set(words)) or any(pair in _SECRET_PAIRS for pair in itertools.pairwise(words))
-
-
-def _is_random(value: str) -> bool:
-    """One long token of letters and digits in which hardly anything repeats (Shannon's entropy of its characters)."""
-    if not _ONE_TOKEN.fullmatch(value) or value.isalpha() or value.startswith("/"):
-        return False
-    counts = Counter(value).values()
-    return -sum(n / len(value) * math.log2(n / len(value)) for n in counts) >= _RANDOM_BITS
 
 
 CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
@@ -365,4 +331,5 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _long_enough_to_measure,
     _room_for_every_step,
     _no_secrets,
+    *CLUSTER_CHECKS,
 )

@@ -119,13 +119,21 @@ def application_in_place(desired_app: Config, observed: RuntimeObservation) -> s
     application = observed.applications.get(name)
     if application is None:
         return f"{name}: not in Ray"
-    if different := _differing(application.submitted, desired_app):
+    if different := differing(application.submitted, desired_app):
         return f"{name}: {', '.join(different)} not submitted yet"
     match readiness(name, observed):
         case Starting(reason) | Failed(reason):
             return f"{name}: {reason}"
         case Ready():
             return _user_configs_in_place(desired_app, application)
+
+
+def differing(submitted: Config, desired: Config) -> frozenset[str]:
+    """Names of the application's fields that are not the same."""
+    if submitted == desired:
+        return frozenset()
+    has, wants = _normalised(submitted), _normalised(desired)
+    return frozenset(key for key in has.keys() | wants.keys() if has.get(key) != wants.get(key))
 
 
 def readiness(name: str, observed: RuntimeObservation) -> Readiness:
@@ -216,7 +224,7 @@ class _Look:
         current = self.live.get(name)
         if current is None or not self.ready(name) or not all(d.replicas_running for d in current.deployments):
             return False
-        return not (_differing(current.submitted, config) - {"route_prefix"} or _user_configs_in_place(config, current))
+        return not (differing(current.submitted, config) - {"route_prefix"} or _user_configs_in_place(config, current))
 
 
 def _next_applications(look: _Look) -> dict[str, Config]:
@@ -370,7 +378,7 @@ def _may_drop(drained: Config, look: _Look) -> bool:
     application = look.live[drained["name"]]
     if is_asked(drained["name"], look.live):
         return False
-    if _differing(application.submitted, drained) or not _successors_in_place(drained, look):
+    if differing(application.submitted, drained) or not _successors_in_place(drained, look):
         return False
     updating = any(d.replicas_running and d.trigger == "CONFIG_UPDATE_STARTED" for d in application.deployments)
     behind = application.status is ApplicationStatus.RUNNING and bool(_user_configs_in_place(drained, application))
@@ -399,7 +407,7 @@ def _changes(look: _Look, coming: Mapping[str, Config]) -> Iterator[str]:
     for name, app in coming.items():
         if name not in look.live:
             yield f"add {name}"
-        elif different := _differing(look.submitted(name), app):
+        elif different := differing(look.submitted(name), app):
             verb = "drain" if name not in look.wanted and "deployments" in different else "change"
             yield f"{verb} {name} ({', '.join(sorted(different))})"
     yield from (f"drop {name}" for name in look.live if name not in coming)
@@ -418,14 +426,6 @@ def _not_in_place(look: _Look) -> Iterator[str]:
             yield f"{name}: not wanted, and on its way out"
         else:
             yield f"{name}: the last application is kept, drained and without a route; Ray is never sent an empty list"
-
-
-def _differing(submitted: Config, desired: Config) -> frozenset[str]:
-    """Names of the application's fields that are not the same."""
-    if submitted == desired:
-        return frozenset()
-    has, wants = _normalised(submitted), _normalised(desired)
-    return frozenset(key for key in has.keys() | wants.keys() if has.get(key) != wants.get(key))
 
 
 def _normalised(app: Config) -> dict[str, Any]:

@@ -37,6 +37,8 @@ _SHAPES = {
     "^[^=]+=": "should be key=value",
     "^sha256:": "should be sha256: and 64 hexadecimal digits",
     f"^{ROLLOUT_ID}": "should be letters, digits, - and _ only, at most 100: it is the name of a file",
+    r"^[^\s@,]+$": "should be a person's name at the forge, without @",
+    "^([01][0-9]|": "should be a time of day in UTC, like 16:30",
     "^[a-zA-Z_]": "should be the name of a label: letters, digits and _",
 }
 

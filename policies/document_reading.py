@@ -19,10 +19,14 @@ from typing import Any
 from policies.accepted_history import AcceptedHistory
 from policies.document_errors import Reading, note, read_noun
 from policies.documents import API_VERSION, ModelDocument, RolloutPolicy, SluiceDocument
+from policies.errors import BadInput
 from policies.fronts import EnsembleDocument
 from policies.layout import Place
 from policies.notes import Note, Severity
+from policies.ray_service import API_VERSION as RAY_VERSION
+from policies.ray_service import RayServiceTemplate, read_manifest
 from policies.release import Release
+from policies.repo_rules import RepoRules
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
 from policies.strict_yaml import MAX_CHARACTERS, MAX_SERVE_CONFIG, Parsed, YamlError, dotted, parse
 
@@ -34,8 +38,9 @@ MAX_WRITTEN_BY_PEOPLE = 262_144
 # for 1,000 models in 15 environments; a document and its positions take about 20 kB. One too many, and every look would
 # parse them all: they are read in the same order each time.
 _REMEMBERED = 16384
-# A Serve config is new with every step of every rollout and takes megabytes: the current ones of 8 environments only.
-_SERVE_CONFIGS_REMEMBERED = 8
+# A Serve config is new with every step of every rollout and takes megabytes: the current ones of 8 environments only,
+# each maybe with its manifest.
+_SERVE_CONFIGS_REMEMBERED = 16
 
 # Of a Serve config only the applications that changed are parsed: all of 1,000 take ten seconds, one ten milliseconds.
 _APPLICATIONS_REMEMBERED = 8192
@@ -47,16 +52,23 @@ KINDS: Mapping[Place, Mapping[str, tuple[str, Any]]] = {
     Place.SLUICE: {"Sluice": (API_VERSION, SluiceDocument)},
     Place.MODEL: {"Model": (API_VERSION, ModelDocument)},
     Place.ENSEMBLE: {"Ensemble": (API_VERSION, EnsembleDocument)},
-    Place.POLICY: {"RolloutPolicy": (API_VERSION, RolloutPolicy), "SLO": (OPENSLO_VERSION, SloDocument)},
+    Place.POLICY: {
+        "RolloutPolicy": (API_VERSION, RolloutPolicy),
+        "SLO": (OPENSLO_VERSION, SloDocument),
+        "RepoRules": (API_VERSION, RepoRules),
+    },
     Place.RELEASE: {"Release": (API_VERSION, Release)},
     Place.ACCEPTED_HISTORY: {"AcceptedHistory": (API_VERSION, AcceptedHistory)},
+    Place.CLUSTER: {"RayService": (RAY_VERSION, RayServiceTemplate)},
 }
 """What may stand where: kind -> the version it must say, and its noun."""
 
-READ = frozenset({*KINDS, Place.SERVE})
+READ = frozenset({*KINDS, Place.SERVE, Place.RAY_SERVICE})
 """The places whose files are read."""
 
-_PEOPLE = frozenset({Place.SLUICE, Place.MODEL, Place.ENSEMBLE, Place.POLICY})
+_PEOPLE = frozenset({Place.SLUICE, Place.MODEL, Place.ENSEMBLE, Place.POLICY, Place.CLUSTER})
+# Megabytes each, and new with every step.
+_LARGE = frozenset({Place.SERVE, Place.RAY_SERVICE})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,14 +87,14 @@ def read_document(file: str, text: str, place: Place) -> Document:
 
     What it returns is shared with later calls: it must not be changed.
     """
-    return _serve_config(file, text) if place is Place.SERVE else _document(file, text, place)
+    return _large(file, text, place) if place in _LARGE else _document(file, text, place)
 
 
 @functools.lru_cache(maxsize=_SERVE_CONFIGS_REMEMBERED)
-def _serve_config(file: str, text: str) -> Document:
-    applications = _applications(file, text)
+def _large(file: str, text: str, place: Place) -> Document:
+    applications = _applications(file, text) if place is Place.SERVE else None
     if applications is None:
-        return _read(file, text, Place.SERVE)
+        return _read(file, text, place)
     return Document(file, "", Parsed({_APPLICATIONS: applications}, {}), {_APPLICATIONS: applications}, ())
 
 
@@ -127,6 +139,8 @@ def _read(file: str, text: str, place: Place) -> Document:
         return Document(file, "", Parsed(None, {}), None, (at,))
     if place is Place.SERVE:
         return _read_serve(file, parsed)
+    if place is Place.RAY_SERVICE:
+        return _read_ray_service(file, parsed)
     kind, problems = _header(file, parsed, KINDS[place])
     if problems:
         return Document(file, kind, parsed, None, problems)
@@ -146,6 +160,13 @@ def _read_serve(file: str, parsed: Parsed) -> Document:
     if isinstance(value, Mapping):
         return Document(file, "", parsed, value, ())
     return Document(file, "", parsed, None, (note(parsed, file, (), "the Serve config must be a mapping"),))
+
+
+def _read_ray_service(file: str, parsed: Parsed) -> Document:
+    try:
+        return Document(file, "", parsed, read_manifest(parsed.data, file), ())
+    except BadInput as error:
+        return Document(file, "", parsed, None, (note(parsed, file, (), str(error)),))
 
 
 def _header(file: str, parsed: Parsed, kinds: Mapping[str, tuple[str, Any]]) -> tuple[str, tuple[Note, ...]]:

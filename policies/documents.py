@@ -17,8 +17,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.admission_terms import AdmissionTerms
 from policies.application import Settings
 from policies.durations import Duration
+from policies.forges import ForgeTarget, Webhooks
 from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
 from policies.stored_values import Percent
 
@@ -66,6 +68,9 @@ class RayTarget:
 
     dashboard: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] = "http://127.0.0.1:8265"
     """Address of the Ray dashboard, which answers /api/serve/applications/. Its token comes from RAY_AUTH_TOKEN."""
+    rayservice: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$", max_length=120)] | None = None
+    """With target kuberay: namespace/name of the RayService whose status is read from the Kubernetes API, with the
+    pod's service account; none: it is not read, and a cluster upgrade shows only as a step that does not arrive."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -123,6 +128,8 @@ class EnvironmentDocument:
 
     trigger: Trigger
     """What in the registry means "serve this here": exactly one of stage, alias and tag."""
+    target: Literal["ray", "kuberay"] = "ray"
+    """Who brings Ray to what Git says: Sluicegate itself, or KubeRay's operator by `rayservice.yaml`."""
     ray: RayTarget = dataclasses.field(default_factory=RayTarget)
     prometheus: PrometheusTarget = dataclasses.field(default_factory=PrometheusTarget)
     on_rollback: Literal["restore", "annotate"] = "restore"
@@ -132,6 +139,22 @@ class EnvironmentDocument:
     access: Access | None = None
     """Who may call the models; none: anybody who reaches them, which is meant for a cluster on loopback only."""
     grpc: GrpcEntry = dataclasses.field(default_factory=GrpcEntry)
+
+    @property
+    def is_kuberay(self) -> bool:
+        """Does KubeRay's operator bring this environment's Ray to what Git says?"""
+        return self.target == "kuberay"
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
+class EdgeDocument:
+    """A Ray cluster that serves what an environment has promoted; `sluice pull` there applies it. It judges nothing."""
+
+    follows: Annotated[str, Field(min_length=1)]
+    """The environment whose stable versions it serves."""
+    ray: RayTarget = dataclasses.field(default_factory=RayTarget)
+    access: Access | None = None
+    """Who may call the models there; none: anybody who reaches them, which is meant for a cluster on loopback only."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -146,10 +169,11 @@ class RegistryTarget:
 class Signatures:
     """Whose changes count: what `policies/allowed_signers` does not vouch for is not applied."""
 
-    paths: tuple[Literal["models/", "ensembles/", "policies/", "environments/"], ...] = (
+    paths: tuple[Literal["models/", "ensembles/", "policies/", "clusters/", "environments/"], ...] = (
         "models/",
         "ensembles/",
         "policies/",
+        "clusters/",
     )
     """The folders whose changes must be signed; sluice.yaml, allowed_signers and accepted histories are always.
     With environments/ Sluicegate must sign, too (SLUICE_SIGNING_KEY), and so must who pauses or aborts."""
@@ -164,6 +188,12 @@ class SluiceDocument:
     """Changes must be signed; none: whoever may push may change."""
     environments: Annotated[Mapping[str, EnvironmentDocument], Field(min_length=1)]
     """By name: lower-case letters, digits and dashes."""
+    forge: ForgeTarget | None = None
+    """The forge that hosts this repo; none: it is a Git server like any other, and there are no pull requests."""
+    webhooks: Webhooks | None = None
+    """None: nothing listens, and changes are seen at the next look."""
+    edges: Mapping[str, EdgeDocument] = dataclasses.field(default_factory=dict)
+    """Clusters that only pull, by name; no environment has the same."""
 
 
 # --- models/<model>.yaml --------------------------------------------------------------------------------------
@@ -323,6 +353,8 @@ class RolloutPolicy:
     budget: Budget | None = dataclasses.field(default_factory=Budget)
     """What a rollout may do to the error budget; null: nobody asks."""
     agreement: Agreement = dataclasses.field(default_factory=Agreement)
+    admission: AdmissionTerms = dataclasses.field(default_factory=AdmissionTerms)
+    """What is asked of a version before it is tried."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the steps do not rise."""

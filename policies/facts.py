@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
+from policies.admission import Check
 from policies.application import Application, Settings
+from policies.capacity import Capacity
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
 from policies.evidence import Evidence
-from policies.observations import Artifact, RegisteredVersion, Trip
+from policies.observations import Artifact, RegisteredVersion, Trip, VersionFacts
 from policies.release import Cause, CauseKind, Phase, Purpose, Release, Rollout
 from policies.rollout_record import Record
 from policies.verdict import Verdict, VerdictKind
@@ -70,6 +72,14 @@ class Observed:
     """Those of the versions that could be wanted."""
     artifact_reason: str = ""
     """Why one is missing."""
+    facts: Mapping[int, VersionFacts] = dataclasses.field(default_factory=dict)
+    """What a version that could be wanted and the stable one say about themselves."""
+    facts_reason: str = ""
+    """Why one is missing."""
+    capacity: Capacity | None = None
+    """What the cluster has; none where nobody asked, or knows."""
+    capacity_reason: str = ""
+    """Why nobody knows."""
     runtime_reason: str = ""
     """Why Ray could not be looked at; empty when it could."""
     known_revision: int = 0
@@ -105,6 +115,13 @@ class Rules:
     trigger: Trigger
     on_rollback: str
     settings: Settings | None
+    min_replicas: int = 1
+    """How many replicas a candidate starts with."""
+
+    @property
+    def asks_for_room(self) -> bool:
+        """Must be known what the cluster has before a version starts?"""
+        return self.policy.admission.capacity != "ignore"
 
 
 # --- what was noticed -----------------------------------------------------------------------------------------
@@ -119,6 +136,8 @@ class Start:
     purpose: Purpose | None = None
     asked_by: str = ""
     """Who asked for it; empty: its version entered the trigger."""
+    admission: tuple[Check, ...] = ()
+    """What was asked of it before; nothing where it served before."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
 

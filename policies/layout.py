@@ -16,7 +16,8 @@ from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
 ALLOWED_SIGNERS = "policies/allowed_signers"
-FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/")
+RULES = "policies/rules.yaml"
+FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/", "clusters/")
 
 _ROLLOUT_ID = re.compile(ROLLOUT_ID)
 
@@ -28,6 +29,7 @@ class Place(StrEnum):
     MODEL = "model"
     ENSEMBLE = "ensemble"
     POLICY = "policy"
+    CLUSTER = "cluster"
     RELEASE = "release"
     SERVE = "serve"
     RAY_SERVICE = "rayservice"
@@ -53,12 +55,15 @@ _PATTERNS = (
     (Place.SLUICE, re.compile(r"sluice\.yaml")),
     (
         Place.SIDE,
-        re.compile(r"(?:models|ensembles|policies|environments|history)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)"),
+        re.compile(
+            r"(?:models|ensembles|policies|environments|history|clusters)/(?:[^/]+/){0,3}(?:README\.md|\.gitkeep)"
+        ),
     ),
     (Place.MODEL, re.compile(r"models/(?P<slug>[^/]+)\.yaml")),
     (Place.ENSEMBLE, re.compile(r"ensembles/(?P<slug>[^/]+)\.yaml")),
     (Place.ALLOWED_SIGNERS, re.compile(r"policies/allowed_signers")),
     (Place.POLICY, re.compile(r"policies/[^/]+\.yaml")),
+    (Place.CLUSTER, re.compile(r"clusters/(?P<environment>[^/]+)\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
     (Place.ACCEPTED_HISTORY, re.compile(r"environments/(?P<environment>[^/]+)/accepted-history\.yaml")),
@@ -102,6 +107,16 @@ def serve_path(environment: str) -> str:
 def accepted_history_path(environment: str) -> str:
     """`environments/<environment>/accepted-history.yaml`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/accepted-history.yaml"
+
+
+def cluster_path(environment: str) -> str:
+    """`clusters/<environment>.yaml`. Raises BadInput."""
+    return f"clusters/{check_environment_name(environment)}.yaml"
+
+
+def ray_service_path(environment: str) -> str:
+    """`environments/<environment>/rayservice.yaml`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/rayservice.yaml"
 
 
 def record_path(environment: str, slug: str) -> str:

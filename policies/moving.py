@@ -12,7 +12,7 @@ from policies.application import Application
 from policies.documents import RolloutPolicy
 from policies.facts import RESUMED, Noticed, Rules, Signal, Start, candidate_of, rollout_of
 from policies.promotion import lift, without_settings
-from policies.release import CauseKind, Phase, PhaseRecord, Purpose, Quarantined, Release, Rollout, Wish
+from policies.release import CauseKind, Phase, PhaseRecord, Purpose, Quarantined, Refused, Release, Rollout, Wish
 
 PROMOTED = frozenset({Signal.SETTLED, Signal.SKIPPED_SETTLING})
 """Signals with which the candidate becomes stable."""
@@ -56,17 +56,26 @@ def _start(release: Release, start: Start, now: datetime) -> Release:
         seen=tuple(sorted(known)),
         queued=None if release.queued == version or not start.asked_by else release.queued,
         quarantine=release.quarantine if again else lift(release.quarantine, version),
-        refused=tuple(r for r in release.refused if r.version != version),
+        refused=_not_asked_again(release, version),
         rollout=Rollout(
             id=f"{now:%Y%m%d-%H%M%S}-v{version}-{candidate.build}",
             started_at=now,
             records=(PhaseRecord(phase=Phase.WARMING, weight_percent=0, since=now, reasons=start.reasons),),
             purpose=start.purpose,
             asked_by=start.asked_by,
+            admission=start.admission,
             dispersion=start.dispersion,
             budget=start.budget,
         ),
     )
+
+
+def _not_asked_again(release: Release, version: int) -> tuple[Refused, ...]:
+    """Without the version that starts. What was refused before is old then; new settings make nothing old."""
+    others = tuple(r for r in release.refused if r.version != version)
+    if _serves(release, version):
+        return others
+    return tuple(dataclasses.replace(r, checks=()) for r in others)
 
 
 def _enter(release: Release, phase: Phase, noticed: Noticed, policy: RolloutPolicy, now: datetime) -> Release:

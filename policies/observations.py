@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from policies.model_signatures import Signature
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tip:
@@ -48,6 +50,28 @@ class Artifact:
     """`sha256:...` over the payload files."""
     requirements: tuple[str, ...] = ()
     """What its requirements.txt asks for."""
+    size_bytes: int = 0
+    """Of all its files."""
+    pickled: tuple[str, ...] = ()
+    """The first files that Python's pickle would load (`artifact_formats.py`)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VersionFacts:
+    """What a version says about itself and how it was evaluated: enough to compare it with another."""
+
+    signature: Signature | None = None
+    """None: it has none, or it cannot be read."""
+    flavor: str = ""
+    """The MLflow flavor by which it would be loaded; empty: none that pyfunc knows."""
+    signature_reason: str = ""
+    """Why signature and flavor cannot be read."""
+    run: str = ""
+    """Where its metrics were logged, in words: a run, a logged model."""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The last value of each."""
+    metrics_reason: str = ""
+    """Why none are known."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,3 +141,5 @@ class RuntimeObservation:
     available: bool
     applications: Mapping[str, ObservedApplication] = dataclasses.field(default_factory=dict)
     reason: str = ""
+    upgrading: str = ""
+    """Why nothing reaches what serves now: KubeRay replaces the cluster; empty elsewhere."""

@@ -14,6 +14,7 @@ This module must not ask what is installed or what an index has.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
@@ -61,6 +62,15 @@ def conflicts(requirements: Iterable[str]) -> tuple[str, ...]:
                 f"{line[:100]!r} is no requirement: write a package and its versions, as in scikit-learn==1.7.2"
             )
     return (*wrong, *_against_replicas(asked), *_against_each_other(asked))
+
+
+def conflicts_with_replicas(requirements: Iterable[str]) -> tuple[str, ...]:
+    """What these ask for and no replica can have; of what is no requirement nothing is said."""
+    asked = []
+    for line in requirements:
+        with contextlib.suppress(InvalidRequirement):
+            asked.append((line, Requirement(line)))
+    return tuple(_against_replicas(asked))
 
 
 def _against_replicas(asked: Iterable[tuple[str, Requirement]]) -> Iterator[str]:

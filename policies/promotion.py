@@ -6,8 +6,10 @@ Rules:
 - Two that entered at once are a tie: refused in words until a person leaves one.
 - While a rollout runs, the version that entered last is queued; it is tried when the rollout has ended, if it is still
   there. The candidate itself is not queued, but when it is entered again after it was stopped.
-- A quarantined version is tried again only after it left the trigger and entered again; its digest under another
-  number is refused, and so is one whose packages replicas could not run with.
+- A quarantined version is tried again only after it left the trigger and entered again.
+- A version that its admission refused (`admission_rules.py`) is asked again at every look, after everything else that
+  could be wanted, for as long as it is at the trigger and nothing was refused or started since: a tag, an approval or
+  a metric that comes later lets it in without a word.
 - A change of a model document's settings is a rollout of the stable version with the new settings. Settings that were
   stopped are tried again only after the document asked for others.
 
@@ -19,19 +21,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from policies.admission import Check, summary
 from policies.application import Application, Settings
 from policies.documents import Trigger
 from policies.observations import Artifact, RegisteredVersion
-from policies.packages import conflicts
-from policies.release import Phase, Quarantined, Refused, Release
+from policies.release import Phase, Quarantined, Release
 
 TAG_PREFIX = "sluice."
 # MLflow's stages in which a version serves nobody.
 _NOWHERE = ("None", "Archived")
 # MLflow keeps 5,000 characters of a tag's value; a sentence that long helps nobody.
 _TAG_VALUE_LIMIT = 500
-# The first ones show what is wrong; a version may have a thousand.
-_CONFLICTS_SAID = 5
 
 
 def at_trigger(trigger: Trigger, versions: Mapping[int, RegisteredVersion]) -> frozenset[int]:
@@ -103,9 +103,10 @@ def tie_in_words(trigger: Trigger, entered: frozenset[int]) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Try this version."""
+    """Try this version; `again` where its admission refused it before."""
 
     version: int
+    again: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,11 +128,19 @@ def wanted(release: Release, trigger: Trigger, present: frozenset[int], settings
         return Wanted(version=release.queued)
     if release.stable and release.stable.settings != settings and not _settings_quarantined(release, settings):
         return Wanted(version=release.stable.version)
+    if (refused := _asked_again(release, present)) is not None:
+        return Wanted(version=refused, again=True)
     return Nothing(reason=_steady_in_words(release, trigger, settings))
 
 
 def _serves(release: Release, version: int) -> bool:
     return release.stable is not None and release.stable.version == version
+
+
+def _asked_again(release: Release, present: frozenset[int]) -> int | None:
+    last = release.refused[-1] if release.refused else None
+    waits = last is not None and last.checks and last.version in present and not _serves(release, last.version)
+    return last.version if last is not None and waits else None
 
 
 def _settings_quarantined(release: Release, settings: Settings) -> bool:
@@ -152,32 +161,13 @@ def _steady_in_words(release: Release, trigger: Trigger, settings: Settings) -> 
     return f"v{release.stable.version} serves and nothing new is at {trigger}"
 
 
-# --- admission ------------------------------------------------------------------------------------------------
+# --- what would be tried --------------------------------------------------------------------------------------
 
 
 def application_of(version: int, artifact: Artifact, settings: Settings) -> Application:
     """The version as it would serve with these settings."""
     requirements = artifact.requirements if settings.installs_requirements else ()
     return Application(version=version, digest=artifact.digest, settings=settings, requirements=requirements)
-
-
-def admit(release: Release, candidate: Application) -> Refused | None:
-    """Refuse a candidate that was rolled back under another number, or cannot run; none means it may start.
-
-    A version that was quarantined itself may: it can only be wanted because a person entered it again.
-    """
-    if wrong := conflicts((*candidate.requirements, *candidate.settings.packages)):
-        reason = f"v{candidate.version} cannot run with its packages: {'; '.join(wrong[:_CONFLICTS_SAID])}"
-        return Refused(version=candidate.version, reason=reason)
-    same_artifact = release.stable is not None and release.stable.digest == candidate.digest
-    for q in release.quarantine:
-        if q.digest == candidate.digest and q.version != candidate.version and not same_artifact:
-            return Refused(
-                version=candidate.version,
-                reason=f"v{candidate.version} has the digest of v{q.version}, which was rolled back in {q.rollout}: "
-                f"{q.reasons[0] if q.reasons else 'no reason recorded'}",
-            )
-    return None
 
 
 def lift(quarantine: tuple[Quarantined, ...], version: int) -> tuple[Quarantined, ...]:
@@ -213,7 +203,7 @@ def may_enter(version: int, trigger: Trigger, versions: Mapping[int, RegisteredV
 def tags_wanted(release: Release, versions: Mapping[int, RegisteredVersion]) -> dict[int, dict[str, str]]:
     """Tags by version that the registry should carry for this environment, those that differ only.
 
-    Keys are `sluice.<environment>.phase`, `.rollout` and `.verdict`; our own tags never move a trigger.
+    Keys are `sluice.<environment>.phase`, `.rollout`, `.verdict` and `.admission`; our own tags never move a trigger.
     """
     prefix = f"{TAG_PREFIX}{release.environment}."
     differing = {}
@@ -231,14 +221,22 @@ def _said(release: Release, versions: Mapping[int, RegisteredVersion], prefix: s
         n: {"phase": "RETIRED"} for n, v in versions.items() if v.tags.get(prefix + "phase", "RETIRED") != "RETIRED"
     }
     for refused in release.refused:
-        said[refused.version] = {"phase": "REFUSED", "verdict": refused.reason}
+        said[refused.version] = {"phase": "REFUSED", "verdict": refused.reason, **_asked(refused.checks)}
     for q in release.quarantine:
         said[q.version] = {"phase": "QUARANTINED", "rollout": q.rollout, "verdict": "; ".join(q.reasons)}
     if release.candidate and release.rollout:
-        said[release.candidate.version] = {"phase": _phase_in_words(release), "rollout": release.rollout.id}
+        said[release.candidate.version] = {
+            "phase": _phase_in_words(release),
+            "rollout": release.rollout.id,
+            **_asked(release.rollout.admission),
+        }
     if release.stable and not (release.candidate and release.candidate.version == release.stable.version):
         said[release.stable.version] = {"phase": "STABLE"}
     return said
+
+
+def _asked(checks: tuple[Check, ...]) -> dict[str, str]:
+    return {"admission": summary(checks)} if checks else {}
 
 
 def _phase_in_words(release: Release) -> str:

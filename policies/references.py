@@ -43,6 +43,7 @@ def cross_check(repo: ConfigRepo) -> Iterator[Note]:
             check_environment_name(environment)
         except BadInput as error:
             yield repo.note("sluice", "", ("environments", environment), str(error))
+    yield from _edges(repo)
     for key, model in repo.models.items():
         yield from _environments(repo, "models", key, model)
         yield from _references(repo, key, model)
@@ -50,6 +51,20 @@ def cross_check(repo: ConfigRepo) -> Iterator[Note]:
         yield from _environments(repo, "ensembles", name, ensemble)
         yield from _members(repo, ensemble)
     yield from _routes(repo)
+
+
+def _edges(repo: ConfigRepo) -> Iterator[Note]:
+    """An edge follows an environment, and has a folder of its own below environments/."""
+    for name, edge in repo.sluice.edges.items():
+        try:
+            check_environment_name(name)
+        except BadInput as error:
+            yield repo.note("sluice", "", ("edges", name), str(error))
+        if name in repo.sluice.environments:
+            yield repo.note("sluice", "", ("edges", name), "is the name of an environment too: rename one of the two")
+        if edge.follows not in repo.sluice.environments:
+            absent = _absent(edge.follows, repo.sluice.environments)
+            yield repo.note("sluice", "", ("edges", name, "follows"), absent)
 
 
 def _environments(repo: ConfigRepo, section: str, key: str, served: ModelDocument | EnsembleDocument) -> Iterator[Note]:

@@ -19,6 +19,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.admission import Check
 from policies.application import Application
 from policies.names import ROLLOUT_ID
 from policies.stored_values import STRICT, YEARS, Digest, Percent, Words
@@ -138,6 +139,8 @@ class Rollout:
     """None: an ordinary rollout, with every step of the policy."""
     asked_by: Words = ""
     """Who asked for it (`sluice undo`, `sluice retry`); empty: its version entered the trigger."""
+    admission: tuple[Check, ...] = ()
+    """What was asked of its version before it started."""
     dispersion: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """phi by objective, measured before the rollout; one that is not named counts as 1."""
     budget: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -192,6 +195,9 @@ class Refused:
 
     version: int
     reason: Words
+    checks: tuple[Check, ...] = ()
+    """Its admission. While they are here it is asked again at every look; older ones, and those of which something
+    else was started since, have none any more."""
 
 
 class Wish(StrEnum):

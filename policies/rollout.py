@@ -140,8 +140,11 @@ def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -
     return (gone, _recorded(ended, steady, noticed, observed, rules, now))
 
 
+_REFUSED_ENDS = "what is asked of it holds (it is asked again while it is at the trigger), or another version enters"
+
+
 def _wait(release: Release, noticed: Idle | Refused) -> tuple[Action, ...]:
-    until, ends = (noticed.until, noticed.ends) if isinstance(noticed, Idle) else (None, "another version enters")
+    until, ends = (noticed.until, noticed.ends) if isinstance(noticed, Idle) else (None, _REFUSED_ENDS)
     where = {"model": release.model, "environment": release.environment}
     return (Wait(**where, reason=noticed.reason, until=until, ends=ends),)
 

@@ -2,6 +2,7 @@
 
 Rules:
 - A person's wish (undo, retry) comes before what entered the trigger.
+- Whatever starts is admitted first (`admission_rules.py`), an emergency too; only an undo is not asked: it served.
 - An older version that served before and enters the trigger again is an undo: what served is started as it served, in
   one step. One that was stopped since has to take every step.
 - A version that is tagged `sluice.emergency: "true"` starts while the service burns, while the baseline is away and
@@ -20,12 +21,14 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
+from policies.admission import lines
+from policies.admission_rules import admission_of
 from policies.application import Application
 from policies.budget import allowances, burning
 from policies.dispersion import dispersions
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start
 from policies.observations import RegisteredVersion
-from policies.promotion import Nothing, admit, application_of, at_trigger, wanted
+from policies.promotion import Nothing, application_of, at_trigger, wanted
 from policies.release import Ask, Purpose, Quarantined, Refused, Release, Wish
 from policies.wishes import undone_to
 
@@ -65,7 +68,8 @@ def what_starts(release: Release, observed: Observed, rules: Rules) -> Start | I
     want = wanted(release, rules.trigger, at_trigger(rules.trigger, observed.versions), rules.settings)
     if isinstance(want, Nothing):
         return Idle(reason=want.reason, ends="a version enters the trigger, or its document asks for other settings")
-    return _admitted(release, want.version, (f"v{want.version} entered {rules.trigger}",), observed, rules)
+    why = "was refused before, and may be tried by now" if want.again else f"entered {rules.trigger}"
+    return _admitted(release, want.version, (f"v{want.version} {why}",), observed, rules)
 
 
 def _undo(release: Release, ask: Ask, observed: Observed) -> Start | Idle:
@@ -81,7 +85,7 @@ def _undo(release: Release, ask: Ask, observed: Observed) -> Start | Idle:
 def _admitted(
     release: Release, version: int, reasons: tuple[str, ...], observed: Observed, rules: Rules, *, asked_by: str = ""
 ) -> Start | Idle | Refused:
-    """One version, if it may start: Ray is in place, the registry has it, its digest is not quarantined."""
+    """One version, if it may start: Ray is in place, the registry has it, and it passes its admission."""
     registered = (observed.versions or {}).get(version)
     before = _served_before(release, version, observed)
     urgent = before is not None or _is_emergency(registered)
@@ -103,7 +107,14 @@ def _admitted(
     if rules.settings is None:
         raise ValueError(f"{release.model} has no document: it is removed, not looked after")
     candidate = application_of(version, artifact, rules.settings)
-    return admit(release, candidate) or Start(candidate=candidate, reasons=reasons, asked_by=asked_by)
+    asked = admission_of(release, candidate, observed, rules)
+    if isinstance(asked, str):
+        return Idle(reason=f"v{version} is wanted, but what is asked of it cannot be read: {asked}", ends=_ANSWERS)
+    if not asked.admitted:
+        return Refused(version=version, reason=asked.reason, checks=asked.checks)
+    return Start(
+        candidate=candidate, reasons=(*reasons, *lines(asked.checks)), asked_by=asked_by, admission=asked.checks
+    )
 
 
 def _served_before(release: Release, version: int, observed: Observed) -> Application | None:

@@ -21,11 +21,12 @@ import dataclasses
 from collections.abc import Collection
 from datetime import datetime
 
+from policies.admission_rules import admission_of
 from policies.budget import spent
 from policies.convergence import Failed
 from policies.facts import Noticed, Observed, Rules, Signal, candidate_of, halt, paused_from, rollout_of, stop
 from policies.judged import stale_since
-from policies.promotion import admit, application_of, at_trigger
+from policies.promotion import application_of, at_trigger
 from policies.release import Cause, CauseKind, Phase, Purpose, Release, Wish
 from policies.verdict import Verdict, VerdictKind
 
@@ -126,7 +127,8 @@ def _could_start(version: int, release: Release, observed: Observed, rules: Rule
     registered, artifact = (observed.versions or {}).get(version), observed.artifacts.get(version)
     if registered is None or not registered.ready or artifact is None or rules.settings is None:
         return False
-    return admit(release, application_of(version, artifact, rules.settings)) is None
+    admission = admission_of(release, application_of(version, artifact, rules.settings), observed, rules)
+    return not isinstance(admission, str) and admission.admitted
 
 
 # --- harm ---------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class Clone:
     def entries(self, commit: str) -> list[Entry]:
         """Every file of the layout in that commit."""
         listing = self.local("ls-tree", "-r", "-z", "-l", "--full-tree", commit, "--", *ROOTS).output
-        return [_parse_entry(line) for line in listing.split(b"\0") if line]
+        return [parse_entry(line) for line in listing.split(b"\0") if line]
 
     def blobs(self, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
         """Content by blob."""
@@ -134,7 +134,7 @@ class Clone:
         if not names:
             return []
         output = self.local("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()).output
-        return list(_parse_batch(output, names))
+        return list(parse_batch(output, names))
 
     def remote_commit(self, ref: str) -> str | None:
         """Where a ref of the server is now; none if it has no such ref."""
@@ -223,13 +223,14 @@ class Clone:
                 return
 
 
-def _parse_entry(line: bytes) -> Entry:
+def parse_entry(line: bytes) -> Entry:
+    """One line of `git ls-tree -l -z`."""
     head, _, path = line.partition(b"\t")
     mode, _, blob, size = head.decode("ascii").split()
     return Entry(path, mode, blob, int(size) if size.isdigit() else 0)
 
 
-def _parse_batch(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
+def parse_batch(output: bytes, names: list[str]) -> Iterator[tuple[str, bytes]]:
     """Take apart `git cat-file --batch`: `<name> blob <size>`, the content, a line break."""
     at = 0
     for name in names:

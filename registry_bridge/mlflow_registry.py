@@ -25,9 +25,10 @@ from typing import Any
 
 from policies.documents import Trigger
 from policies.errors import Retry, SluiceError, Stalled
-from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot
+from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot, VersionFacts
 from registry_bridge.mlflow_words import in_our_words, name_filters, set_patience
-from registry_bridge.version_artifacts import VersionArtifacts
+from registry_bridge.version_artifacts import Key, VersionArtifacts
+from registry_bridge.version_facts import FactsOfVersions
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class MlflowRegistry:
         self._tracking_uri = tracking_uri
         self._lazy_client: Any = None
         self._artifacts = VersionArtifacts(tracking_uri, scratch)
+        self._facts = FactsOfVersions(lambda: self._client, tracking_uri, scratch)
 
     def snapshot(self, models: Collection[str]) -> RegistrySnapshot:
         """Every version of these models with stage, aliases and tags. Never raises: it is unavailable then."""
@@ -71,15 +73,17 @@ class MlflowRegistry:
         Raises Retry while it is registered or read for longer than the loop can wait, and when MLflow is away; Stalled
         when the version or its artifact is not there or is no artifact.
         """
-        registered = self._version(model, version)
-        if registered.status == PENDING:
-            raise Retry(f"version {version} of {model} is still being registered in MLflow")
-        if registered.status != READY:
-            raise Stalled(f"version {version} of {model} is {registered.status} in MLflow; register it again")
-        with in_our_words(f"asking MLflow where version {version} of {model} lies"):
-            uri = str(self._client.get_model_version_download_uri(model, str(version)))
-        key = (model, version, str(registered.source), int(registered.creation_timestamp or 0))
-        return self._artifacts.of(key, uri)
+        registered = self._ready(model, version)
+        return self._artifacts.of(_key(model, version, registered), self._uri(model, version))
+
+    def facts(self, model: str, version: int) -> VersionFacts:
+        """What the version says about itself, and the metrics that were logged with it so far.
+
+        Raises Retry while it is registered and when MLflow or the artifact store is away, Stalled when it is not there.
+        """
+        registered = self._ready(model, version)
+        run = str(registered.run_id or "")
+        return self._facts.of(_key(model, version, registered), lambda: self._uri(model, version), run)
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags on the version; those it has already cost nothing. Raises Retry, Stalled."""
@@ -132,6 +136,18 @@ class MlflowRegistry:
         if (found.name, str(found.version)) != (model, str(version)):
             raise Retry(f"asked for version {version} of {model}, MLflow answered {found.name!r} {found.version!r}")
         return found
+
+    def _ready(self, model: str, version: int) -> Any:
+        registered = self._version(model, version)
+        if registered.status == PENDING:
+            raise Retry(f"version {version} of {model} is still being registered in MLflow")
+        if registered.status != READY:
+            raise Stalled(f"version {version} of {model} is {registered.status} in MLflow; register it again")
+        return registered
+
+    def _uri(self, model: str, version: int) -> str:
+        with in_our_words(f"asking MLflow where version {version} of {model} lies"):
+            return str(self._client.get_model_version_download_uri(model, str(version)))
 
     # --- restoring, one way for each trigger ------------------------------------------------------------------
 
@@ -186,6 +202,10 @@ class MlflowRegistry:
 
             self._lazy_client = MlflowClient(tracking_uri=self._tracking_uri, registry_uri=self._tracking_uri)
         return self._lazy_client
+
+
+def _key(model: str, version: int, registered: Any) -> Key:
+    return (model, version, str(registered.source), int(registered.creation_timestamp or 0))
 
 
 def _registered(version: Any, aliases: Iterable[str]) -> RegisteredVersion:

@@ -113,8 +113,8 @@ def check_change(path: str, text: str | None) -> None:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise BadInput(f"{shown(path)}: the text has half a surrogate pair at {error.start}") from error
-    if size > _limit(path) or "\0" in text:
-        raise BadInput(f"{shown(path)}: text without NUL and up to {_limit(path):,} bytes is written, not {size:,}")
+    if size > max_bytes(path) or "\0" in text:
+        raise BadInput(f"{shown(path)}: text without NUL and up to {max_bytes(path):,} bytes is written, not {size:,}")
 
 
 def check_branch(branch: str) -> str:
@@ -164,8 +164,8 @@ def shown(text: str) -> str:
 def _entry_complaint(path: str, entry: Entry) -> str:
     if entry.mode not in _REGULAR_MODES:
         return f"is {_KINDS.get(entry.mode, 'no regular file')}: only plain files are read, put the text itself there"
-    if entry.size > MAX_FILE_BYTES and entry.size > _limit(path):
-        return f"has {entry.size:,} bytes: at most {_limit(path):,} are read"
+    if entry.size > MAX_FILE_BYTES and entry.size > max_bytes(path):
+        return f"has {entry.size:,} bytes: at most {max_bytes(path):,} are read"
     try:
         entry.path.decode("utf-8")
     except UnicodeDecodeError:
@@ -173,7 +173,8 @@ def _entry_complaint(path: str, entry: Entry) -> str:
     return _path_complaint(path)
 
 
-def _limit(path: str) -> int:
+def max_bytes(path: str) -> int:
+    """How large a file at that path may be. A manifest of KubeRay is no exception: Kubernetes takes 1.5 MB."""
     located = locate(path)
     return MAX_SERVE_CONFIG_BYTES if located is not None and located.place is Place.SERVE else MAX_FILE_BYTES
 

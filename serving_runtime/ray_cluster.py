@@ -2,6 +2,8 @@
 
 Rules:
 - `observe` never raises for a Ray that is away, busy or talks nonsense: the observation says so.
+- `capacity` reads what nodes have from Ray's state API, and what is reserved from the text that the dashboard shows:
+  Ray has no other answer that every autoscaler gives.
 - `apply` submits a whole config and returns at once; it never submits one without applications, because
   `PUT {"applications": []}` answers 200 and deletes everything.
 - A `PUT` has no precondition: whoever calls `apply` has just read the tip of Git.
@@ -14,7 +16,8 @@ This module must not decide what to submit: that is `policies/convergence.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.auth import AuthBase
 
+from policies.capacity import Capacity, Node, added, times
 from policies.errors import Retry, Stalled
 from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
@@ -40,6 +44,9 @@ WORDS_KEPT = 4000
 """Characters of Serve's own words in a message: a traceback's end, where the reason stands."""
 
 _PATH = "/api/serve/applications/"
+_NODES = "/api/v0/nodes?detail=true&limit=10000"
+"""Ray answers no more than that, and a hundred where nobody asks for more."""
+_SUMMARY = "/nodes?view=summary"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HTTP_OK, _HTTP_SERVER_ERROR = 200, 500
 _NOT_ALLOWED = frozenset({401, 403})
@@ -69,7 +76,8 @@ class RayCluster:
 
     def __init__(self, dashboard: str, token: Callable[[], str | None] = lambda: None) -> None:
         """`dashboard` is its address, `http://host:port`; `token` is asked at each call."""
-        self._url = dashboard.rstrip("/") + _PATH
+        self._dashboard = dashboard.rstrip("/")
+        self._url = self._dashboard + _PATH
         self._token = token
         self._session = requests.Session()
         # A proxy from the environment must not get between us and a loopback address.
@@ -94,20 +102,36 @@ class RayCluster:
         self._call("PUT", APPLY_TIMEOUT_S, config)
         _LOG.info("submitted %s", ", ".join(app["name"] for app in config["applications"]))
 
-    def _call(self, method: str, timeout_s: float, body: Mapping[str, Any] | None = None) -> requests.Response:
+    def capacity(self) -> Capacity:
+        """What the cluster's nodes have, and what of it is free. Raises Retry (away, not counted yet), Stalled."""
+        try:
+            nodes = self._call("GET", LOOK_TIMEOUT_S, path=_NODES).json()["data"]["result"]["result"]
+            shown = self._call("GET", LOOK_TIMEOUT_S, path=_SUMMARY).json()["data"]["nodeLogicalResources"]
+            alive = {node["node_id"]: node["resources_total"] for node in nodes if node["state"] == "ALIVE"}
+            if uncounted := alive.keys() - shown.keys():
+                raise Retry(f"Ray has not counted yet what is reserved on {len(uncounted)} of its nodes", RETRY_AFTER)
+            return Capacity(nodes=tuple(_node(total, shown[name]) for name, total in sorted(alive.items())))
+        except (ValueError, KeyError, TypeError, AttributeError) as nonsense:
+            reason = f"Ray's answer about its nodes is not what Ray 2.60 answers: {nonsense!r}"[:WORDS_KEPT]
+            raise Stalled(reason) from nonsense
+
+    def _call(
+        self, method: str, timeout_s: float, body: Mapping[str, Any] | None = None, path: str = _PATH
+    ) -> requests.Response:
+        url = self._dashboard + path
         try:
             answer = self._session.request(
                 method,
-                self._url,
+                url,
                 json=body,
                 auth=_Bearer(self._token()),
                 timeout=(CONNECT_TIMEOUT_S, timeout_s),
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise Retry(f"Ray at {self._url} cannot be reached: {_cause(error)}", RETRY_AFTER) from error
+            raise Retry(f"Ray at {url} cannot be reached: {_cause(error)}", RETRY_AFTER) from error
         if answer.status_code != _HTTP_OK:
-            raise _refusal(self._url, answer)
+            raise _refusal(url, answer)
         return answer
 
 
@@ -169,3 +193,35 @@ def _deployment(name: str, shown: Mapping[str, Any]) -> ObservedDeployment:
         user_config=(shown.get("deployment_config") or {}).get("user_config") or {},
         replicas_running=sum(replica.get("state") == "RUNNING" for replica in shown.get("replicas") or ()),
     )
+
+
+# --- reading what nodes have --------------------------------------------------------------------------------------
+
+_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_AMOUNT = r"([0-9.e+-]+)([KMGT]?i?B)?"
+_RESERVED = re.compile(rf"{_AMOUNT}/{_AMOUNT} (\S+)(?: \({_AMOUNT} used of {_AMOUNT} reserved in placement groups\))?")
+_OF_RAY = re.compile(r"node:.*|object_store_memory")
+"""What nobody reserves: the marks of nodes, and the store's own room."""
+
+
+def _node(total: Mapping[str, float], shown: str) -> Node:
+    has = {name: float(amount) for name, amount in total.items() if not _OF_RAY.fullmatch(name)}
+    reserved = {name: amount for name, amount in _reserved(shown) if name in has}
+    return Node(total=has, free=added(has, times(reserved, -1)))
+
+
+def _reserved(shown: str) -> Iterator[tuple[str, float]]:
+    """`3.0/16.0 CPU (1.0 used of 2.0 reserved in placement groups)`, a line for each resource. Raises ValueError.
+
+    What a placement group has reserved is gone, used or not.
+    """
+    for line in filter(None, shown.splitlines()):
+        found = _RESERVED.fullmatch(line.strip())
+        if found is None:
+            raise ValueError(f"{line[:200]!r} is no line of reserved resources")
+        used, in_groups, groups = (_number(found, at) for at in (1, 6, 8))
+        yield found[5], used + groups - in_groups
+
+
+def _number(found: re.Match[str], at: int) -> float:
+    return float(found[at]) * _BYTES.get(found[at + 1] or "", 1) if found[at] else 0.0

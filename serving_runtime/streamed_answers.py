@@ -40,13 +40,18 @@ STREAM_HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 """Proxies pass on each event as it comes."""
 
 
-async def follow(head: Answer, request_id: str, timeout_s: float, streamed: Streamed) -> AsyncGenerator[bytes, None]:
-    """All events of a stream; `streamed` is told how it ends. Never raises for what a version or the way to it does."""
+async def follow(
+    head: Answer, request_id: str, timeout_s: float, streamed: Streamed, longest_s: float = LONGEST_S
+) -> AsyncGenerator[bytes, None]:
+    """All events of a stream; `streamed` is told how it ends, after `longest_s` at the latest.
+
+    Never raises for what a version or the way to it does.
+    """
     if head.rest is None:
         yield head.body
         return
     streamed.followed()
-    events, ending, limit = _Events(head.rest, timeout_s), Ending.LEFT, asyncio.timeout(LONGEST_S)
+    events, ending, limit = _Events(head.rest, timeout_s), Ending.LEFT, asyncio.timeout(longest_s)
     try:
         yield head.body
         async with limit:

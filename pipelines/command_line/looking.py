@@ -1,8 +1,9 @@
-"""`status`, `history`, `explain`, `plan`: what is, was and comes next; they change nothing."""
+"""`status`, `history`, `explain`, `plan`, `impact`: what is, was and comes next; they change nothing."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from pipelines.command_line.options import (
 )
 from pipelines.command_line.saying import say
 from policies.commit_message import printable
+
+if TYPE_CHECKING:
+    from policies.capacity import Capacity
+    from policies.documents import RayTarget
 
 
 def status(
@@ -113,3 +118,31 @@ def plan(
         say(views.plan_lines(planned))
     if planned.moves:
         raise typer.Exit(2)
+
+
+def impact(
+    folder: Annotated[Path, typer.Argument(help="A clone of the config repo, with what you changed.")] = Path(),
+    base: Annotated[str, typer.Option("--base", help="The branch, tag or commit to compare with.")] = "HEAD",
+    cluster: Annotated[
+        bool, typer.Option("--cluster/--no-cluster", help="Ask Ray what the cluster has, where --base says Ray is.")
+    ] = True,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """What the documents in a folder would do to what serves: restarts, traffic, resources; committed or not."""
+    import os
+
+    from pipelines.commands import impact as weighing
+    from pipelines.commands import views
+    from pipelines.settings import settings
+    from pipelines.wiring import doors
+
+    runtime = doors(settings(os.environ, repo=str(folder.absolute()))).runtime
+
+    def ask(target: RayTarget) -> Capacity:
+        return runtime(target).capacity()
+
+    found = weighing.of_folder(folder, base, ask if cluster else None)
+    if output is Output.JSON:
+        typer.echo(views.as_json("environments", weighing.as_data(found)))
+    else:
+        say(weighing.lines(found))

@@ -1,4 +1,4 @@
-"""`init`, `lint`, `schema`, `keys`: what people write, before anything runs."""
+"""`init`, `lint`, `schema`, `keys`, `webhooks`: what people write, before anything runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.command_line.options import Output, OutputOption
+from pipelines.command_line.options import (
+    STACK,
+    BranchOption,
+    Output,
+    OutputOption,
+    RepoOption,
+    StackOption,
+    settings_of,
+)
+from pipelines.command_line.saying import say
 from policies.errors import BadInput
 
 
@@ -115,3 +124,31 @@ def keys(
     made = new(name, models or (), permissions or (), expires, datetime.now(UTC))
     typer.echo(made.line)
     typer.echo(f"the key, which is kept nowhere and shown this once:\n\n  {made.key}\n", err=True)
+
+
+class WebhooksAction(StrEnum):
+    """What is done with webhooks."""
+
+    INSTALL = "install"
+
+
+def webhooks(
+    action: Annotated[WebhooksAction, typer.Argument(help="install registers them.")],  # noqa: ARG001 there is one
+    url: Annotated[
+        str | None, typer.Option("--url", help="Where MLflow reaches the reconciler. [webhooks.url in sluice.yaml]")
+    ] = None,
+    repo: RepoOption = None,
+    branch: BranchOption = None,
+    stack: StackOption = STACK,
+) -> None:
+    """Have MLflow call the reconciler when something changes; exit 1 when it cannot reach it."""
+    from pipelines.commands.webhooks import install
+    from pipelines.defaults import built_in_documents
+    from pipelines.wiring import config_repo
+    from policies.config_repo_documents import parse_repo, with_defaults
+
+    settings = settings_of(repo, branch, stack)
+    tip = config_repo(settings).read()
+    done = install(parse_repo(with_defaults(tip.files, built_in_documents())).sluice, settings, url)
+    say(done.lines)
+    raise typer.Exit(0 if done.well else 1)

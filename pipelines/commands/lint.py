@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.defaults import built_in_documents
-from policies.config_repo_documents import read_repo, with_defaults
+from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
 from policies.consistency import check
 from policies.errors import BadInput, Stalled
 from policies.layout import FOLDERS, SLUICE, Place, locate
@@ -26,22 +26,40 @@ from registry_bridge.repo_files import Entry, decode_texts, readable_paths
 
 def lint(folder: Path) -> tuple[Note, ...]:
     """Every finding about the config repo in `folder`, in order. Raises BadInput when there is no such folder."""
+    return read(folder)[1]
+
+
+def read(folder: Path) -> tuple[ConfigRepo | None, tuple[Note, ...]]:
+    """The repo in `folder` as it lies there, none where a document is wrong, and every finding. Raises BadInput."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder: give the folder of a config repo, with its sluice.yaml")
+    files, notes = readable(_entries(folder), lambda path, _: (folder / path).read_bytes())
+    return linted(files, notes)
+
+
+def readable(
+    entries: Iterable[tuple[str, Entry]], content: Callable[[str, Entry], bytes]
+) -> tuple[dict[str, str], list[Note]]:
+    """The text of every file that the door to Git would read, by path, and why it would refuse the others."""
     files: dict[str, str] = {}
     notes: list[Note] = []
-    for path, entry in _entries(folder):
+    for path, entry in entries:
         try:
             readable_paths([entry])
             located = locate(path)
             # A record of the past is only looked at where it is asked for; here its place is enough.
             is_record = located is not None and located.place is Place.HISTORY
-            files |= {path: ""} if is_record else decode_texts([(path, (folder / path).read_bytes())])
+            files |= {path: ""} if is_record else decode_texts([(path, content(path, entry))])
         except Stalled as error:
             notes.append(Note(severity=Severity.ERROR, file=path, line=None, field="", message=str(error)))
+    return files, notes
+
+
+def linted(files: Mapping[str, str], notes: Iterable[Note]) -> tuple[ConfigRepo | None, tuple[Note, ...]]:
+    """The repo that these files make, none where a document is wrong, and every finding with those that were there."""
     reading = read_repo(with_defaults(files, built_in_documents()))
     together = check(reading.repo) if reading.repo is not None else ()
-    return in_order([*notes, *reading.notes, *together])
+    return reading.repo, in_order([*notes, *reading.notes, *together])
 
 
 def render_notes(notes: Sequence[Note]) -> str:

@@ -28,9 +28,9 @@ from policies.names import slug
 from policies.notes import errors
 from policies.observations import Tip
 from policies.past_rollout import Past, finished, under_way
+from policies.rejudging import turning_point
 from policies.release import Phase, PhaseRecord, Release
 from policies.replay import Replay, replay
-from policies.rollout_record import LookRecord
 from policies.slo import asked_of
 from policies.stored_documents import parse_history, parse_record, parse_release, plain
 
@@ -178,7 +178,7 @@ def _block(one: Replay) -> Iterator[str]:
     same = "the same" if one.same else "another way"
     yield f"  by policy {one.policy.name}, {same}: {_end(one.outcome, one.ended_at, past.started_at)}"
     yield from (f"    {line}" for line in _phases(one.phases))
-    turn = None if one.same else _turning_point(one)
+    turn = None if one.same else turning_point(one)
     if turn is not None:
         yield f"    it turns off at {turn.at:%H:%M:%S} UTC, {turn.phase} -> {turn.following}:"
         yield from (f"      {reason}" for reason in turn.reasons)
@@ -204,19 +204,6 @@ def _phases(phases: Sequence[PhaseRecord]) -> Iterator[str]:
         weight = f" {phase.weight_percent} %" if phase.phase in (Phase.CANARY, Phase.PAUSED) else ""
         verdict = f" {phase.verdict.value}" if phase.verdict else ""
         yield f"{phase.since:%H:%M:%S}-{end} {phase.phase.value}{weight}{verdict}"
-
-
-def _turning_point(one: Replay) -> LookRecord | None:
-    """The first look that did something else than the recorded one; none where it only did less."""
-    recorded = one.past.record.looks
-    for i, mine in enumerate(one.looks):
-        if i >= len(recorded) or _moved(mine) != _moved(recorded[i]):
-            return mine
-    return None
-
-
-def _moved(look: LookRecord) -> tuple[str, Phase, int]:
-    return look.signal, look.following, look.weight_percent
 
 
 def as_data(one: Replay) -> Mapping[str, Any]:

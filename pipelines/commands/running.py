@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from pipelines import status_file
+from pipelines.pulling import Pulled, Puller, write_report
 from pipelines.reconciler import Reconciler, Tick
 from pipelines.wiring import SystemClock
 from policies.actions import RemoveRelease, WriteRelease
@@ -17,9 +19,16 @@ from policies.actions import RemoveRelease, WriteRelease
 class Narrator:
     """Says what changed since the last tick, once; keeps the last words in a file where one is named."""
 
-    def __init__(self, say: Callable[[str], None], status_path: Path | None) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        status_path: Path | None,
+        webhooks: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
+    ) -> None:
+        """`webhooks` are the listener's counts, for the file."""
         self._say = say
         self._status_path = status_path
+        self._webhooks = webhooks
         self._said: frozenset[str] = frozenset()
 
     def __call__(self, tick: Tick) -> None:
@@ -31,7 +40,7 @@ class Narrator:
             self._say(f"{tick.at:%H:%M:%S} {line}")
         self._said = standing
         if self._status_path is not None:
-            status_file.write(self._status_path, tick)
+            status_file.write(self._status_path, tick, self._webhooks())
 
 
 def _moves(tick: Tick) -> list[str]:
@@ -54,7 +63,27 @@ def _head(reason: str) -> str:
     return reason
 
 
-def run_until_stopped(reconciler: Reconciler, clock: SystemClock, narrator: Narrator) -> None:
+class EdgeNarrator:
+    """Says what changed at an edge since the last attempt, once; keeps the report in a file where one is named."""
+
+    def __init__(self, say: Callable[[str], None], report_path: Path | None) -> None:
+        self._say = say
+        self._report_path = report_path
+        self._said: frozenset[str] = frozenset()
+
+    def __call__(self, pulled: Pulled) -> None:
+        """Narrate one attempt."""
+        commit = pulled.commit[:8] if pulled.commit else "nothing"
+        now = f"{commit} is in place" if pulled.in_place else f"{commit}: {pulled.step}"
+        standing = frozenset([now, *(f"problem: {p}" for p in pulled.problems)])
+        for line in sorted(standing - self._said):
+            self._say(f"{pulled.at:%H:%M:%S} {pulled.edge}: {line}")
+        self._said = standing
+        if self._report_path is not None:
+            write_report(self._report_path, pulled)
+
+
+def run_until_stopped(loop: Reconciler | Puller, clock: SystemClock, narrator: Callable[[Any], None]) -> None:
     """Tick until SIGINT or SIGTERM; the tick that runs is finished first."""
     stopped = threading.Event()
 
@@ -64,4 +93,4 @@ def run_until_stopped(reconciler: Reconciler, clock: SystemClock, narrator: Narr
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
-    reconciler.run(stopped.is_set, narrator)
+    loop.run(stopped.is_set, narrator)

@@ -18,11 +18,14 @@ from pipelines.reconciler import Plan
 from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.durations import format_duration
-from policies.layout import Place, locate
+from policies.impact import DeploymentImpact, Impact, impact
+from policies.impact_words import deployment_lines
+from policies.layout import Place, locate, serve_path
 from policies.observations import Tip
 from policies.release import Release
 from policies.rollout_record import HistoryRecord
 from policies.stored_documents import parse_history
+from serving_runtime.serve_config import parse as parse_serve
 
 SCHEMA = 1
 
@@ -169,8 +172,20 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [line for actions in plan.actions.values() for action in actions for line in _action_lines(action)]
     lines += [f"{name}: Ray is told: {words}" for name, words in plan.submits.items()]
     lines += [f"commit: {path}" for path in sorted(plan.changes)]
+    for name, found in plan_impacts(plan).items():
+        lines += [f"{name}: {line}" for line in deployment_lines(found)]
     lines += [str(note) for note in plan.look.notes]
     return lines or ["nothing to do"]
+
+
+def plan_impacts(plan: Plan) -> Mapping[str, Impact]:
+    """What the Serve configs of its commit would do to what serves, by environment."""
+    texts = {name: plan.changes.get(serve_path(name)) for name in plan.look.environments}
+    return {
+        name: impact(plan.look.environments[name].desired, parse_serve(text), None)
+        for name, text in texts.items()
+        if text is not None
+    }
 
 
 def _action_lines(action: Action) -> list[str]:
@@ -204,7 +219,15 @@ def as_json(kind: str, items: Sequence[Any], **more: Any) -> str:
 def plan_json(plan: Plan) -> str:
     """The plan's actions by kind, its files and what Ray would be told."""
     actions = [{"action": type(action).__name__, **_plain(action)} for each in plan.actions.values() for action in each]
-    return as_json("actions", actions, changes=sorted(plan.changes), submits=dict(plan.submits), moves=plan.moves)
+    told = {name: [impact_data(each) for each in found.deployments] for name, found in plan_impacts(plan).items()}
+    return as_json(
+        "actions", actions, changes=sorted(plan.changes), submits=dict(plan.submits), moves=plan.moves, impact=told
+    )
+
+
+def impact_data(each: DeploymentImpact) -> Mapping[str, Any]:
+    """One deployment that differs, for programs."""
+    return {**dataclasses.asdict(each), "effects": list(each.effects)}
 
 
 def _plain(item: Any) -> Any:

@@ -6,6 +6,7 @@ One server for the whole session; tests keep apart by model names of their own (
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -18,13 +19,22 @@ import pytest
 
 from pipelines.mlflow_server import MlflowServer
 from pipelines.processes import port_is_free
+from policies.model_signatures import Column, Signature
 from registry_bridge.mlflow_registry import MlflowRegistry
+
+WEBHOOKS = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "c2x1aWNlZ2F0ZS1zbHVpY2VnYXRlLXNsdWljZWdhdGU=",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+}
+"""It may call us, and notices within a second that we asked it to."""
 
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """Started by the first test that needs it; at the end nothing of it is left but its folder."""
-    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+    with MlflowServer(tmp_path_factory.mktemp("mlflow"), settings=WEBHOOKS) as server:
         family = [server.process.pid, *_children(server.process.pid)]
         yield server
     assert len(family) > 1
@@ -65,7 +75,7 @@ class RealRegistry:
             self._logged[payload] = self.log(payload)
         return self._logged[payload]
 
-    def log(self, payload: str | None) -> Any:
+    def log(self, payload: str | None, signature: Any = None) -> Any:
         """Log the smallest real model that answers with the payload. It is code, so that twice the same is the same."""
         import mlflow
 
@@ -73,7 +83,9 @@ class RealRegistry:
         code.write_text(TINY_MODEL.format(payload=payload))
         with self.as_default(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return mlflow.pyfunc.log_model(name="tiny", python_model=str(code), pip_requirements=["numpy"])
+            return mlflow.pyfunc.log_model(
+                name="tiny", python_model=str(code), pip_requirements=["numpy"], signature=signature
+            )
 
     @contextlib.contextmanager
     def as_default(self) -> Iterator[None]:
@@ -92,13 +104,41 @@ class RealRegistry:
         logged = self.logged(payload)
         return self.register_source(model, logged.model_uri, logged.model_id)
 
-    def register_source(self, model: str, source: str, model_id: str | None = None) -> int:
+    def register_signed(self, model: str, signature: Signature) -> int:
+        """A new version with this signature of plain columns, logged in a run of its own."""
+        import mlflow
+
+        sides = {"inputs": _written(signature.inputs), "outputs": _written(signature.outputs)}
+        with self.as_default(), mlflow.start_run():
+            logged = self.log(None, signature=mlflow.models.ModelSignature.from_dict(sides))
+        return self.register_source(model, logged.model_uri, logged.model_id, logged.run_id)
+
+    def register_pickled(self, model: str) -> int:
+        """A new version that is a pickled object of Python."""
+        import mlflow
+
+        class Pickled(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+            def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN202, ARG002
+                return model_input
+
+        with self.as_default(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logged = mlflow.pyfunc.log_model(name="pickled", python_model=Pickled(), pip_requirements=["numpy"])
+        return self.register_source(model, logged.model_uri, logged.model_id)
+
+    def log_metric(self, model: str, version: int, name: str, value: float) -> None:
+        """To the version's run, at any time."""
+        self.client.log_metric(self.client.get_model_version(model, str(version)).run_id, name, value)
+
+    def register_source(self, model: str, source: str, model_id: str | None = None, run_id: str | None = None) -> int:
         """A new version with any source that MLflow takes."""
         from mlflow.exceptions import MlflowException
 
         with contextlib.suppress(MlflowException):  # it exists
             self.client.create_registered_model(model)
-        created = self.client.create_model_version(model, source, model_id=model_id, await_creation_for=0)
+        created = self.client.create_model_version(
+            model, source, run_id=run_id, model_id=model_id, await_creation_for=0
+        )
         return int(created.version)
 
     def transition(self, model: str, version: int, stage: str, *, archive_existing: bool = False) -> None:
@@ -143,6 +183,12 @@ class RealRegistry:
         finally:
             for pid in workers:
                 os.kill(pid, signal.SIGCONT)
+
+
+def _written(columns: tuple[Column, ...] | None) -> str | None:
+    if columns is None:
+        return None
+    return json.dumps([{"type": c.type.kind, "name": c.name, "required": c.required} for c in columns])
 
 
 def _children(pid: int) -> list[int]:

@@ -25,6 +25,7 @@ from registry_bridge.mlflow_registry import MlflowRegistry
 from registry_bridge.version_artifacts import VersionArtifacts
 from tests.conditions import wait_until
 from tests.contracts.mlflow_server import RealRegistry
+from tests.fakes.registry import SIGNATURE
 
 pytestmark = pytest.mark.real
 SOON_S = 20.0
@@ -222,6 +223,42 @@ def test_an_artifact_that_is_gone_is_a_reason(real: RealRegistry) -> None:
         path.unlink()
     with pytest.raises(Stalled, match="the artifact of version 1 of gone: the artifact has no files"):
         real.port.artifact("gone", 1)
+
+
+def test_a_version_whose_mlmodel_is_gone_says_so_until_it_is_back(real: RealRegistry) -> None:
+    logged = real.log("no-mlmodel")
+    real.register_source("no-mlmodel", logged.model_uri, logged.model_id)
+    (path,) = (real.server.folder / "artifacts").rglob(f"*{logged.model_id}/artifacts/MLmodel")
+    text = path.read_bytes()
+    path.unlink()
+    facts = real.port.facts("no-mlmodel", 1)
+    assert facts.signature_reason == "MLmodel of version 1 of no-mlmodel is not among its files"
+    path.write_bytes(b"signature: {inputs: '['}\n")
+    assert real.port.facts("no-mlmodel", 1).signature_reason.startswith("the signature in MLmodel cannot be read: ")
+    path.write_bytes(text)
+    fresh = MlflowRegistry(real.server.address).facts("no-mlmodel", 1)
+    assert (fresh.signature_reason, fresh.flavor) == ("", "python_function")
+
+
+def test_a_metric_of_the_logged_model_counts_before_its_runs(real: RealRegistry) -> None:
+    """One run may train many models: its own last value may be another one's."""
+    version = real.register_signed("many-in-a-run", SIGNATURE)
+    registered = real.client.get_model_version("many-in-a-run", str(version))
+    model_id = registered.source.removeprefix("models:/")
+    real.client.log_metric(registered.run_id, "auc", 0.6, model_id=model_id)
+    real.client.log_metric(registered.run_id, "auc", 0.9)
+    real.client.log_metric(registered.run_id, "loss", 0.2)
+    facts = real.port.facts("many-in-a-run", version)
+    assert (facts.metrics["auc"], facts.metrics["loss"]) == (0.6, 0.2)
+    assert facts.run == f"run {registered.run_id} and logged model {model_id}"
+
+
+def test_a_version_without_a_run_has_the_metrics_of_its_logged_model(real: RealRegistry) -> None:
+    version = real.register("no-run", "x")
+    assert not real.client.get_model_version("no-run", str(version)).run_id
+    facts = real.port.facts("no-run", version)
+    assert (dict(facts.metrics), facts.metrics_reason) == ({}, "")
+    assert facts.run == f"logged model {real.logged('x').model_id}"
 
 
 def test_a_digest_that_takes_long_does_not_hold_up_the_loop(real: RealRegistry) -> None:

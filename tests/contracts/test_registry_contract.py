@@ -9,8 +9,10 @@ import pytest
 from pipelines.mlflow_server import MlflowServer
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
+from policies.model_signatures import Column, Signature, Type
 from tests.contracts.mlflow_server import RealRegistry
 from tests.contracts.registry_harness import World, fake_world, real_world
+from tests.fakes.registry import SIGNATURE
 
 PRODUCTION = Trigger(stage="Production")
 CHAMPION = Trigger(alias="champion")
@@ -203,6 +205,42 @@ def test_the_digest_of_what_does_not_exist_is_refused(world: World) -> None:
         world.port.artifact(world.model, 7)
 
 
+# --- what versions say about themselves --------------------------------------------------------------------------
+
+
+def test_the_signature_and_the_flavor_are_those_that_were_logged(world: World) -> None:
+    columns = Column("amount", Type("double")), Column("country", Type("string"), required=False)
+    signature = Signature(inputs=columns, outputs=(Column("score", Type("double")),))
+    facts = world.port.facts(world.model, world.person.register_signed(world.model, signature))
+    assert (facts.signature, facts.signature_reason, facts.flavor) == (signature, "", "python_function")
+
+
+def test_metrics_that_are_logged_later_are_seen_and_the_last_value_counts(world: World) -> None:
+    version = world.person.register_signed(world.model, SIGNATURE)
+    assert "auc" not in world.port.facts(world.model, version).metrics
+    for value in (0.5, 0.9, 0.7):
+        world.person.log_metric(world.model, version, "auc", value)
+    facts = world.port.facts(world.model, version)
+    assert (facts.metrics["auc"], facts.metrics_reason) == (0.7, "")
+    assert facts.run.startswith("run ")
+
+
+def test_what_pickle_would_load_and_the_size_are_known_with_the_digest(world: World) -> None:
+    plain, pickled = world.person.register(world.model, "one"), world.person.register_pickled(world.model)
+    assert world.port.artifact(world.model, plain).pickled == ()
+    assert world.port.artifact(world.model, pickled).pickled == ("python_model.pkl",)
+    assert world.port.artifact(world.model, plain).size_bytes > 0
+
+
+def test_what_does_not_exist_or_is_still_being_registered_says_nothing_about_itself(world: World) -> None:
+    with pytest.raises(Stalled, match=f"version 1 of {world.model}"):
+        world.port.facts(world.model, 1)
+    [version] = world.versions(1)
+    world.person.set_ready(world.model, version, ready=False)
+    with pytest.raises(Retry, match="still being registered"):
+        world.port.facts(world.model, version)
+
+
 # --- annotations -----------------------------------------------------------------------------------------------
 
 
@@ -363,6 +401,8 @@ def test_an_outage_is_said_and_ends(world: World) -> None:
         assert snapshot.models == {}
         with pytest.raises(Retry):
             world.port.artifact(world.model, 1)
+        with pytest.raises(Retry):
+            world.port.facts(world.model, 1)
         with pytest.raises(Retry):
             world.port.annotate(world.model, 1, {"sluice.prod.phase": "CANARY"})
         with pytest.raises(Retry):

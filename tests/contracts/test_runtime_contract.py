@@ -26,6 +26,8 @@ READY_S = 60.0
 """A replica starts in 2-3 s here; a start that fails three times takes 9 s; others may use the machine."""
 GONE_S = 60.0
 """A deleted application drains for 5 s; then its replicas end."""
+COUNTED_S = 60.0
+"""Ray counts what is reserved every 5 s; what was deleted before still drains."""
 LOADERS = 4
 """Clients that ask without a break while routes move."""
 
@@ -173,6 +175,20 @@ def test_what_serve_refuses_stalls_with_its_words(world: World) -> None:
         world.runtime.apply(config(app("m-1", "/m"), app("m-2", "/m")))
 
 
+def test_what_replicas_reserve_is_not_free(world: World) -> None:
+    reach(world, config(app("m-1", "/m")))
+
+    def reserved() -> float:
+        try:
+            capacity = world.runtime.capacity()
+        except Retry:  # Ray counts every few seconds, and has not yet
+            return -1.0
+        return capacity.total["CPU"] - capacity.free["CPU"]
+
+    wait_until(lambda: reserved() == 1.0, COUNTED_S, "one CPU is reserved")
+    assert world.runtime.capacity().total["CPU"] == 16.0
+
+
 def test_one_that_is_away_is_an_observation_and_a_retry(world: World) -> None:
     away = world.away()
     seen = away.observe()
@@ -180,6 +196,8 @@ def test_one_that_is_away_is_an_observation_and_a_retry(world: World) -> None:
     assert seen.reason
     with pytest.raises(Retry):
         away.apply(config(app("m-1", "/m")))
+    with pytest.raises(Retry):
+        away.capacity()
 
 
 class Load:

@@ -13,18 +13,21 @@ from collections.abc import Collection, Mapping
 from policies.artifact_digest import artifact_digest
 from policies.documents import Trigger
 from policies.errors import Retry, Stalled
-from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot
+from policies.model_signatures import Column, Signature, Type
+from policies.observations import Artifact, RegisteredVersion, RegistrySnapshot, VersionFacts
 from policies.promotion import at_trigger
 
 ARCHIVED = "Archived"
+SIGNATURE = Signature(inputs=(Column("amount", Type("double")),))
+"""Of every version that is registered."""
 STAGES = ("None", "Staging", "Production", ARCHIVED)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
     shown: RegisteredVersion
-    digest: str
-    requirements: tuple[str, ...] = ()
+    artifact: Artifact
+    facts: VersionFacts = dataclasses.field(default_factory=VersionFacts)
 
 
 class FakeRegistry:
@@ -35,6 +38,8 @@ class FakeRegistry:
         self._numbers: dict[str, int] = {}
         self.away: str | None = None
         """Set to a reason, the registry answers the port no more; people still can do things."""
+        self.unknown: str | None = None
+        """Set to a reason, it does not say what versions say about themselves: their store is away."""
 
     # --- the port ---------------------------------------------------------------------------------------------
 
@@ -53,7 +58,16 @@ class FakeRegistry:
         found = self._asked(model, version)
         if not found.shown.ready:
             raise Retry(f"version {version} of {model} is still being registered")
-        return Artifact(digest=found.digest, requirements=found.requirements)
+        return found.artifact
+
+    def facts(self, model: str, version: int) -> VersionFacts:
+        """What it was registered with, and what was logged since."""
+        found = self._asked(model, version)
+        if self.unknown is not None:
+            raise Retry(self.unknown)
+        if not found.shown.ready:
+            raise Retry(f"version {version} of {model} is still being registered")
+        return found.facts
 
     def annotate(self, model: str, version: int, tags: Mapping[str, str]) -> None:
         """Set these tags."""
@@ -90,8 +104,40 @@ class FakeRegistry:
         content = (payload if payload is not None else f"{model} version {number}").encode()
         shown = RegisteredVersion(number=number, stage="None", source=f"memory:{model}/{number}")
         digest = artifact_digest({"model.bin": lambda: [content]})
-        self._models.setdefault(model, {})[number] = _Version(shown, digest, requirements)
+        artifact = Artifact(digest=digest, requirements=requirements, size_bytes=len(content))
+        facts = VersionFacts(signature=SIGNATURE, flavor="python_function", run=f"run {model}-{number}")
+        self._models.setdefault(model, {})[number] = _Version(shown, artifact, facts)
         return number
+
+    def sign(self, model: str, version: int, signature: Signature | None) -> None:
+        """As if it had been logged with this signature."""
+        before = self._models[model][version]
+        facts = dataclasses.replace(before.facts, signature=signature)
+        self._models[model][version] = dataclasses.replace(before, facts=facts)
+
+    def pickle(self, model: str, version: int, *files: str) -> None:
+        """As if these of its files were read by pickle."""
+        before = self._models[model][version]
+        artifact = dataclasses.replace(before.artifact, pickled=files)
+        self._models[model][version] = dataclasses.replace(before, artifact=artifact)
+
+    def register_signed(self, model: str, signature: Signature) -> int:
+        """A new version with this signature, logged in a run."""
+        version = self.register(model)
+        self.sign(model, version, signature)
+        return version
+
+    def register_pickled(self, model: str) -> int:
+        """A new version that is a pickled object of Python."""
+        version = self.register(model)
+        self.pickle(model, version, "python_model.pkl")
+        return version
+
+    def log_metric(self, model: str, version: int, name: str, value: float) -> None:
+        """To the version's run, at any time."""
+        before = self._models[model][version]
+        facts = dataclasses.replace(before.facts, metrics={**before.facts.metrics, name: value})
+        self._models[model][version] = dataclasses.replace(before, facts=facts)
 
     def transition(self, model: str, version: int, stage: str, *, archive_existing: bool = False) -> None:
         """Move the version; with `archive_existing`, others at that stage are archived."""
@@ -144,4 +190,4 @@ class FakeRegistry:
     def _show(self, model: str, version: int, **changes: object) -> None:
         before = self._models[model][version]
         shown = dataclasses.replace(before.shown, **changes)  # type: ignore[arg-type]
-        self._models[model][version] = _Version(shown, before.digest, before.requirements)
+        self._models[model][version] = dataclasses.replace(before, shown=shown)

@@ -18,24 +18,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from policies.capacity import Capacity, Node, added, times
 from policies.errors import Retry, Stalled
+from policies.impact import Effect, impact
 from policies.observations import ApplicationStatus, ObservedApplication, ObservedDeployment, RuntimeObservation
 
-# What Serve changes without a restart (facts of Serve 2.60); everything else restarts.
-_IN_PLACE = frozenset(
-    {
-        "user_config",
-        "num_replicas",
-        "max_ongoing_requests",
-        "max_queued_requests",
-        "graceful_shutdown_timeout_s",
-        "graceful_shutdown_wait_loop_s",
-        "health_check_period_s",
-        "health_check_timeout_s",
-        "logging_config",
-        "max_surge_percent",
-    }
-)
 START_STEPS = 3
 """From the PUT to RUNNING, unless `start_steps` says otherwise for the application."""
 
@@ -61,6 +48,8 @@ class FakeServe:
 
     def __init__(self, *, advance_on_observe: bool = False) -> None:
         self.advance_on_observe = advance_on_observe
+        self.has: Mapping[str, float] = {"CPU": 16.0}
+        """What its node has."""
         self.away = ""
         """Why Ray does not answer; empty while it does."""
         self.failing: set[str] = set()
@@ -98,6 +87,14 @@ class FakeServe:
             self._deploy(name, app)
         self._routes = {route: name for name, app in wanted.items() if (route := app.get("route_prefix", "/"))}
 
+    def capacity(self) -> Capacity:
+        """One node, on which every application that is not gone reserves its `min_replicas`. Raises Retry."""
+        if self.away:
+            raise Retry(self.away)
+        running = {"applications": [app.submitted for app in self._apps.values()]}
+        reserved = impact({}, running, None).reserved.after
+        return Capacity(nodes=(Node(total=self.has, free=added(self.has, times(reserved, -1))),))
+
     # --- what a test does to it ---
 
     def advance(self, name: str | None = None) -> None:
@@ -126,6 +123,10 @@ class FakeServe:
         name = self._routes.get(route)
         return name if name is not None and name in self._apps and self._apps[name].running else None
 
+    def restarting(self, name: str) -> bool:
+        """Is its newest code still to run?"""
+        return self._apps[name].starting
+
     def told(self, name: str) -> Mapping[str, Any]:
         """The user_config that the replicas of one application have now; empty when none run."""
         app = self._apps.get(name)
@@ -149,7 +150,7 @@ class FakeServe:
         if app is None:
             self._apps[name] = _Application(wanted, steps_left=self.start_steps.get(name, START_STEPS))
         elif app.submitted != wanted:
-            restarts = _restart_class(app.submitted) != _restart_class(wanted)
+            restarts = _restarts(app.submitted, wanted)
             app.starting = app.starting or restarts
             app.submitted, app.status, app.message = wanted, ApplicationStatus.DEPLOYING, ""
             app.steps_left = self.start_steps.get(name, START_STEPS) if restarts or not app.running else 1
@@ -181,14 +182,10 @@ def _refuse_what_serve_refuses(given: Any, wanted: Mapping[str, Mapping[str, Any
         raise Stalled(f"Serve refuses (400): import_path: Field required: {missing}")
 
 
-def _restart_class(app: Mapping[str, Any]) -> Any:
-    """Everything whose change restarts replicas."""
-    code = {key: value for key, value in app.items() if key not in ("route_prefix", "deployments")}
-    deployments = [
-        {k: bool(v) if k == "autoscaling_config" else v for k, v in d.items() if k not in _IN_PLACE}
-        for d in app.get("deployments") or ()
-    ]
-    return code, deployments
+def _restarts(submitted: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """By the table that is held against a real Serve."""
+    before, after = {"applications": [submitted]}, {"applications": [wanted]}
+    return any(Effect.RESTARTS in each.effects for each in impact(before, after, None).deployments)
 
 
 def _user_configs(app: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from pipelines.look import Doors
 from pipelines.reconciler import Reconciler, Tick
 from policies.application import Application
 from policies.errors import BadInput, Retry
-from policies.layout import release_path
+from policies.layout import ray_service_path, release_path
 from policies.observations import RegisteredVersion
 from policies.release import Outcome, Phase, Release, Wish
 from policies.rollout_record import HistoryRecord
@@ -30,6 +30,7 @@ from policies.stored_documents import parse_history, parse_release
 from serving_runtime.guard import Guard
 from serving_runtime.user_config import GuardTerms
 from tests.fakes.metrics import FakeMetrics
+from tests.fakes.operator import OperatedCluster
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.repo import FakeRepo, Snapshot
 from tests.fakes.runtime import FakeServe
@@ -66,6 +67,20 @@ registry_deadline: 1m
 max_duration: 30m
 """
 STEPS = "[10, 50]"
+TEMPLATE = """\
+apiVersion: ray.io/v1
+kind: RayService
+metadata: {name: production, namespace: ray}
+spec:
+  rayClusterConfig:
+    rayVersion: "2.60.0"
+    headGroupSpec:
+      rayStartParams: {}
+      template:
+        spec:
+          containers:
+            - {name: ray-head, image: "registry.example.com/serving:1"}
+"""
 BREAKS: tuple[dict[str, str | None], ...] = (
     {"models/fraud.yaml": "kind: Modle\n"},
     {"policies/quick.yaml": "steps: [\n"},
@@ -105,6 +120,8 @@ class Environment:
     stage: str | None = None
     alias: str | None = None
     on_rollback: str = "restore"
+    kuberay: bool = False
+    """Its Ray belongs to KubeRay's operator."""
 
     @property
     def document(self) -> str:
@@ -114,6 +131,7 @@ class Environment:
             f"  {self.name}:\n"
             f"    trigger: {{{trigger}}}\n"
             f"    on_rollback: {self.on_rollback}\n"
+            f"    target: {'kuberay' if self.kuberay else 'ray'}\n"
             f'    ray: {{dashboard: "http://{self.name}:8265"}}\n'
             f'    prometheus: {{url: "http://{self.name}:9090", scrape_interval: 5s}}\n'
             "    look_interval: 5s\n"
@@ -368,12 +386,15 @@ class World:
         self.now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         self.random = random.Random(seed)
         self.guards = guards
-        self.models = models
-        self.cpus, self.steps = dict.fromkeys(models, 1), STEPS
+        self.models, self.environments = models, environments
+        self.cpus, self.steps, self.template = dict.fromkeys(models, 1), STEPS, TEMPLATE
         sluice = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n" + "".join(e.document for e in environments)
         self.repo = FakeRepo({"sluice.yaml": sluice, **self._documents()})
         self.registry = FakeRegistry()
-        self.serves = {environment.name: FakeServe() for environment in environments}
+        self.serves: dict[str, Any] = {
+            e.name: OperatedCluster(functools.partial(self._manifest, e.name)) if e.kuberay else FakeServe()
+            for e in environments
+        }
         self.prometheuses = {environment.name: FakeMetrics(BIN, began=self.now) for environment in environments}
         self.emptied: set[str] = set()
         """Environments whose Ray came back empty, and does not answer everybody yet."""
@@ -587,7 +608,12 @@ class World:
 
     def _documents(self) -> dict[str, str]:
         models = {f"models/{model}.yaml": MODEL_DOCUMENT % (model, self.cpus[model]) for model in self.models}
-        return {**models, "policies/quick.yaml": POLICY % self.steps}
+        clusters = {f"clusters/{e.name}.yaml": self.template for e in self.environments if e.kuberay}
+        return {**models, **clusters, "policies/quick.yaml": POLICY % self.steps}
+
+    def _manifest(self, environment: str) -> str | None:
+        text = self.tip.files.get(ray_service_path(environment))
+        return text if isinstance(text, str) else None
 
     def join(self) -> None:
         """A second reconciler starts beside the first."""

@@ -13,7 +13,8 @@ from policies.convergence import Ready
 from policies.documents import Bake, RolloutPolicy, Trigger
 from policies.evidence import Bin, Counts, Evidence, Objective, Sli, Source
 from policies.facts import Observed, Rules
-from policies.observations import Artifact, RegisteredVersion
+from policies.model_signatures import Column, Signature, Type
+from policies.observations import Artifact, RegisteredVersion, VersionFacts
 from policies.release import Cause, CauseKind, Phase, PhaseRecord, Release, Rollout
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -23,6 +24,9 @@ ERRORS = Objective(name="errors", sli=Sli.ERRORS, target=0.99)
 LATENCY = Objective(name="latency", sli=Sli.LATENCY, target=0.95, threshold_ms=200)
 POLICY = RolloutPolicy(name="default", step=Bake(min_requests=50))
 RULES = Rules(policy=POLICY, trigger=PRODUCTION, on_rollback="restore", settings=Settings())
+
+
+FACTS = VersionFacts(signature=Signature(inputs=(Column("amount", Type("double")),)), flavor="sklearn", run="run r")
 
 
 def digest(version: int) -> str:
@@ -106,7 +110,12 @@ def observed(registry: dict[int, RegisteredVersion] | None = None, **fields: Any
     """Everything in place: v1 and v2 in Production, the candidate warm, their artifacts known."""
     if registry is None:
         registry = versions(v1="Production", v2="Production")
-    known = {"versions": registry, "artifacts": {n: Artifact(digest=digest(n)) for n in registry}, "candidate": Ready()}
+    known = {
+        "versions": registry,
+        "artifacts": {n: Artifact(digest=digest(n)) for n in registry},
+        "facts": dict.fromkeys(registry, FACTS),
+        "candidate": Ready(),
+    }
     return Observed(**{**known, **fields})
 
 

@@ -24,9 +24,12 @@ from policies.layout import history_path, release_path
 from policies.release import Cause, CauseKind, Outcome, Phase, Quarantined, Release, Wish
 from policies.rollout_record import HistoryRecord
 from policies.stored_documents import history_text, release_text
+from serving_runtime.serve_config import render
+from serving_runtime.serve_config import text as serve_text
 from tests.fakes.repo import FakeRepo
 from tests.simulation.world import BAD, HEALTHY, World
 from tests.unit.releases import MINUTE, NOW, application, rolling, steady
+from tests.unit.test_serve_config import AROUND, to_serve
 
 ROOT = Path(__file__).parents[2]
 RELEASE = "environments/production/releases/fraud.yaml"
@@ -70,6 +73,28 @@ def config_repo(folder: Path, *releases: Release, history: tuple[HistoryRecord, 
     git(work, "commit", "-q", "-m", "a config repo")
     git(folder, "clone", "-q", "--bare", str(work), "config.git")
     return folder / "config.git"
+
+
+def test_pull_reports_what_it_could_and_could_not_do(here: Path) -> None:
+    repo = config_repo(here)
+    work, report = here / "work", here / "report.json"
+    sluice_yaml = (work / "sluice.yaml").read_text(encoding="utf-8")
+    edges = 'edges:\n  store-17: {follows: production, ray: {dashboard: "http://127.0.0.1:1"}}\n'
+    (work / "sluice.yaml").write_text(sluice_yaml + edges, encoding="utf-8")
+    path = work / "environments/store-17/serve.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(serve_text(render([to_serve(steady(1))], AROUND)), encoding="utf-8")
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "an edge")
+    git(work, "push", "-q", str(repo), "main")
+    pulled = sluice("pull", "store-17", "--repo", repo, "--once", "--report", report)
+    assert pulled.exit_code == 1
+    assert "problem: Ray cannot be seen" in pulled.output
+    said = json.loads(report.read_text())
+    assert (said["edge"], said["in_place"]) == ("store-17", False)
+    assert said["commit"] == git(repo, "rev-parse", "main")
+    nobody = sluice("pull", "store-99", "--repo", repo, "--once")
+    assert (nobody.exit_code, "sluice.yaml has no edge store-99; it has store-17" in nobody.output) == (1, True)
 
 
 def test_nothing_that_others_said_moves_the_cursor_or_begins_another_line(here: Path) -> None:
@@ -141,7 +166,9 @@ def test_the_console_script_is_this_command() -> None:
         "Ensemble",
         "RolloutPolicy",
         "SLO",
+        "RepoRules",
         "Release",
+        "RayService",
         "Record",
         "HistoryRecord",
     ]

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.defaults import built_in_documents
+from policies.admission import Check, CheckOutcome
+from policies.admission_rules import CHECKS
 from policies.application import Application, Settings
 from policies.config_repo_documents import BUILT_IN, ConfigRepo, parse_repo, read_repo, route_of, with_defaults
 from policies.consistency import check
@@ -610,6 +612,8 @@ RECORD = st.builds(
     reasons=REASONS,
 )
 CAUSE = st.none() | st.builds(Cause, kind=st.sampled_from(CauseKind), reasons=REASONS)
+CHECK = st.builds(Check, name=st.sampled_from(CHECKS), outcome=st.sampled_from(CheckOutcome), words=TEXT, mend=TEXT)
+REFUSED = st.builds(Refused, version=VERSION, reason=TEXT, checks=st.lists(CHECK, max_size=2).map(tuple))
 ROLLOUT = st.builds(
     Rollout,
     id=st.from_regex(ROLLOUT_ID, fullmatch=True),
@@ -623,6 +627,7 @@ ROLLOUT = st.builds(
     asked_by=TEXT,
     dispersion=st.dictionaries(TEXT, st.floats(1, 100), max_size=2),
     budget=st.dictionaries(TEXT, st.floats(0, 1e6), max_size=2),
+    admission=st.lists(CHECK, max_size=2).map(tuple),
 )
 RELEASE = st.builds(
     Release,
@@ -640,7 +645,7 @@ RELEASE = st.builds(
     quarantine=st.lists(
         st.builds(Quarantined, version=VERSION, digest=DIGEST, rollout=TEXT, since=MOMENT, reasons=REASONS), max_size=2
     ).map(tuple),
-    refused=st.lists(st.builds(Refused, version=VERSION, reason=TEXT), max_size=2).map(tuple),
+    refused=st.lists(REFUSED, max_size=2).map(tuple),
     ask=st.none() | st.builds(Ask, wish=st.sampled_from(Wish), by=TEXT, why=TEXT, version=st.none() | VERSION),
     served=st.lists(APPLICATION, max_size=2).map(tuple),
 )

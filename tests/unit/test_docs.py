@@ -28,6 +28,7 @@ from policies.rollout import TRANSITIONS
 from policies.schemas import schema
 from policies.slo import LATENCY_BUCKETS_MS
 from policies.verdict import VerdictKind
+from policies.webhooks import Outcome as WebhookOutcome
 from serving_runtime import front_telemetry, telemetry
 from serving_runtime.callers import Reason
 from serving_runtime.outcomes import CaptureOutcome, Joint, Outcome, UserOutcome
@@ -79,7 +80,7 @@ def test_the_diagram_has_every_transition() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["Sluice", "Model", "Ensemble", "RolloutPolicy"])
+@pytest.mark.parametrize("kind", ["Sluice", "Model", "Ensemble", "RolloutPolicy", "RepoRules"])
 def test_every_field_that_people_write_has_a_meaning(kind: str) -> None:
     rows = GENERATED["docs/config-repo.md"][kind]().splitlines()[2:]
     assert rows
@@ -304,13 +305,14 @@ def test_the_examples_make_a_config_repo_without_a_finding() -> None:
         "Ensemble": "ensembles/{}.yaml",
         "RolloutPolicy": "policies/{}.yaml",
         "SLO": "policies/{}.yaml",
+        "RepoRules": "policies/rules.yaml",
     }
     files = {}
     for text in texts:
         data = yaml.safe_load(text)
         name = data.get("name") or data.get("metadata", {}).get("name", "")
         files[folders[data["kind"]].format(name)] = text + "\n"
-    assert len(files) == 6
+    assert len(files) == 7
     reading = read_repo(with_defaults(files, built_in_documents()))
     assert reading.notes == ()
     assert reading.repo is not None
@@ -344,7 +346,18 @@ def switches() -> list[Any]:
 
 def test_the_readme_shows_how_everything_is_switched_on() -> None:
     shown = {key for param in switches() for key in param.values[0]}
-    assert {"batching", "capture", "sticky", "segments", "forced_version", "grpc", "access", "members"} <= shown
+    assert {
+        "batching",
+        "capture",
+        "sticky",
+        "segments",
+        "forced_version",
+        "grpc",
+        "access",
+        "members",
+        "forge",
+        "webhooks",
+    } <= shown
 
 
 @pytest.mark.parametrize(("lines", "where"), switches())
@@ -354,7 +367,8 @@ def test_what_the_readme_says_to_write_is_read_without_a_finding(lines: dict[str
         "access": {"keys": {"file": "/etc/sluice/keys"}},
         **(lines if where == "environment" else {}),
     }
-    files = {"sluice.yaml": {"kind": "Sluice", "environments": {"production": environment}}}
+    top = lines if where == "sluice" else {}
+    files = {"sluice.yaml": {"kind": "Sluice", "environments": {"production": environment}, **top}}
     for name in ("fraud", "spam"):
         files[f"models/{name}.yaml"] = {"kind": "Model", "name": name, **(lines if where == "model" else {})}
     if where == "ensemble":
@@ -374,6 +388,21 @@ def test_the_documents_of_access_and_capture_are_read_without_a_finding() -> Non
     assert reading.notes == ()
     assert reading.repo is not None
     assert check(reading.repo) == ()
+
+
+@pytest.mark.parametrize("page", ["docs/forges.md", "docs/webhooks.md"])
+def test_the_documents_of_forges_and_webhooks_are_read_without_a_finding(page: str) -> None:
+    ((_, lines),) = blocks("yaml", page)
+    sluice = next(text for _, text in blocks("yaml", "docs/config-repo.md") if "kind: Sluice" in text)
+    reading = read_repo(with_defaults({"sluice.yaml": f"{sluice}\n{lines}\n"}, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert reading.repo.sluice.forge or reading.repo.sluice.webhooks
+
+
+def test_every_outcome_of_a_webhook_is_documented_and_no_other() -> None:
+    section = PAGES["docs/webhooks.md"].split("## What is refused\n")[1]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [outcome.value for outcome in WebhookOutcome]
 
 
 def test_the_readmes_python_is_python() -> None:

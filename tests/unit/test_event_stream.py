@@ -252,5 +252,6 @@ def test_a_stream_that_waits_for_its_reader_computes_nothing() -> None:
         await asyncio.to_thread(wait_until, lambda: own._pumps and own.computing_s == (), WAIT_S, "it waits")
         await stream.aclose()
         await asyncio.to_thread(wait_until, lambda: not own._pumps, WAIT_S, "nothing left")
+        assert own.computing_s == ()
 
     run(story)

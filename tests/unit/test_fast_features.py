@@ -74,6 +74,7 @@ def alike(signature: str, content: object, kind: CallKind = CallKind.INVOCATIONS
     return answer
 
 
+ANSWERED = {200, 400, 500}  # 500: the model itself refuses such rows
 ROW = {"user": "ada", "amount": 1.5, "age": 40}
 TAKEN: list[object] = [
     {"dataframe_records": [ROW]},
@@ -134,8 +135,8 @@ def test_what_is_taken_is_answered_as_by_mlflows_own_way(signature: str, content
     ids=str,
 )
 def test_what_is_odd_gets_the_same_answer_too(content: object) -> None:
-    for signature in SIGNATURES:
-        alike(signature, content)
+    statuses = {alike(signature, content).status for signature in SIGNATURES}
+    assert statuses <= ANSWERED
 
 
 def test_a_key_that_the_model_sees_is_an_input_and_a_key() -> None:
@@ -213,4 +214,4 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(bodies(), st.sampled_from(sorted(SIGNATURES)))
 def test_generated_requests_get_the_same_answer(content: dict[str, Any], signature: str) -> None:
-    alike(signature, content)
+    assert alike(signature, content).status in ANSWERED

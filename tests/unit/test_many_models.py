@@ -24,7 +24,7 @@ MODEL = "apiVersion: sluicegate/v1\nkind: Model\nname: model-%d\nautoscaling: {m
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
-    caches = (document_reading._document, document_reading._application, document_reading._serve_config)
+    caches = (document_reading._document, document_reading._application, document_reading._large)
     for cache in caches:
         cache.cache_clear()
     yield

@@ -341,9 +341,7 @@ def test_an_event_that_its_client_did_not_wait_for_is_waited_for(comes: object, 
     run(story)
 
 
-def test_a_stream_without_an_end_is_broken_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving_runtime.streamed_answers.LONGEST_S", SOON_S)
-
+def test_a_stream_without_an_end_is_broken_at_the_limit() -> None:
     async def story() -> None:
         async def endless() -> AsyncGenerator[bytes | Answer, None]:
             while True:
@@ -351,7 +349,9 @@ def test_a_stream_without_an_end_is_broken_at_the_limit(monkeypatch: pytest.Monk
                 yield HEAD
 
         heard = Heard()
-        events = [event async for event in follow(Answer(200, HEAD, rest=endless()), "r", LONG_S, heard.streamed)]
+        events = [
+            event async for event in follow(Answer(200, HEAD, rest=endless()), "r", LONG_S, heard.streamed, SOON_S)
+        ]
         assert events[-1].startswith(b"event: error")
         assert heard.endings == [Ending.BROKE]
 

@@ -67,6 +67,15 @@ def test_a_change_that_nobody_vouched_for_is_not_applied_and_said_with_commit_au
     assert found.trusted == repo.commits[commit].parent
 
 
+def test_what_kuberay_applies_is_peoples_and_must_be_signed_too(repo, vouched):
+    cluster = "clusters/production.yaml"
+    repo.person_commits({cluster: "one\n"}, signer="ada")
+    repo.person_commits({cluster: "evil\n"})
+    found = vouched.of(repo.read())
+    assert texts(found)[cluster] == "one\n"
+    assert [note.file for note in found.notes] == [cluster]
+
+
 def test_other_files_of_others_count_all_the_same(repo, vouched):
     repo.person_commits({MODEL: "evil\n"})
     repo.person_commits({OTHER: "two\n"}, signer="ada")
