@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from pipelines.histories import Histories
+from pipelines.histories import Edit, Histories
 from pipelines.known_environment import KnownEnvironment, Told
 from pipelines.ports import Repo
 from policies.config_repo_documents import read_repo, with_defaults
@@ -31,6 +31,8 @@ class Before:
     """Those that were other ones, by slug."""
     unchanged: frozenset[str] = frozenset()
     """Paths of the releases that are the same."""
+    taken_back: frozenset[str] = frozenset()
+    """The releases, by slug, that a person's commit took back, and nobody has decided on since."""
 
 
 class ForeignTips:
@@ -46,8 +48,18 @@ class ForeignTips:
 
         Raises Conflict where the branch moved meanwhile, Retry, Stalled.
         """
-        before = self._before(place, self._repo.applied(place.name))
-        return before, self._foreign(place, before)
+        applied = self._repo.applied(place.name)
+        before = self._before(place, applied)
+        accepted = place.repo.accepted.get(place.name)
+        if rewritten := self._histories.rewritten(place.tip, place.name, applied, accepted):
+            return before, rewritten
+        if applied is None:
+            return before, ""
+        edits = self._edits(place, before, applied)
+        refused = next((edit.refused for edit in edits.values() if edit.refused), "")
+        taken_back = frozenset(slug for slug, edit in edits.items() if edit.taken_back)
+        before = dataclasses.replace(before, taken_back=taken_back)
+        return before, refused or self._lost(place, before, applied)
 
     def told_more(self, place: KnownEnvironment, before: Before, told: Told) -> str:
         """Why a tip must not be applied that Ray was told more than; empty when it may. Raises as `history`."""
@@ -76,21 +88,24 @@ class ForeignTips:
         releases = {slug: release for (_, slug), release in repo.releases.items()} if repo else {}
         return Before(applied=applied, releases=releases, unchanged=unchanged)
 
-    def _foreign(self, place: KnownEnvironment, before: Before) -> str:
-        """Why the tip must not be applied; empty when it may."""
-        accepted = place.repo.accepted.get(place.name)
-        if rewritten := self._histories.rewritten(place.tip, place.name, before.applied, accepted):
-            return rewritten
-        if before.applied is None:
-            return ""
+    def _edits(self, place: KnownEnvironment, before: Before, applied: str) -> dict[str, Edit]:
+        """What people's commits made of releases since, by slug."""
+        found = {}
         for slug, release in before.releases.items():
-            path = release_path(place.name, slug)
             after = place.repo.releases.get((place.name, slug))
-            if after and (edited := self._histories.edited(place.tip, path, release, after, before.applied)):
-                return edited
-            if after is None and model_path(slug) in place.tip.files and (release.stable or release.candidate):
-                return f"{path} is gone, its model document is not: bring the release back"
-        if path := self._lost_manifest(place, before.applied):
+            path = release_path(place.name, slug)
+            edit = self._histories.edit(place.tip, path, release, after, applied) if after else None
+            if edit is not None:
+                found[slug] = edit
+        return found
+
+    def _lost(self, place: KnownEnvironment, before: Before, applied: str) -> str:
+        """What the tip lacks that must not be lost; empty where nothing is."""
+        for slug, release in before.releases.items():
+            gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
+            if gone and (release.stable or release.candidate):
+                return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
+        if path := self._lost_manifest(place, applied):
             return f"{path} is gone: whoever applies the repo may delete the cluster; bring it back"
         serving = [slug for slug, release in place.releases.items() if release.stable or release.candidate]
         if serving and not (place.repo.serve.get(place.name) or {}).get("applications"):

@@ -5,6 +5,8 @@ Rules:
   server), what this process saw last, and what Ray was told (`told_more`). Any of them is enough.
 - What a person accepted (`policies/accepted_history.py`) lets the environment go on; what was applied before is then
   read as if they had reverted to it (ADR 4): nothing that is in quarantine comes back by itself.
+- A release that a person's commit changed is taken back where it has a text again that counted before, whatever wishes
+  came on top (ADR 4); else it was edited (`policies/hand_edits.py`).
 - A branch that moved while it was looked at is no rewritten branch: that is a Conflict.
 
 This module must not write anything.
@@ -13,6 +15,8 @@ This module must not write anything.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 from pipelines.ports import Repo
 from policies.accepted_history import AcceptedHistory, counts
@@ -22,11 +26,15 @@ from policies.layout import accepted_history_path
 from policies.observations import Tip
 from policies.release import Release
 from policies.stored_documents import parse_accepted_history
+from registry_bridge.config_repo import CommitEntry
 
 OWN_TRAILER = "Sluice-Environment"
 """What Sluicegate commits carries it, and so does what `sluice` commits for a person."""
-# Commits of one release since it was applied: a process that died in between leaves one or two.
-_LOOK_BACK = 20
+ASK_TRAILER = "Sluice-Ask"
+"""A wish carries it, too: nothing was decided by that commit."""
+# Commits of one release: about ten rollouts. A text that is older is not taken back but edited, and `sluice undo` is
+# the way there.
+_LOOK_BACK = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +45,22 @@ class _Seen:
     accepted: AcceptedHistory | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A person's change of a release that nobody has decided on yet: it takes back what was, or is refused in words."""
+
+    taken_back: bool = False
+    refused: str = ""
+
+
 class Histories:
     """The history of one branch as this process knows it. Lost, the ref on the server and Ray still know."""
 
     def __init__(self, repo: Repo) -> None:
         self._repo = repo
         self._seen: dict[str, _Seen] = {}
+        self._edits: dict[str, tuple[str, str, Edit | None]] = {}
+        """By path: at which tip, after which applied commit, what was found. One that is refused is looked at often."""
 
     def rewritten(self, tip: Tip, environment: str, applied: str | None, accepted: AcceptedHistory | None) -> str:
         """Why the tip is no continuation of what was there; empty when it is, or when a person accepted it.
@@ -80,18 +98,44 @@ class Histories:
         )
         return _stop(release.environment, tip, what, "")
 
-    def edited(self, tip: Tip, path: str, before: Release, after: Release, applied: str) -> str:
-        """Why a release that a person edited must not be applied; empty where it may be, or where no person did."""
-        why = refusal(before, after)
-        if not why or not self._repo.descends(tip.commit, applied):
-            return ""
-        for entry in self._repo.log(_LOOK_BACK, path):
+    def edit(self, tip: Tip, path: str, before: Release, after: Release, applied: str) -> Edit | None:
+        """What a person's commit made of a release since it was applied; none where nobody did, or all may go on."""
+        giving = refusal(before, after)
+        if not (giving or after.ask is not None or after.revision <= before.revision):
+            return None
+        known = self._edits.get(path)
+        if known is None or known[:2] != (tip.commit, applied):
+            known = self._edits[path] = (tip.commit, applied, self._edit(tip, path, giving, applied))
+        return known[2]
+
+    def _edit(self, tip: Tip, path: str, giving: str, applied: str) -> Edit | None:
+        if not self._repo.descends(tip.commit, applied):
+            return None
+        entries = self._repo.log(_LOOK_BACK, path)
+        for n, entry in enumerate(entries):
             if entry.commit == applied or self._repo.descends(applied, entry.commit):
-                return ""
-            if OWN_TRAILER not in entry.trailers:
-                who = f"the commit {entry.commit} by {entry.author} edits {path}"
-                return f"{who}, and is not applied: {why}. Revert it"
-        return ""
+                return None
+            if ASK_TRAILER in entry.trailers:  # says nothing of what it found
+                continue
+            if _decides(entry):  # a reconciler has seen what was there, and does not commit to what it refuses
+                return None
+            if self._takes_back(path, entries[n:]):
+                return Edit(taken_back=True)
+            who = f"the commit {entry.commit} by {entry.author} edits {path}"
+            return Edit(refused=f"{who}, and is not applied: {giving}. Revert it") if giving else None
+        return None
+
+    def _takes_back(self, path: str, entries: Sequence[CommitEntry]) -> bool:
+        """Does the first of these commits bring back a text that counted: one that was decided, or decided on?
+
+        A text that was refused is none of them, also after it was reverted.
+        """
+        text = self._repo.read_at(entries[0].commit, [path]).get(path)
+        return any(
+            self._repo.read_at(entry.commit, [path]).get(path) == text
+            for newer, entry in itertools.pairwise(entries)
+            if _decides(entry) or _decides(newer)
+        )
 
     def still_at(self, tip: Tip) -> None:
         """Raises Conflict where the branch has moved since."""
@@ -103,6 +147,10 @@ class Histories:
         path = accepted_history_path(environment)
         text = self._repo.read_at(commit, [path]).get(path)
         return None if text is None else parse_accepted_history(text, path)
+
+
+def _decides(entry: CommitEntry) -> bool:
+    return OWN_TRAILER in entry.trailers and ASK_TRAILER not in entry.trailers
 
 
 def _stop(environment: str, tip: Tip, what: str, lost: str) -> str:

@@ -169,8 +169,7 @@ class Looker:
         releases = place.releases
         refused = refused or self._foreign.told_more(place, before, told)
         seen = {
-            slug: self._model(place, slug, release, before.releases.get(slug), registry, told, now)
-            for slug, release in releases.items()
+            slug: self._model(place, slug, release, before, registry, told, now) for slug, release in releases.items()
         }
         models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
         desired = place.repo.serve.get(place.name) or {}
@@ -246,7 +245,7 @@ class Looker:
         place: KnownEnvironment,
         slug: str,
         release: Release,
-        before: Release | None,
+        applied: Before,
         registry: Registry,
         told: Told,
         now: datetime,
@@ -255,8 +254,9 @@ class Looker:
         runtime = told.runtime
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         wanted = look_at_wanted(registry, release, rules, place.snapshot)
-        older = before is not None and before.revision >= release.revision and before != release
-        changed = older and before is not None and not only_asks(before, release)
+        before = applied.releases.get(slug)
+        older = before is not None and (before.revision >= release.revision or slug in applied.taken_back)
+        changed = before is not None and older and before != release and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,

@@ -1,12 +1,12 @@
 """What a person may change in a release by editing its file, and what only a rollout or a command gives.
 
 Rules:
-- A revert is no edit: its revision is below what was applied, and ADR 4 says what it means.
+- A revert is no edit: it brings back a text that counted before, and ADR 4 says what it means.
 - Taking away is honoured: a lower weight, a pause, a candidate that is dropped. So is a wish (`ask`).
 - Giving is refused, in words: another version, more requests, a lifted quarantine. Traffic grows by a recorded PASS or
   a recorded wish, and a file that was edited is neither.
 
-This module must not know who edited: `pipelines/histories.py` asks the log.
+This module must not know who edited, or what the file held before: `pipelines/histories.py` asks the log.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from policies.release import Release
 
 
 def refusal(before: Release, after: Release) -> str:
-    """Why an edit from `before`, which was applied, to `after` is not honoured; empty where it is, or is a revert."""
-    if after.revision < before.revision:
-        return ""
+    """Why an edit from `before`, which was applied, to `after` is not honoured; empty where it is."""
     if after.stable != before.stable:
         return f"it makes {_version(after.stable)} stable by hand: a version serves after a rollout (or `sluice undo`)"
     if after.candidate is not None and after.candidate != before.candidate:

@@ -155,11 +155,99 @@ def test_a_commit_of_ours_that_was_not_applied_yet_is_no_edit():
     world.run_until(lambda: serving(world, 2))
 
 
-def test_a_revert_is_no_edit():
+def test_what_gives_is_told_from_what_does_not():
     before = rolling(Phase.CANARY, weight=50)
-    assert refusal(before, dataclasses.replace(before, weight_percent=90, revision=before.revision - 1)) == ""
     assert refusal(before, dataclasses.replace(before, weight_percent=90)) != ""
     assert refusal(before, dataclasses.replace(before, stable=application(7))) != ""
     assert refusal(before, dataclasses.replace(before, stable=None)) == (
         "it makes nothing stable by hand: a version serves after a rollout (or `sluice undo`)"
     )
+    assert refusal(before, dataclasses.replace(before, weight_percent=10)) == ""
+
+
+# --- reverts ------------------------------------------------------------------------------------------------------
+
+
+def promoted() -> World:
+    """v2 was promoted, and that was the last commit."""
+    world = with_first()
+    world.promote(world.register())
+    world.run_until(lambda: serving(world, 2))
+    world.step()
+    return world
+
+
+def ask(world: World, *wishes: Wish) -> None:
+    for wish in wishes:
+        world.places[0].ask(wish)
+
+
+@pytest.mark.parametrize("wishes", [(), (Wish.PAUSE,), (Wish.PAUSE, Wish.ABORT), (Wish.PAUSE, Wish.ABORT, Wish.ABORT)])
+def test_a_promotion_that_is_reverted_ends_at_stable_whatever_is_wished_on_top(wishes):
+    world = promoted()
+    world.repo.revert(world.repo.branch_tip)
+    ask(world, *wishes)
+    assert world.release is not None
+    assert world.release.stable is not None
+    assert world.release.stable.version == 1
+    assert not world.step().problems
+    world.run_until(lambda: serving(world, 1), minutes=10)
+    assert world.outcomes()[-1] == (2, Outcome.ABORTED)
+    assert world.unanswered == 0
+    assert_at_rest(world)
+
+
+def test_a_rollback_that_is_reverted_lifts_no_quarantine_however_many_wishes_come_on_top():
+    world = with_first()
+    world.promote(world.register(BAD))
+    world.run_until(lambda: world.release is not None and world.release.phase is Phase.ROLLING_BACK)
+    before = world.release
+    assert [q.version for q in before.quarantine] == [2]
+    world.repo.revert(world.repo.branch_tip)
+    ask(world, Wish.PAUSE, Wish.ABORT)
+    assert world.release.revision > before.revision
+    assert not world.release.quarantine
+    assert not world.step().problems
+    world.run_until(lambda: serving(world, 1), minutes=10)
+    assert [q.version for q in world.release.quarantine] == [2]
+    assert_at_rest(world)
+
+
+def test_a_revert_that_was_decided_already_is_no_edit_where_the_process_died_before_it_was_applied():
+    world = promoted()
+    before = world.repo.applied("production")
+    world.repo.revert(world.repo.branch_tip)
+    world.run_until(lambda: serving(world, 1), minutes=10)
+    world.repo.mark_applied("production", before or "")
+    world.restart()
+    assert not world.step().problems
+    assert_at_rest(world)
+
+
+@pytest.mark.parametrize("what", GIVING)
+def test_a_wish_on_top_of_an_edit_that_gives_lets_nothing_through(what):
+    world = in_canary()
+    how, words = GIVING[what]
+    submits = len(world.serve.submits)
+    commit = edit(world, how)
+    ask(world, Wish.PAUSE, Wish.ABORT)
+    said = " ".join(world.step().problems)
+    assert commit in said
+    assert re.search(words, said), said
+    assert len(world.serve.submits) == submits
+
+
+def test_an_edit_that_gives_with_a_lower_revision_is_no_revert():
+    world = in_canary()
+    edit(world, lambda release: dataclasses.replace(with_more(release), revision=release.revision - 1))
+    assert "gives v2 90 % where it had 50 %" in " ".join(world.step().problems)
+
+
+def test_an_edit_that_was_reverted_counts_no_more_when_it_is_put_back():
+    world = in_canary()
+    put_back = world.repo.revert(edit(world, with_more))
+    assert not world.step().problems
+    again = world.repo.revert(put_back)
+    said = " ".join(world.step().problems)
+    assert again in said
+    assert "gives v2 90 % where it had 50 %" in said
