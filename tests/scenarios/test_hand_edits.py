@@ -197,6 +197,20 @@ def test_a_promotion_that_is_reverted_ends_at_stable_whatever_is_wished_on_top(w
     assert_at_rest(world)
 
 
+@pytest.mark.parametrize("wishes", [(), (Wish.ABORT,), (Wish.PAUSE, Wish.ABORT)])
+def test_the_promotion_of_a_first_version_that_is_reverted_waits_for_a_person_and_the_hosts_are_told(wishes):
+    world = with_first()
+    world.repo.revert(world.repo.branch_tip)
+    ask(world, *wishes)
+    assert not world.step().problems
+    world.settle()
+    assert world.release is not None
+    assert world.release.phase is Phase.PAUSED
+    told = world.serve.told(world.serve.answering("/models/fraud"))
+    assert told["revision"] == world.release.traffic_revision
+    assert not world.step().problems
+
+
 def test_a_rollback_that_is_reverted_lifts_no_quarantine_however_many_wishes_come_on_top():
     world = with_first()
     world.promote(world.register(BAD))
