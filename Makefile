@@ -12,7 +12,7 @@ PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server 
 WITHOUT_REAL_PARTS := -n auto --dist worksteal -m "not real and not e2e and not faults"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-repo bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -51,8 +51,8 @@ test-unit: setup ## without real parts (about 3 minutes)
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
-test-faults: setup ## what accidents cost users, in requests, on the real stack (about 25 minutes)
-	$(BIN)/pytest -m faults tests/e2e
+test-faults: setup ## what accidents cost users, in requests, on the real stack; racing writers (about 25 minutes)
+	$(BIN)/pytest -m faults tests/e2e tests/contracts/test_racing_writers.py
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast
@@ -83,6 +83,9 @@ bench-serving: setup ## how models are served, beside what others use (about 16 
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
+
+bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 3 minutes)
+	$(BIN)/python benchmarks/repo_speed.py
 
 bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)
 	$(BIN)/python benchmarks/decision_quality.py

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+from policies.accepted_history import AcceptedHistory
 from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
@@ -56,6 +57,8 @@ class ConfigRepo:
     """The Ray Serve config of each environment; none where there is no file."""
     ensembles: Mapping[str, EnsembleDocument] = dataclasses.field(default_factory=dict)
     """By name."""
+    accepted: Mapping[str, AcceptedHistory] = dataclasses.field(default_factory=dict)
+    """Histories that people accepted, by environment."""
     rules: RepoRules | None = None
     """What changes of it are held to; none where nobody wrote them."""
     clusters: Mapping[str, RayServiceTemplate] = dataclasses.field(default_factory=dict)
@@ -159,6 +162,7 @@ class _Reader:
         self.slos: dict[str, Objective] = {}
         self.releases: dict[tuple[str, str], Release] = {}
         self.serve: dict[str, Mapping[str, Any] | None] = {}
+        self.accepted: dict[str, AcceptedHistory] = {}
         self.clusters: dict[str, RayServiceTemplate] = {}
         self.ray_services: dict[str, RayService] = {}
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
@@ -197,6 +201,7 @@ class _Reader:
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
             serve={environment: self.serve.get(environment) for environment in known},
+            accepted=self.accepted,
             clusters=self.clusters,
             ray_services=self.ray_services,
             sources=self.sources,
@@ -221,6 +226,8 @@ class _Reader:
                 self._keep_policy(read)
             case Place.RELEASE:
                 self._keep_release(located, read)
+            case Place.ACCEPTED_HISTORY:
+                self.accepted[located.environment] = read.value
             case Place.CLUSTER:
                 self.clusters[located.environment] = read.value
                 self.sources[("clusters", located.environment)] = (read.file, read.parsed)

@@ -168,10 +168,26 @@ class RegistryTarget:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class Signatures:
+    """Whose changes count: what `policies/allowed_signers` does not vouch for is not applied."""
+
+    paths: tuple[Literal["models/", "ensembles/", "policies/", "clusters/", "environments/"], ...] = (
+        "models/",
+        "ensembles/",
+        "policies/",
+        "clusters/",
+    )
+    """The folders whose changes must be signed; sluice.yaml, allowed_signers and accepted histories are always.
+    With environments/ Sluicegate must sign, too (SLUICE_SIGNING_KEY), and so must who pauses or aborts."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class SluiceDocument:
     """`sluice.yaml`: the environments of this config repo."""
 
     registry: RegistryTarget = dataclasses.field(default_factory=RegistryTarget)
+    signatures: Signatures | None = None
+    """Changes must be signed; none: whoever may push may change."""
     environments: Annotated[Mapping[str, EnvironmentDocument], Field(min_length=1)]
     """By name: lower-case letters, digits and dashes."""
     forge: ForgeTarget | None = None

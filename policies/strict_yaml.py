@@ -26,9 +26,10 @@ from typing import Any
 
 from policies.errors import BadInput
 
-# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, 0.7 MB for a thousand models. The door
-# to Git has the same limit, in bytes.
+# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, 1.2 MB for a thousand models. The door
+# to Git has the same limits, in bytes.
 MAX_CHARACTERS = 1_048_576
+MAX_SERVE_CONFIG = 4 * MAX_CHARACTERS
 # The deepest document, a Serve config with runtime environments, has 9 levels.
 MAX_DEPTH = 32
 # Fits 64-bit readers, and keeps `int()` of a stranger's digits cheap.

@@ -88,8 +88,8 @@ def test_keys_of_openslo_are_in_their_own_spelling() -> None:
 def test_a_kind_that_does_not_exist() -> None:
     with pytest.raises(
         BadInput,
-        match="the kinds are Sluice, Model, Ensemble, RolloutPolicy, SLO, RepoRules, Release, RayService, Record, "
-        "HistoryRecord",
+        match="the kinds are Sluice, Model, Ensemble, RolloutPolicy, SLO, RepoRules, Release, AcceptedHistory, "
+        "RayService, Record, HistoryRecord",
     ):
         schema("Modell")
 
