@@ -84,7 +84,7 @@ bench-serving: setup ## how models are served, beside what others use (about 16 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
 
-bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 3 minutes)
+bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 6 minutes)
 	$(BIN)/python benchmarks/repo_speed.py
 
 bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)
