@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from pipelines.consents import Asking, consent_looks
 from pipelines.documents_in_force import DocumentsInForce
-from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.ports import EvidenceRequest, Forge, Metrics, Registry, Repo, Runtime
 from pipelines.recorded_rollouts import recorded, records_of
 from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
@@ -30,8 +31,10 @@ from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTar
 from policies.errors import Conflict, SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
+from policies.forges import ForgeTarget
 from policies.holding import held, known_revision
 from policies.layout import (
+    consent_path,
     history_path,
     model_path,
     ray_service_path,
@@ -64,6 +67,7 @@ class Doors:
     registry: Callable[[RegistryTarget], Registry]
     runtime: Callable[[RayTarget], Runtime]
     metrics: Callable[[PrometheusTarget], Metrics]
+    forge: Callable[[ForgeTarget], Forge] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +178,10 @@ class Looker:
             slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
             for slug, release in releases.items()
         }
-        models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
+        models: Mapping[str, ModelLook] = seen
+        if not refused:
+            asked = self._with_consents(place, self._with_room(document, seen))
+            models = self._measured(place, document, asked, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
@@ -241,6 +248,17 @@ class Looker:
                 model, observed=dataclasses.replace(model.observed, capacity=capacity, capacity_reason=reason)
             )
             if slug in asking
+            else model
+            for slug, model in models.items()
+        }
+
+    def _with_consents(self, place: _Place, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
+        """The same models, with what Git and the forge show of what people are asked."""
+        asking = {slug: Asking(m.release, m.observed, m.rules) for slug, m in models.items()}
+        shown = consent_looks(self._doors.repo, self._doors.forge, place.repo.sluice.forge, place.tip.commit, asking)
+        return {
+            slug: dataclasses.replace(model, observed=dataclasses.replace(model.observed, consent=shown[slug]))
+            if slug in shown
             else model
             for slug, model in models.items()
         }
@@ -321,6 +339,7 @@ class Looker:
             taken_back_by=place.tip.author,
             tip=place.tip.commit,
             record=self._record(place, slug, release, taken_back=changed),
+            consent_given=place.tip.files.get(consent_path(place.name, slug)),
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.repo.serves(place.name).get(slug)
@@ -409,6 +428,8 @@ def _rules(place: _Place, slug: str) -> Rules:
         on_rollback=environment.on_rollback,
         settings=document.settings if document else None,
         min_replicas=document.autoscaling.min_replicas if document else 1,
+        review=environment.review,
+        review_approvals=environment.review_approvals,
     )
 
 

@@ -53,6 +53,20 @@ class Repo(Protocol):
     def log(self, limit: int, path: str | None = None) -> Sequence[CommitEntry]:
         """The branch's newest commits, newest first; with `path` those that changed it."""
 
+    def branches(self, prefix: str) -> Mapping[str, str]:
+        """Heads of the branches below `sluice/` that begin with `prefix`, as they were at the last read."""
+
+    def propose(
+        self, branch: str, parent: str, changes: Mapping[str, str | None], message: str, replaces: str | None
+    ) -> str:
+        """A commit on `parent` as the head of that branch, which is at `replaces` (none: not there yet); its hash.
+
+        Raises Conflict where the branch is elsewhere, else as `commit`.
+        """
+
+    def drop(self, branch: str, head: str) -> None:
+        """Delete that branch; one that is gone already is well. Raises Conflict where it moved, Retry, Stalled."""
+
 
 class Registry(Protocol):
     """The MLflow registry."""

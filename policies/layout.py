@@ -33,6 +33,8 @@ class Place(StrEnum):
     SERVE = "serve"
     RAY_SERVICE = "rayservice"
     RECORD = "record"
+    CONSENT = "consent"
+    """What people agreed to by merging a pull request."""
     HISTORY = "history"
     SIDE = "side"
     """A README or .gitkeep: for people and Git, not read."""
@@ -61,6 +63,7 @@ _PATTERNS = (
     (Place.CLUSTER, re.compile(r"clusters/(?P<environment>[^/]+)\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
+    (Place.CONSENT, re.compile(r"environments/(?P<environment>[^/]+)/consents/(?P<slug>[^/]+)\.yaml")),
     (Place.SERVE, re.compile(r"environments/(?P<environment>[^/]+)/serve\.yaml")),
     (Place.RAY_SERVICE, re.compile(r"environments/(?P<environment>[^/]+)/rayservice\.yaml")),
     (Place.HISTORY, re.compile(r"history/(?P<environment>[^/]+)/(?P<slug>[^/]+)/[^/]+\.json")),
@@ -111,6 +114,11 @@ def ray_service_path(environment: str) -> str:
 def record_path(environment: str, slug: str) -> str:
     """`environments/<environment>/records/<slug>.json`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/records/{_checked_slug(slug)}.json"
+
+
+def consent_path(environment: str, slug: str) -> str:
+    """`environments/<environment>/consents/<slug>.yaml`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/consents/{_checked_slug(slug)}.yaml"
 
 
 def history_path(environment: str, slug: str, rollout: str) -> str:

@@ -38,6 +38,9 @@ LOCK_S: Final = 120.0
 LOCK_POLL_S: Final = 0.05
 """Between two tries: short beside a fetch."""
 
+OWN_BRANCHES: Final = "sluice/"
+"""Branches of the server below this are fetched, too: what people are asked to agree to."""
+_BRANCHES: Final = "refs/sluice/branches/"
 _TIP: Final = "refs/sluice/tip"
 _CLONE: Final = "config-repo.git"
 
@@ -114,6 +117,12 @@ class Clone:
         output = self.local("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()).output
         return list(parse_batch(output, names))
 
+    def own_branches(self) -> dict[str, str]:
+        """Heads of the branches below OWN_BRANCHES by name, as the last fetch brought them."""
+        rows = self.local("for-each-ref", "--format=%(objectname) %(refname)", _BRANCHES).text.splitlines()
+        pairs = (row.split(" ", 1) for row in rows)
+        return {OWN_BRANCHES + ref.removeprefix(_BRANCHES): head for head, ref in pairs}
+
     def remote_commit(self, ref: str) -> str | None:
         """Where a ref of the server is now; none if it has no such ref."""
         answer = self._network(self._folder, ("ls-remote", "--refs", "--", self._url, ref), self._deadlines.network_s)
@@ -155,7 +164,8 @@ class Clone:
 
     def _fetch_into(self, folder: Path, deadline_s: float) -> None:
         options = ("--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--prune", "--quiet")
-        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*")
+        own = f"+refs/heads/{OWN_BRANCHES}*:{_BRANCHES}*"
+        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*", own)
         answer = self._network(folder, ("fetch", *options, "--", self._url, *refspecs), deadline_s)
         if answer.status == 0:
             return

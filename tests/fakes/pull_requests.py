@@ -124,6 +124,10 @@ class FakeForge:
     def person_closes(self, number: int) -> PullRequest:
         return self._changed(number, state=PullRequestState.CLOSED)
 
+    def pulls(self) -> list[PullRequest]:
+        """All of them, oldest first."""
+        return list(self._pulls.values())
+
     def comments(self, number: int) -> list[str]:
         """Texts, oldest first."""
         return list(self._comments.get(number, {}).values())
