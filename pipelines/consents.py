@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 from pipelines.ports import Forge, Repo
@@ -20,7 +21,7 @@ from policies.actions import AskConsent, TellReviewers, WithdrawConsent
 from policies.commit_message import message
 from policies.consent import BRANCHES, Consent, ConsentLook, Outdated, branches_of
 from policies.consenting import foreseen, outdated
-from policies.errors import Conflict, SluiceError
+from policies.errors import Conflict, Retry, SluiceError
 from policies.facts import Observed, Rules
 from policies.forges import ForgeTarget
 from policies.names import slug
@@ -29,6 +30,8 @@ from policies.release import Release
 
 _LOG = logging.getLogger(__name__)
 
+LEFT_ALONE: Final = timedelta(minutes=1)
+"""A forge that hangs costs a look up to 50 s: running rollouts are not to wait for it more than now and then."""
 MARKER: Final = "sluice:not-started"
 """Of the comment that says why what was merged does not happen."""
 
@@ -44,30 +47,61 @@ class Asking:
     rules: Rules
 
 
-def consent_looks(
-    repo: Repo,
-    door: Callable[[ForgeTarget], Forge] | None,
-    target: ForgeTarget | None,
-    tip: str,
-    models: Mapping[str, Asking],
-) -> Mapping[str, ConsentLook]:
-    """What is shown of the questions about these models, by slug; those that nobody is asked about are left out."""
-    wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.rules.review != "none"}
-    if target is None or door is None:
-        return _unknown(wanted, "sluice.yaml names no forge")
-    try:
-        heads = repo.branches(BRANCHES)
-    except SluiceError as error:
-        return _unknown(wanted, str(error))
-    looks = {}
-    for key, asking in models.items():
-        start = branches_of(asking.release.environment, asking.release.model)
-        mine = {branch: head for branch, head in heads.items() if branch.startswith(start)}
-        old = outdated(*_facts(asking), mine) if mine else {}
-        consent = wanted.get(key)
-        if consent or old:
-            looks[key] = _look(repo, door(target), tip, consent, mine, old)
-    return looks
+class ConsentLooker:
+    """Looks at questions; remembers only that a forge was away, so as not to wait for it at every look.
+
+    Lost, it costs one call more.
+    """
+
+    def __init__(self, repo: Repo, door: Callable[[ForgeTarget], Forge] | None) -> None:
+        self._repo, self._door = repo, door
+        self._away: tuple[datetime, str] | None = None
+
+    def looks(
+        self, target: ForgeTarget | None, tip: str, models: Mapping[str, Asking], now: datetime
+    ) -> Mapping[str, ConsentLook]:
+        """What is shown of the questions about these models, by slug; where nobody is asked, nothing is."""
+        wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.rules.review != "none"}
+        if target is None or self._door is None:
+            return _unknown(wanted, "sluice.yaml names no forge")
+        if self._away and now - self._away[0] < LEFT_ALONE:
+            return _unknown(wanted, self._away[1])
+        try:
+            looks = dict(self._looks(self._door(target), tip, models, wanted))
+        except Retry as error:
+            self._away = now, str(error)
+            return _unknown(wanted, str(error))
+        except SluiceError as error:
+            return _unknown(wanted, str(error))
+        self._away = None
+        return looks
+
+    def _looks(
+        self, forge: Forge, tip: str, models: Mapping[str, Asking], wanted: Mapping[str, Consent | None]
+    ) -> Iterator[tuple[str, ConsentLook]]:
+        heads = self._repo.branches(BRANCHES)
+        for key, asking in models.items():
+            start = branches_of(asking.release.environment, asking.release.model)
+            mine = {branch: head for branch, head in heads.items() if branch.startswith(start)}
+            why = outdated(*_facts(asking), mine) if mine else {}
+            consent = wanted.get(key)
+            if consent or why:
+                old = {b: Outdated(head=mine[b], pull=forge.find(b), why=words) for b, words in why.items()}
+                answer = self._answer(forge, tip, consent, mine.get(consent.branch)) if consent else ConsentLook()
+                yield key, dataclasses.replace(answer, outdated=old)
+
+    def _answer(self, forge: Forge, tip: str, consent: Consent, head: str | None) -> ConsentLook:
+        pull = forge.find(consent.branch)
+        counts = pull is not None and pull.state is not PullRequestState.CLOSED
+        merged = pull.merge_commit if pull and pull.state is PullRequestState.MERGED else None
+        return ConsentLook(
+            consent=consent,
+            head=head,
+            head_text=self._repo.read_at(head, (consent.path,)).get(consent.path) if head else None,
+            pull=pull,
+            approvals=tuple(forge.approvals(pull.number)) if pull and counts else (),
+            arrived=merged is not None and self._repo.descends(tip, merged),
+        )
 
 
 def _unknown(wanted: Mapping[str, Consent | None], reason: str) -> Mapping[str, ConsentLook]:
@@ -76,32 +110,6 @@ def _unknown(wanted: Mapping[str, Consent | None], reason: str) -> Mapping[str, 
 
 def _facts(asking: Asking) -> tuple[Release, Observed, Rules]:
     return asking.release, asking.observed, asking.rules
-
-
-def _look(
-    repo: Repo, forge: Forge, tip: str, consent: Consent | None, heads: Mapping[str, str], old: Mapping[str, str]
-) -> ConsentLook:
-    """Never raises for a forge that is away: it says so."""
-    try:
-        shown = {b: Outdated(head=heads[b], pull=forge.find(b), why=why) for b, why in old.items()}
-        look = _answer(repo, forge, tip, consent, heads.get(consent.branch)) if consent else ConsentLook()
-    except SluiceError as error:
-        return ConsentLook(consent=consent, reason=str(error))
-    return dataclasses.replace(look, outdated=shown)
-
-
-def _answer(repo: Repo, forge: Forge, tip: str, consent: Consent, head: str | None) -> ConsentLook:
-    pull = forge.find(consent.branch)
-    counts = pull is not None and pull.state is not PullRequestState.CLOSED
-    merged = pull.merge_commit if pull and pull.state is PullRequestState.MERGED else None
-    return ConsentLook(
-        consent=consent,
-        head=head,
-        head_text=repo.read_at(head, (consent.path,)).get(consent.path) if head else None,
-        pull=pull,
-        approvals=tuple(forge.approvals(pull.number)) if pull and counts else (),
-        arrived=merged is not None and repo.descends(tip, merged),
-    )
 
 
 # --- asking ---------------------------------------------------------------------------------------------------

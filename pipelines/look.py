@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipelines.consents import Asking, consent_looks
+from pipelines.consents import Asking, ConsentLooker
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import EvidenceRequest, Forge, Metrics, Registry, Repo, Runtime
 from pipelines.recorded_rollouts import recorded, records_of
@@ -124,6 +124,7 @@ class Looker:
         self._doors = doors
         self._defaults = defaults
         self._documents = DocumentsInForce(doors.repo, defaults)
+        self._consents = ConsentLooker(doors.repo, doors.forge)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
         self._baselines: dict[tuple[str, str], _Baseline] = {}
@@ -180,7 +181,7 @@ class Looker:
         }
         models: Mapping[str, ModelLook] = seen
         if not refused:
-            asked = self._with_consents(place, self._with_room(document, seen))
+            asked = self._with_consents(place, self._with_room(document, seen), now)
             models = self._measured(place, document, asked, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
@@ -252,10 +253,10 @@ class Looker:
             for slug, model in models.items()
         }
 
-    def _with_consents(self, place: _Place, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
+    def _with_consents(self, place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Mapping[str, ModelLook]:
         """The same models, with what Git and the forge show of what people are asked."""
         asking = {slug: Asking(m.release, m.observed, m.rules) for slug, m in models.items()}
-        shown = consent_looks(self._doors.repo, self._doors.forge, place.repo.sluice.forge, place.tip.commit, asking)
+        shown = self._consents.looks(place.repo.sluice.forge, place.tip.commit, asking, now)
         return {
             slug: dataclasses.replace(model, observed=dataclasses.replace(model.observed, consent=shown[slug]))
             if slug in shown

@@ -109,7 +109,8 @@ def _why_outdated(release: Release, observed: Observed, rules: Rules, branch: st
         return ""
     start = what_starts(release, observed, rules)
     if isinstance(start, Start):
-        return f"superseded: v{start.candidate.version} is what is wanted now"
+        other = " with other settings" if name.startswith(f"v{start.candidate.version}-") else ""
+        return f"superseded: v{start.candidate.version}{other} is what is wanted now"
     if isinstance(start, Refused):
         return start.reason
     version = _waiting(release, observed, rules)

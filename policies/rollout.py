@@ -42,7 +42,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, RemoveRelease, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.actions import Action, RemoveRelease, UseConsent, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.bookkeeping import book_entries, books, revised
 from policies.consenting import consented
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
@@ -133,14 +133,16 @@ def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
 def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
     """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
     why = "its model document was removed"
+    given = observed.consent_given is not None
+    used = (UseConsent(model=release.model, environment=release.environment),) if given else ()
     gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
     if release.rollout is None:
-        return (gone,)
+        return (gone, *used)
     cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
     ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
     noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
     steady = dataclasses.replace(ended, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
-    return (gone, _recorded(ended, steady, noticed, observed, rules, now))
+    return (gone, *used, _recorded(ended, steady, noticed, observed, rules, now))
 
 
 _REFUSED_ENDS = "what is asked of it holds (it is asked again while it is at the trigger), or another version enters"
