@@ -38,7 +38,12 @@ def title(consent: Consent, release: Release) -> str:
     if consent.rollout:
         step = "becomes stable" if consent.to == STABLE else f"to {consent.to} %"
         return one_line(f"{consent.model} ({consent.environment}): v{consent.version} {step}{over}", _TITLE)
-    return one_line(f"{consent.model} ({consent.environment}): start v{consent.version}{over}", _TITLE)
+    what = f"v{consent.version} with new settings" if _serves(release, consent) else f"start v{consent.version}{over}"
+    return one_line(f"{consent.model} ({consent.environment}): {what}", _TITLE)
+
+
+def _serves(release: Release, consent: Consent) -> bool:
+    return release.stable is not None and release.stable.version == consent.version
 
 
 def withdrawn(body: str, why: str) -> str:
@@ -67,12 +72,15 @@ def _of_start(consent: Consent, release: Release, noticed: Noticed, observed: Ob
         raise ValueError(f"{consent.model}: a start without what starts")
     candidate, stable = noticed.start.candidate, release.stable
     over = f"v{stable.version} serves" if stable else "nothing serves yet"
-    yield f"{code(consent.model)} in {code(consent.environment)}: {over}, v{consent.version} is wanted."
-    yield f"Merged, its rollout starts. Closed, v{consent.version} is refused. Until then nothing of it is deployed."
+    settings = stable is not None and _serves(release, consent)
+    wanted, refused = ("it", "they are") if settings else (f"v{consent.version}", f"v{consent.version} is")
+    wanted = f"{wanted} is wanted{' with new settings' if settings else ''}"
+    yield f"{code(consent.model)} in {code(consent.environment)}: {over}, {wanted}."
+    yield f"Merged, its rollout starts. Closed, {refused} refused. Until then nothing of it is deployed."
     yield from ("", "### What follows the merge", "")
     yield from _plan(candidate, release, rules)
     own, before = observed.facts.get(consent.version), observed.facts.get(stable.version) if stable else None
-    if stable is not None and stable.version == candidate.version:
+    if stable is not None and settings:
         yield from ("", "### Settings", "", *_settings(stable.settings, candidate.settings))
     else:
         yield from ("", "### Metrics", "", *_metrics(consent.version, own, stable, before))

@@ -420,7 +420,8 @@ def test_the_body_of_a_first_version_and_of_new_settings_say_what_there_is():
     release, rules = steady(2, seen=(1, 2)), dataclasses.replace(REQUIRED, settings=Settings(cpus=2))
     start = Noticed(signal=Signal.STARTED, start=Start(candidate=application(2, cpus=2), reasons=()))
     settings = body(consent(release, rules=rules), release, start, observed(), rules)
-    assert "| `cpus` | `1.0` | `2` |" in settings
+    assert "| `cpus` | `1.0` | `2.0` |" in settings
+    assert "v2 serves, it is wanted with new settings." in settings
 
 
 def test_the_body_of_a_step_does_not_change_by_itself():
