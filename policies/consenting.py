@@ -7,7 +7,8 @@ Rules:
   approvals asked for. An approval of another commit, one of the author's own or one that the forge does not count is
   none.
 - What was agreed to is used once: the commit that carries it out takes the document away. A pull request whose document
-  was used, or taken away by a revert, is an old one, and people are asked anew.
+  was used, or taken away by a revert, is an old one, and people are asked anew; so is one whose document a revert of
+  that commit brings back.
 - Closed by a person: the version is refused, and asked about again only after it entered anew or by `sluice retry`. A
   step that is refused does not happen; the rollout stays where it is, judged as ever.
 - Closed by us says so in its text, so that it is never taken for a person's no.
@@ -140,6 +141,11 @@ def consented(
 ) -> tuple[Outcome, tuple[Action, ...]]:
     """What was noticed, if it needs no consent or has it; else why it waits, or that it is refused. And what to do."""
     tidied = tuple(_withdrawals(release, observed.consent))
+    use = UseConsent(model=release.model, environment=release.environment)
+    if (
+        observed.taken_back_from is not None and observed.consent_given is not None
+    ):  # what was used, a revert brings back
+        observed, tidied = dataclasses.replace(observed, consent_given=None), (*tidied, use)
     if not isinstance(noticed, Noticed):
         return noticed, tidied
     consent = _asked(release, noticed, rules)
@@ -149,7 +155,6 @@ def consented(
             return outcome, (*tidied, *actions)
         noticed = outcome
     used = observed.consent_given is not None and noticed.signal in _USES
-    use = UseConsent(model=release.model, environment=release.environment)
     return noticed, (*tidied, use) if used else tidied
 
 

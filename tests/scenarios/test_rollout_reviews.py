@@ -273,6 +273,21 @@ def test_as_many_approvals_are_needed_as_the_environment_says():
     world.run_until(lambda: serving(world, 2))
 
 
+def test_a_start_that_somebody_reverts_is_not_agreed_to_any_more():
+    world = reviewed()
+    agree(world, wanted(world).number)
+    world.run_until(lambda: world.release.phase is Phase.WARMING)
+    world.repo.revert(world.repo.branch_tip)
+    world.run_until(lambda: serving(world, 1) and PLACE not in world.tip.files)
+    assert_at_rest(world)
+    world.archive(2)
+    world.pass_time(30)
+    world.promote(2)
+    pull = asked(world, 3)
+    world.pass_time(60)
+    assert (serving(world, 1), pull.state) == (True, OPEN)
+
+
 # --- what never waits ---------------------------------------------------------------------------------------------
 
 
