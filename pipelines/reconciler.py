@@ -29,7 +29,7 @@ from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock
 from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
 from pipelines.serve_configs import serve_config
-from policies.actions import Action, RemoveRelease, Wait, WriteRelease
+from policies.actions import Action, RemoveRelease, TellReviewers, Wait, WriteRelease
 from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
 from policies.documents import EdgeDocument
 from policies.edges import promoted, serves_the_same
@@ -85,7 +85,8 @@ class Plan:
     @property
     def moves(self) -> bool:
         """Would the next tick change anything?"""
-        others = any(not isinstance(a, Wait) for actions in self.actions.values() for a in actions)
+        said_again = Wait | TellReviewers
+        others = any(not isinstance(a, said_again) for actions in self.actions.values() for a in actions)
         return bool(others or self.changes or self.submits)
 
 
