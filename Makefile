@@ -9,8 +9,10 @@ STAMP := $(VENV)/.sluicegate
 # What the local stack and the tests run of the distribution's: program:package.
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
+WITHOUT_REAL_PARTS := -n auto --dist worksteal -m "not real and not e2e and not faults"
+
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-repo bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -38,17 +40,19 @@ check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## everything that guards main (about 15 minutes on 2 cores)
-	$(BIN)/pytest
+# Without real parts each test has a process's worth of work: a process for each core. Real parts are shared: one.
+test: setup ## everything that guards main (about 13 minutes on 2 cores)
+	$(BIN)/pytest $(WITHOUT_REAL_PARTS)
+	$(BIN)/pytest -m "(real or e2e) and not faults"
 
-test-unit: setup ## without real parts (about 5 minutes)
-	$(BIN)/pytest -m "not real and not e2e"
+test-unit: setup ## without real parts (about 3 minutes)
+	$(BIN)/pytest $(WITHOUT_REAL_PARTS)
 
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400
 
-test-faults: setup ## what accidents cost users, in requests, on the real stack (about 25 minutes)
-	$(BIN)/pytest -m faults tests/e2e
+test-faults: setup ## what accidents cost users, in requests, on the real stack; racing writers (about 25 minutes)
+	$(BIN)/pytest -m faults tests/e2e tests/contracts/test_racing_writers.py
 
 # Feast wants versions of its own, and half a gigabyte: an environment of its own beside ours.
 FEAST := .sluice/feast
@@ -79,6 +83,9 @@ bench-serving: setup ## how models are served, beside what others use (about 16 
 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
+
+bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 3 minutes)
+	$(BIN)/python benchmarks/repo_speed.py
 
 bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)
 	$(BIN)/python benchmarks/decision_quality.py

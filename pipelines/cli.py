@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import typer
 
+from pipelines.command_line.accepting import accept_history
 from pipelines.command_line.asking import WISHES, lift, retry, wish_command
 from pipelines.command_line.judging import analyze, replay
 from pipelines.command_line.looking import explain, history, impact, plan, status
@@ -43,6 +44,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     **{wish: wish_command(wish) for wish in WISHES},
     "retry": retry,
     "lift": lift,
+    "accept-history": accept_history,
     "webhooks": webhooks,
     "run": run,
     "pull": pull,

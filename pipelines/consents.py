@@ -80,7 +80,7 @@ class ConsentLooker:
         self, forge: Forge, tip: str, models: Mapping[str, Asking], wanted: Mapping[str, Consent | None]
     ) -> Iterator[tuple[str, ConsentLook]]:
         heads = self._repo.branches(BRANCHES)
-        for key, asking in models.items():
+        for key, asking in models.items() if heads or any(wanted.values()) else ():
             start = branches_of(asking.release.environment, asking.release.model)
             mine = {branch: head for branch, head in heads.items() if branch.startswith(start)}
             why = outdated(*_facts(asking), mine) if mine else {}

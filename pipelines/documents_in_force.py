@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from pipelines.histories import OWN_TRAILER
 from pipelines.ports import Repo
 from policies.config_repo_documents import ConfigRepo, RepoReading, read_repo, with_defaults
 from policies.errors import Stalled
@@ -32,8 +33,6 @@ _REPAIRS = 4
 # Commits looked back for readable documents. Sluicegate makes about twenty a rollout; a break that nobody mended for a
 # hundred rollouts is not a slip of the pen.
 _LOOK_BACK = 2000
-# Our own commits carry it; they leave people's documents alone, so the state before them is no other state.
-_OWN_TRAILER = "Sluice-Environment"
 
 
 class DocumentsInForce:
@@ -44,18 +43,26 @@ class DocumentsInForce:
         self._defaults = defaults
         self._good: tuple[Mapping[str, str], Mapping[str, str]] | None = None
         """Documents that were broken, and the last readable ones before them."""
+        self._readable: Mapping[str, str] | None = None
+        """Documents that this process could read."""
+        self._signed = False
 
-    def of(self, tip: Tip) -> tuple[ConfigRepo, list[Note], dict[str, str]]:
+    def of(self, tip: Tip, *, signed: bool = False) -> tuple[ConfigRepo, list[Note], dict[str, str]]:
         """The documents that count, notes about those that do not, and environments whose own files are broken.
+
+        Where changes must be `signed`, what this process read before counts, and not what lies in the log: nobody has
+        asked who vouched for that.
 
         Raises Stalled where nothing that can be read says what should be served, Retry when Git is away.
         """
+        self._signed = signed
         files = dict(tip.files)
         said: list[Note] = []
         refused: dict[str, str] = {}
         for _ in range(_REPAIRS):
             reading = self._reading(files)
             if reading.repo is not None:
+                self._readable = files
                 return reading.repo, said, refused
             broken = errors(reading.notes)
             said += (note for note in broken if note not in said)
@@ -108,11 +115,15 @@ class DocumentsInForce:
 
     def _earlier(self) -> Iterator[Mapping[str, str]]:
         """`sluice.yaml` and people's documents before each commit that may have changed them, newest first."""
+        if self._signed:
+            yield from [self._readable] if self._readable is not None else []
+            return
         after_a_persons = False
         for entry in self._repo.log(_LOOK_BACK):
             if after_a_persons:
                 yield self._repo.read_at(entry.commit, (SLUICE, *_PEOPLES))
-            after_a_persons = _OWN_TRAILER not in entry.trailers
+            # Our own commits leave people's documents alone, so the state before them is no other state.
+            after_a_persons = OWN_TRAILER not in entry.trailers
 
     def _last_applied(self, path: str, broken: str | None, tip: Tip, said: str) -> str:
         """The text of a file of ours as it was last applied anywhere, unless that is the broken one itself."""

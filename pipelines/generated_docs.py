@@ -102,7 +102,7 @@ class _Field:
 def fields(kind: str) -> str:
     """Every field of one kind of document with its default and its meaning, parts below their wholes."""
     whole = schema(kind)
-    rows = [(f"`{f.path}`", _default(f), _meaning(f)) for f in _fields(whole, whole["$defs"], "", {})]
+    rows = [(f"`{f.path}`", _default(f), _meaning(f)) for f in _fields(whole, whole.get("$defs", {}), "", {})]
     return _table(("field", "default", "meaning"), rows)
 
 

@@ -154,7 +154,6 @@ class LocalStack:
         server.start()
         url = f"http://{LOOPBACK}:{self._git_port}{HEALTH}"
         server.wait_until(lambda: answers(url), f"answering at {url}", GIT_READY_S)
-        self._say(f"Git server        {self.repo_url}")
 
     def _start_mlflow(self) -> None:
         self._parts.callback(self.mlflow.stop)
@@ -169,6 +168,7 @@ class LocalStack:
         self._say(f"Ray Serve         {self.ray.http}")
         if self._grpc:
             self._say(f"gRPC              {self.ray.grpc}")
+        self._say(f"replica logs      {self.ray.replica_logs}")
 
     def _start_prometheus(self) -> None:
         self.prometheus = PrometheusServer(
@@ -209,23 +209,28 @@ class LocalStack:
             example = {path: text for path, text in files.items() if path.startswith("models/")}
             files = {path: text for path, text in files.items() if path not in example}
             self._documents = self._documents or example
-        door = self.repo
-        try:
-            tip = door.read()
-        except Stalled as absent:
-            self._begin(door, {**files, **self._documents}, absent)
-            return
-        brought = _brought(tip, files)
-        if brought:
-            door.commit(tip.commit, brought, "The local stack's addresses, and models it was started with\n")
+        _fill(self.repo, files, self._documents)
+        self._say(f"Git server        {self.repo_url}")  # not before: what is cloned earlier is empty
 
-    @staticmethod
-    def _begin(door: ConfigRepo, files: Mapping[str, str], absent: Stalled) -> None:
-        """The first commit. Where the branch exists after all, it could not be read: then that is the news."""
-        try:
-            door.start(files, "sluice init: a config repo for the local stack\n")
-        except Conflict:
-            raise absent from None
+
+def _fill(door: ConfigRepo, files: Mapping[str, str], documents: Mapping[str, str]) -> None:
+    """The first commit of a new repo, with these documents; in one that exists, what this start brings."""
+    try:
+        tip = door.read()
+    except Stalled as absent:
+        _begin(door, {**files, **documents}, absent)
+        return
+    brought = _brought(tip, files)
+    if brought:
+        door.commit(tip.commit, brought, "The local stack's addresses, and models it was started with\n")
+
+
+def _begin(door: ConfigRepo, files: Mapping[str, str], absent: Stalled) -> None:
+    """The first commit. Where the branch exists after all, it could not be read: then that is the news."""
+    try:
+        door.start(files, "sluice init: a config repo for the local stack\n")
+    except Conflict:
+        raise absent from None
 
 
 @contextmanager

@@ -20,30 +20,25 @@ from typing import Any
 
 from pipelines.consents import Asking, ConsentLooker
 from pipelines.documents_in_force import DocumentsInForce
+from pipelines.foreign_tips import Before, ForeignTips
+from pipelines.known_environment import KnownEnvironment, Told, registered_names
 from pipelines.ports import EvidenceRequest, Forge, Metrics, Registry, Repo, Runtime
 from pipelines.recorded_rollouts import recorded, records_of
+from pipelines.vouched import Trust, Vouched
 from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
 from policies.budget import BASELINE
-from policies.config_repo_documents import ConfigRepo, read_repo, with_defaults
+from policies.config_repo_documents import ConfigRepo
 from policies.convergence import Failed, Ready, Starting, readiness
 from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTarget, RayTarget, RegistryTarget
-from policies.errors import Conflict, SluiceError
+from policies.errors import SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
 from policies.forges import ForgeTarget
-from policies.holding import held, known_revision
-from policies.layout import (
-    consent_path,
-    history_path,
-    model_path,
-    ray_service_path,
-    record_path,
-    release_path,
-    serve_path,
-)
+from policies.holding import held
+from policies.layout import consent_path, history_path, record_path
 from policies.notes import Note
-from policies.observations import RegistrySnapshot, RuntimeObservation, Tip
+from policies.observations import RuntimeObservation, Tip
 from policies.placement import out_of_place
 from policies.record import evidence_with
 from policies.release import Phase, Release
@@ -107,6 +102,8 @@ class Look:
     environments: Mapping[str, EnvironmentLook]
     notes: tuple[Note, ...]
     """What is wrong in the documents, of which the last readable ones count instead."""
+    vouched: str | None = None
+    """Where changes must be signed: the commit up to which everything is vouched for."""
 
     @property
     def registry(self) -> RegistryTarget:
@@ -120,11 +117,12 @@ class Looker:
     Lost, it costs a longer wait or a query more.
     """
 
-    def __init__(self, doors: Doors, defaults: Mapping[str, str]) -> None:
+    def __init__(self, doors: Doors, defaults: Mapping[str, str], trust: Trust) -> None:
         self._doors = doors
-        self._defaults = defaults
+        self._vouched = Vouched(doors.repo, trust)
         self._documents = DocumentsInForce(doors.repo, defaults)
         self._consents = ConsentLooker(doors.repo, doors.forge)
+        self._foreign = ForeignTips(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
         self._baselines: dict[tuple[str, str], _Baseline] = {}
@@ -135,49 +133,47 @@ class Looker:
         Raises Retry when Git is away, Conflict when somebody committed meanwhile, Stalled when the repo cannot be read.
         """
         warming, self._warming_since = self._warming_since, {}  # a look that fails is a break
-        tip = self._doors.repo.read()
-        repo, notes, refused = self._documents.of(tip)
+        vouched = self._vouched.of(self._doors.repo.read())
+        tip = vouched.tip
+        repo, notes, broken = self._documents.of(tip, signed=vouched.asked)
+        refused = {**broken, **vouched.refused}
         records, unread = records_of(tip.files)
         registry = self._doors.registry(repo.sluice.registry)
-        snapshot = registry.snapshot(_registered_names(repo))
+        snapshot = registry.snapshot(registered_names(repo))
         environments = {}
         for name in repo.sluice.environments:
-            place = _Place(name, tip, repo, snapshot, warming, records)
-            before, foreign = self._history(place)
-            environments[name] = self._environment(place, registry, before, refused.get(name) or foreign, now)
-        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=(*notes, *unread))
+            place = KnownEnvironment(name, tip, repo, snapshot, warming, records)
+            before, foreign = self._foreign.history(place)
+            why = refused.get(name) or foreign
+            environments[name] = self._environment(place, registry, before, why, now)
+        said = (*vouched.notes, *notes, *unread)
+        return Look(at=now, tip=tip, documents=repo, environments=environments, notes=said, vouched=vouched.trusted)
 
     def look_without_git(self, last: Mapping[str, Look], now: datetime) -> dict[str, EnvironmentLook]:
         """These environments as they are now, each on the tip of its earlier look. Nothing of it may be committed."""
-        names = tuple(sorted({name for look in last.values() for name in _registered_names(look.documents)}))
+        names = tuple(sorted({name for look in last.values() for name in registered_names(look.documents)}))
         registries = {look.registry: self._doors.registry(look.registry) for look in last.values()}
         snapshots = {target: registry.snapshot(names) for target, registry in registries.items()}
         environments = {}
         for name, look in last.items():
             records, _ = records_of(look.tip.files)
-            place = _Place(name, look.tip, look.documents, snapshots[look.registry], {}, records)
-            environments[name] = self._environment(place, registries[look.registry], {}, "", now)
+            place = KnownEnvironment(name, look.tip, look.documents, snapshots[look.registry], {}, records)
+            environments[name] = self._environment(place, registries[look.registry], Before(), "", now)
         # A time without Git is no chance to start.
         self._warming_since = {key: since for key, since in self._warming_since.items() if key[0] not in last}
         return environments
 
     # --- one environment ------------------------------------------------------------------------------------------
 
-    def _history(self, place: _Place) -> tuple[Mapping[str, Release], str]:
-        """The releases that were applied last, where they differ, and why the tip must not be applied."""
-        applied = self._doors.repo.applied(place.name)
-        before = self._applied_releases(place, applied)
-        return before, self._foreign(place, applied, before)
-
     def _environment(
-        self, place: _Place, registry: Registry, before: Mapping[str, Release], refused: str, now: datetime
+        self, place: KnownEnvironment, registry: Registry, before: Before, refused: str, now: datetime
     ) -> EnvironmentLook:
         document = place.document
-        runtime = self._doors.runtime(document.ray).observe()
-        releases = _releases(place)
+        told = Told(self._doors.runtime(document.ray).observe())
+        releases = place.releases
+        refused = refused or self._foreign.told_more(place, before, told)
         seen = {
-            slug: self._model(place, slug, release, before.get(slug), registry, runtime, now)
-            for slug, release in releases.items()
+            slug: self._model(place, slug, release, before, registry, told, now) for slug, release in releases.items()
         }
         models: Mapping[str, ModelLook] = seen
         if not refused:
@@ -185,54 +181,8 @@ class Looker:
             models = self._measured(place, document, asked, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
-            name=place.name, document=document, runtime=runtime, desired=desired, models=models, refused=refused
+            name=place.name, document=document, runtime=told.runtime, desired=desired, models=models, refused=refused
         )
-
-    def _applied_releases(self, place: _Place, applied: str | None) -> Mapping[str, Release]:
-        """The environment's releases as they were when they were last applied; unreadable ones are left out."""
-        if applied is None or applied == place.tip.commit:
-            return {}
-        slugs = {slug for environment, slug in place.repo.releases if environment == place.name} | set(
-            place.repo.models
-        )
-        paths = [release_path(place.name, slug) for slug in slugs]
-        texts = self._doors.repo.read_at(applied, paths)
-        unchanged = {path for path, text in texts.items() if place.tip.files.get(path) == text}
-        changed = {path: text for path, text in texts.items() if path not in unchanged}
-        sluice = {"sluice.yaml": place.tip.files["sluice.yaml"]}
-        repo = read_repo(with_defaults({**sluice, **changed}, self._defaults)).repo if changed else None
-        return {slug: release for (_, slug), release in repo.releases.items()} if repo else {}
-
-    def _foreign(self, place: _Place, applied: str | None, before: Mapping[str, Release]) -> str:
-        """Why the tip must not be applied; empty when it may."""
-        if applied is None:
-            return ""
-        if not self._doors.repo.descends(place.tip.commit, applied):
-            if self._doors.repo.read().commit != place.tip.commit:
-                raise Conflict("the branch moved while it was looked at")  # applied may be younger
-            return (
-                f"the tip {place.tip.commit[:8]} does not descend from {applied[:8]}, which was applied last: somebody "
-                "rewrote the branch. Bring the old history back, or accept the new one by deleting "
-                f"refs/sluice/applied/{place.name}"
-            )
-        for slug, release in before.items():
-            gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
-            if gone and (release.stable or release.candidate):
-                return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
-        if path := self._lost_manifest(place, applied):
-            return f"{path} is gone: whoever applies the repo may delete the cluster; bring it back"
-        serving = [slug for slug, release in _releases(place).items() if release.stable or release.candidate]
-        if serving and not (place.repo.serve.get(place.name) or {}).get("applications"):
-            path = serve_path(place.name)
-            return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
-        return ""
-
-    def _lost_manifest(self, place: _Place, applied: str) -> str:
-        """The path of KubeRay's manifest where it is gone since it was applied."""
-        if not place.document.is_kuberay or place.name in place.repo.ray_services:
-            return ""
-        path = ray_service_path(place.name)
-        return path if self._doors.repo.read_at(applied, (path,)) else ""
 
     def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
         """The same models, told what the cluster has where a version could start: one call, where a policy asks."""
@@ -253,7 +203,9 @@ class Looker:
             for slug, model in models.items()
         }
 
-    def _with_consents(self, place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Mapping[str, ModelLook]:
+    def _with_consents(
+        self, place: KnownEnvironment, models: Mapping[str, ModelLook], now: datetime
+    ) -> Mapping[str, ModelLook]:
         """The same models, with what Git and the forge show of what people are asked."""
         asking = {slug: Asking(m.release, m.observed, m.rules) for slug, m in models.items()}
         shown = self._consents.looks(place.repo.sluice.forge, place.tip.commit, asking, now)
@@ -265,7 +217,7 @@ class Looker:
         }
 
     def _measured(
-        self, place: _Place, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
+        self, place: KnownEnvironment, document: EnvironmentDocument, models: Mapping[str, ModelLook], now: datetime
     ) -> Mapping[str, ModelLook]:
         """The same models with evidence, tripped guards and baselines: one call each, where something is asked."""
         door = self._doors.metrics
@@ -290,7 +242,7 @@ class Looker:
         }
 
     def _baselines_of(
-        self, place: _Place, document: EnvironmentDocument, starting: list[EvidenceRequest], now: datetime
+        self, place: KnownEnvironment, document: EnvironmentDocument, starting: list[EvidenceRequest], now: datetime
     ) -> Mapping[str, tuple[Evidence, ...]]:
         """Baselines by model; one that keeps a rollout waiting is asked again once it is BASELINE_YOUNG old."""
         wanted = {(place.name, request.model): request for request in starting}
@@ -310,19 +262,21 @@ class Looker:
 
     def _model(
         self,
-        place: _Place,
+        place: KnownEnvironment,
         slug: str,
         release: Release,
-        before: Release | None,
+        applied: Before,
         registry: Registry,
-        runtime: RuntimeObservation,
+        told: Told,
         now: datetime,
     ) -> ModelLook:
-        rules = _rules(place, slug)
+        rules = place.rules(slug)
+        runtime = told.runtime
         versions = place.snapshot.models.get(release.model, {}) if place.snapshot.available else None
         wanted = look_at_wanted(registry, release, rules, place.snapshot)
-        older = before is not None and before.revision >= release.revision and before != release
-        changed = older and before is not None and not only_asks(before, release)
+        before = applied.releases.get(slug)
+        older = before is not None and (before.revision >= release.revision or slug in applied.taken_back)
+        changed = before is not None and older and before != release and not only_asks(before, release)
         observed = Observed(
             versions=versions,
             registry_reason=place.snapshot.reason,
@@ -331,8 +285,8 @@ class Looker:
             facts=wanted.facts,
             facts_reason=wanted.facts_reason,
             runtime_reason=_runtime_reason(place, slug, release, runtime),
-            known_revision=known_revision(slug, runtime),
-            held=held(release, slug, runtime),
+            known_revision=told.revisions.get(slug, 0),
+            held=held(release, slug, runtime) if told.held else None,
             out_of_place=_out_of_place(place, slug, release, runtime),
             candidate=_candidate(release, slug, runtime),
             warming_since=self._had_its_chance_since(place, slug, release, runtime, now),
@@ -343,13 +297,13 @@ class Looker:
             consent_given=place.tip.files.get(consent_path(place.name, slug)),
         )
         new = (place.name, slug) not in place.repo.releases
-        document = place.repo.serves(place.name).get(slug)
+        document = place.served.get(slug)
         objectives = tuple(place.repo.slos[name] for name in document.slos) if document else ()
         return ModelLook(
             release=release, document=document, rules=rules, observed=observed, new=new, objectives=objectives
         )
 
-    def _record(self, place: _Place, slug: str, release: Release, *, taken_back: bool) -> Record | None:
+    def _record(self, place: KnownEnvironment, slug: str, release: Release, *, taken_back: bool) -> Record | None:
         """What is recorded of the running rollout, also by looks that a person's commit took back."""
         if release.rollout is None:
             return None
@@ -370,7 +324,7 @@ class Looker:
         return self._unavailable_since.setdefault(key, now)
 
     def _had_its_chance_since(
-        self, place: _Place, slug: str, release: Release, runtime: RuntimeObservation, now: datetime
+        self, place: KnownEnvironment, slug: str, release: Release, runtime: RuntimeObservation, now: datetime
     ) -> datetime | None:
         if release.phase is not Phase.WARMING or release.rollout is None or not runtime.available:
             return None
@@ -388,56 +342,10 @@ class _Baseline:
     evidence: tuple[Evidence, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """What is known about an environment before its own doors are asked."""
-
-    name: str
-    tip: Tip
-    repo: ConfigRepo
-    snapshot: RegistrySnapshot
-    warming: Mapping[tuple[str, str, datetime], datetime]
-    """Since when candidates had had their chance to start, at the last look."""
-    records: Mapping[tuple[str, str], Record]
-    """What is recorded of running rollouts, by environment and slug."""
-
-    @property
-    def document(self) -> EnvironmentDocument:
-        """What people wrote about it."""
-        return self.repo.sluice.environments[self.name]
-
-
-def _registered_names(repo: ConfigRepo) -> tuple[str, ...]:
-    return tuple(sorted({m.name for m in repo.models.values()} | {release.model for release in repo.releases.values()}))
-
-
-def _releases(place: _Place) -> dict[str, Release]:
-    """The environment's releases in Git, and empty ones for models that have none yet."""
-    there = {slug: release for (environment, slug), release in place.repo.releases.items() if environment == place.name}
-    served = place.repo.serves(place.name)
-    fresh = {slug: Release(model=document.name, environment=place.name) for slug, document in served.items()}
-    return dict(sorted({**fresh, **there}.items()))
-
-
-def _rules(place: _Place, slug: str) -> Rules:
-    environment = place.document
-    document = place.repo.serves(place.name).get(slug)
-    name = document.rollout if document else "default"
-    return Rules(
-        policy=place.repo.policies[name],
-        trigger=environment.trigger,
-        on_rollback=environment.on_rollback,
-        settings=document.settings if document else None,
-        min_replicas=document.autoscaling.min_replicas if document else 1,
-        review=environment.review,
-        review_approvals=environment.review_approvals,
-    )
-
-
 # --- what the metrics are asked ---------------------------------------------------------------------------------
 
 
-def _with_traffic(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+def _with_traffic(place: KnownEnvironment, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
     """Candidates that may have been given requests, whether every replica was seen to do so or not."""
     for slug, model in models.items():
         release = model.release
@@ -446,7 +354,7 @@ def _with_traffic(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[Ev
             yield _request(slug, release.candidate, release.stable, objectives, release.rollout.started_at)
 
 
-def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
+def _judged(place: KnownEnvironment, models: Mapping[str, ModelLook]) -> Iterator[EvidenceRequest]:
     for request in _with_traffic(place, models):
         rollout = models[request.model].release.rollout
         if rollout and rollout.traffic_since:
@@ -454,7 +362,9 @@ def _judged(place: _Place, models: Mapping[str, ModelLook]) -> Iterator[Evidence
             yield dataclasses.replace(request, objectives=asked, since=rollout.traffic_since)
 
 
-def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetime) -> Iterator[EvidenceRequest]:
+def _about_to_start(
+    place: KnownEnvironment, models: Mapping[str, ModelLook], now: datetime
+) -> Iterator[EvidenceRequest]:
     """Stable in the candidate's place: how it did in the last day. It agrees with itself: that is not asked."""
     for slug, model in models.items():
         stable = model.release.stable
@@ -464,7 +374,7 @@ def _about_to_start(place: _Place, models: Mapping[str, ModelLook], now: datetim
                 yield _request(slug, stable, None, objectives, now - BASELINE)
 
 
-def _objectives(place: _Place, slug: str) -> tuple[Objective, ...]:
+def _objectives(place: KnownEnvironment, slug: str) -> tuple[Objective, ...]:
     return tuple(place.repo.slos[name] for name in place.repo.models[slug].slos)
 
 
@@ -477,15 +387,15 @@ def _request(
 # --- what Ray is asked -------------------------------------------------------------------------------------------
 
 
-def _runtime_reason(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+def _runtime_reason(place: KnownEnvironment, slug: str, release: Release, runtime: RuntimeObservation) -> str:
     """Why nothing can be known of Ray, or could be told to it, that this release is waited for."""
     if not runtime.available:
         return runtime.reason
     return not_told(release, slug, runtime) if place.document.is_kuberay else ""
 
 
-def _out_of_place(place: _Place, slug: str, release: Release, runtime: RuntimeObservation) -> str:
-    why = out_of_place(release, slug, place.repo.serve.get(place.name) or {}, runtime)
+def _out_of_place(place: KnownEnvironment, slug: str, release: Release, runtime: RuntimeObservation) -> str:
+    why = out_of_place(release, slug, place.applications_of(release, slug), runtime)
     if why or not place.document.is_kuberay:
         return why
     template = place.repo.clusters.get(place.name)

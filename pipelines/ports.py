@@ -18,6 +18,7 @@ from policies.documents import Trigger
 from policies.evidence import Evidence, Objective
 from policies.observations import Artifact, RegistrySnapshot, RuntimeObservation, Tip, Trip, VersionFacts
 from policies.pull_requests import Approval, CommitStatus, PullRequest
+from policies.signatures import Change, Signature
 from registry_bridge.config_repo import CommitEntry
 
 
@@ -52,6 +53,18 @@ class Repo(Protocol):
 
     def log(self, limit: int, path: str | None = None) -> Sequence[CommitEntry]:
         """The branch's newest commits, newest first; with `path` those that changed it."""
+
+    def vouched(self) -> str | None:
+        """The commit up to which every change is vouched for (`refs/sluice/vouched`), if signatures are asked for."""
+
+    def mark_vouched(self, commit: str) -> None:
+        """Move that ref. Raises Retry, Stalled."""
+
+    def changes(self, since: str, tip: str) -> tuple[Change, ...]:
+        """The commits of `tip` that are not in `since`, parents first. Raises Stalled where one is unknown."""
+
+    def signature(self, commit: str, signers: str) -> Signature:
+        """Whether the commit's signature counts; `signers` is the text of an allowed_signers file."""
 
     def branches(self, prefix: str) -> Mapping[str, str]:
         """Heads of the branches below `sluice/` that begin with `prefix`, as they were at the last read."""

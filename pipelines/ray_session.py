@@ -8,6 +8,8 @@ Rules:
   into that by itself), HAProxy's metrics and Ray's metrics on all of them: the token is what protects it.
 - The fast mode and the metrics settings of a production cluster, so that what is measured here holds there.
 - `stop` ends exactly what this session started, also after an interrupt, and also when we are killed (`processes.py`).
+- The logs of Ray and of the replicas are found below our own folder while it runs and afterwards (`logs`): an answer
+  500 sends people there.
 
 It must not deploy anything: that is the reconciler's, through `serving_runtime/ray_cluster.py`.
 """
@@ -29,6 +31,7 @@ from typing import Self
 
 from pipelines.processes import LOOPBACK, ManagedProcess, free_port
 from policies.errors import Stalled
+from serving_runtime import doorstep
 from serving_runtime.node_settings import ADVISED_BYTES, MESSAGE_LIMIT
 from serving_runtime.ray_cluster import RayCluster, ray_token
 
@@ -89,12 +92,16 @@ class RaySession:
     ) -> None:
         """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths).
 
+        `logs` in it is Ray's own folder of logs while it runs, and what was in there once it has stopped.
+
         `grpc` makes Serve listen for gRPC too, which cannot be turned on later. `http_host` is where Serve listens: who
         names another than loopback has others call, who must be told apart (`serving_runtime/access.py`).
         """
         self._folder, self._cpus, self._serves_grpc = folder, cpus, grpc
         self._http_host = http_host
         self._token_file = folder / "token"
+        self.logs = folder.absolute() / "logs"
+        """Where Ray and Serve log: this run, else the last one."""
         self._temporary: Path | None = None
         self._ports: dict[str, int] = {}
         self._head: ManagedProcess | None = None
@@ -125,8 +132,14 @@ class RaySession:
             self._head.stop()
             self._head = None
         if self._temporary is not None:
+            _keep_logs(self.logs)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
+
+    @property
+    def replica_logs(self) -> Path:
+        """A file for each replica, whose lines carry request ids."""
+        return self.logs / "serve"
 
     @property
     def dashboard(self) -> str:
@@ -182,6 +195,7 @@ class RaySession:
     def _start_once(self) -> None:
         # The path of a socket of HAProxy's has 97 characters at most, and 70 of them are Ray's node id and a name.
         self._temporary = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
+        _lead_to_logs(self.logs, self._temporary / "ray" / "session_latest" / "logs")
         taken: set[int] = set()
         for name in _PORTS:
             self._ports[name] = free_port(taken)
@@ -253,6 +267,7 @@ class RaySession:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             MESSAGE_LIMIT: str(ADVISED_BYTES),
+            doorstep.CALLBACK: doorstep.HERE,
             "RAY_metrics_report_interval_ms": "1000",
             "RAY_prestart_worker_first_driver": "0",  # it would start a worker for each of the virtual CPUs
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -278,6 +293,30 @@ class RaySession:
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc),
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc + GRPC_PORTS - 1),
         }
+
+
+def _lead_to_logs(here: Path, there: Path) -> None:
+    """A link to the logs of the run that begins, in place of those of the last one. Ray makes the folder later."""
+    if here.is_symlink():
+        here.unlink()
+    elif here.exists():
+        shutil.rmtree(here)
+    here.symlink_to(there)
+
+
+def _keep_logs(here: Path) -> None:
+    """Put the logs themselves where the link to them is: the folder that it leads to is about to be removed."""
+    if not here.is_symlink():
+        return
+    there = here.resolve()
+    here.unlink()
+    if not there.is_dir():
+        return  # Ray was stopped before it made any
+    try:
+        shutil.move(there, here)
+        here.chmod(0o700)  # Ray lets everybody write there, which was in a folder that only we could enter
+    except OSError as error:  # a full disk must not keep anybody from stopping
+        _LOG.warning("the logs of Ray could not be kept in %s: %s", here, error)
 
 
 def _listens(port: int) -> bool:

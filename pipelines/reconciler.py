@@ -29,6 +29,8 @@ from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock
 from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
 from pipelines.serve_configs import serve_config
+from pipelines.vouched import Trust
+from pipelines.without_git import seen_to_be_live, stops
 from policies.actions import Action, RemoveRelease, TellReviewers, Wait, WriteRelease
 from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
 from policies.documents import EdgeDocument
@@ -109,10 +111,12 @@ class Tick:
 class Reconciler:
     """Carries every release of one config repo. Two of them on one repo are harmless."""
 
-    def __init__(self, doors: Doors, clock: Clock, defaults: Mapping[str, str]) -> None:
+    def __init__(self, doors: Doors, clock: Clock, defaults: Mapping[str, str], trust: Trust | None = None) -> None:
         self._doors = doors
         self._clock = clock
-        self._looker = Looker(doors, defaults)
+        self._looker = Looker(doors, defaults, trust or Trust())
+        self._vouched: str | None = None
+        """Where the ref of what is vouched for was put last."""
         self._last: dict[str, Look] = {}
         """By environment: the last look that Git answered and whose tip was not refused, with what it led to in Git."""
         self._without_git_since: datetime | None = None
@@ -180,8 +184,8 @@ class Reconciler:
         """Hold what must not stay in traffic, by these looks; the environments of which something was submitted."""
         submitted = []
         for environment, actions in self._decided_without_git(last, now, problems):
-            stops = tuple(_stops(environment, actions, now))
-            if stops and self._hold(environment, stops, problems):
+            to_stop = tuple(stops(environment, actions, now))
+            if to_stop and self._hold(environment, to_stop, problems):
                 submitted.append(environment.name)
         return submitted
 
@@ -197,7 +201,7 @@ class Reconciler:
         ]
         for name, environment in self._looker.look_without_git(young, now).items():
             actions = tuple(_decide(environment, now))
-            self._last[name] = _seen_to_be_live(young[name], environment, actions)
+            self._last[name] = seen_to_be_live(young[name], environment, actions)
             yield environment, actions
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
@@ -267,6 +271,7 @@ class Reconciler:
         submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
             problems += carry_out(self._doors, actions, plan.look, tip)
+        problems += self._mark_vouched(plan.look.vouched)
         return Tick(
             at=self._clock.now(),
             plan=plan,
@@ -300,6 +305,16 @@ class Reconciler:
         except SluiceError as error:
             return str(error)
         return step
+
+    def _mark_vouched(self, commit: str | None) -> Iterator[str]:
+        """Say in Git how far changes are vouched for; yields what went wrong."""
+        if commit is None or commit == self._vouched:
+            return
+        try:
+            self._doors.repo.mark_vouched(commit)
+            self._vouched = commit
+        except SluiceError as error:
+            yield str(error)
 
     def _commit_manifests(self, plan: Plan, tip: str, problems: list[str], remarks: list[str]) -> str | None:
         """Write the next steps of KubeRay's manifests, in a commit of their own; none where there is none."""
@@ -347,17 +362,6 @@ def _decided(model: ModelLook, now: datetime) -> Sequence[Action]:
         return (Wait(model=release.model, environment=release.environment, reason=reason),)
 
 
-def _stops(environment: EnvironmentLook, actions: Iterable[Action], now: datetime) -> Iterator[Stop]:
-    """The rollouts that these actions would stop."""
-    for action in actions:
-        if isinstance(action, WriteRelease) and action.release.phase is Phase.ROLLING_BACK:
-            key = slug(action.release.model)
-            before = environment.models[key].release
-            cause = action.release.rollout.cause if action.release.rollout else None
-            if before.phase is not Phase.ROLLING_BACK and cause is not None:
-                yield Stop(slug=key, release=before, cause=cause, at=now)
-
-
 def _after(environment: EnvironmentLook, actions: Iterable[Action]) -> dict[str, Release]:
     """The environment's releases as the actions leave them, by slug."""
     releases = {key: model.release for key, model in environment.models.items()}
@@ -385,25 +389,6 @@ def _as_committed(plan: Plan) -> Look:
     releases = {(name, key): release for name, each in after.items() for key, release in each.items()}
     serve = {name: _config(environment, after[name], look) for name, environment in look.environments.items()}
     return dataclasses.replace(look, documents=dataclasses.replace(look.documents, releases=releases, serve=serve))
-
-
-def _seen_to_be_live(last: Look, environment: EnvironmentLook, actions: Iterable[Action]) -> Look:
-    """The look with phases that are live by now. It changes nothing in Ray, and evidence counts from there."""
-    live = {
-        (environment.name, key): dataclasses.replace(before, rollout=action.release.rollout)
-        for action in actions
-        if isinstance(action, WriteRelease)
-        for key in [slug(action.release.model)]
-        if _became_live(before := environment.models[key].release, action.release)
-    }
-    releases = {**last.documents.releases, **live}
-    return dataclasses.replace(last, documents=dataclasses.replace(last.documents, releases=releases)) if live else last
-
-
-def _became_live(before: Release, after: Release) -> bool:
-    if before.rollout is None or after.rollout is None or before.phase is not after.phase:
-        return False
-    return before.rollout.current.live_since is None and after.rollout.current.live_since is not None
 
 
 # --- the commit --------------------------------------------------------------------------------------------------

@@ -5,6 +5,10 @@
 | SLUICE_REPO | address or folder of the config repo, where `--repo` is not given |
 | SLUICE_BRANCH | its branch, `main` |
 | SLUICE_GIT_TOKEN | token for a config repo over http or https |
+| SLUICE_SIGNING_KEY | what our commits are signed with: the path of an SSH key, or a GPG key's id |
+| SLUICE_ALLOWED_SIGNERS | file of the SSH keys whose changes count; it goes before the repo's own |
+| SLUICE_GPG_HOME | folder of GnuPG with the keys whose changes count, and our own |
+| SLUICE_TRUSTED_COMMIT | the commit from which on changes must be signed |
 | SLUICE_CACHE | folder for clones and artifacts, `~/.cache/sluicegate` |
 | SLUICE_FORGE_TOKEN, SLUICE_FORGE_TOKEN_FILE | token for the forge, or the file that holds it |
 | SLUICE_GITHUB_APP_ID | a GitHub App in the token's place: its id |
@@ -44,6 +48,11 @@ class Settings:
     branch: str
     cache: Path
     git_token: str | None = dataclasses.field(default=None, repr=False)
+    signing_key: str | None = None
+    """A path, or a GPG key's id: no secret itself."""
+    allowed_signers: Path | None = None
+    gpg_home: Path | None = None
+    trusted_commit: str | None = None
     forge_token: str | None = dataclasses.field(default=None, repr=False)
     forge_token_file: Path | None = None
     github_app: GitHubApp | None = None
@@ -65,6 +74,10 @@ def settings(environment: Mapping[str, str], *, repo: str | None = None, branch:
         branch=branch or environment.get("SLUICE_BRANCH") or "main",
         cache=Path(folder) if folder else Path(environment.get("HOME", ".")) / ".cache" / "sluicegate",
         git_token=environment.get("SLUICE_GIT_TOKEN") or None,
+        signing_key=environment.get("SLUICE_SIGNING_KEY") or None,
+        allowed_signers=_path(environment, "SLUICE_ALLOWED_SIGNERS"),
+        gpg_home=_path(environment, "SLUICE_GPG_HOME"),
+        trusted_commit=environment.get("SLUICE_TRUSTED_COMMIT") or None,
         forge_token=environment.get("SLUICE_FORGE_TOKEN") or None,
         forge_token_file=_path(environment, "SLUICE_FORGE_TOKEN_FILE"),
         github_app=_github_app(environment),

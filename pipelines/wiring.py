@@ -19,11 +19,15 @@ from pipelines.ports import Forge
 from pipelines.pulling import Puller
 from pipelines.reconciler import Reconciler
 from pipelines.settings import Settings
+from pipelines.vouched import Trust
 from policies.documents import PrometheusTarget, RayTarget, RegistryTarget
+from policies.errors import BadInput
 from policies.forges import ForgeTarget
 from policies.names import check_environment_name
 from registry_bridge.config_repo import ConfigRepo
+from registry_bridge.git_signatures import Keys
 from registry_bridge.mlflow_registry import MlflowRegistry
+from registry_bridge.repo_files import is_commit
 from serving_runtime.kuberay import KubeRay, RayServiceStatus, kubernetes_api
 from serving_runtime.prometheus import PrometheusMetrics
 from serving_runtime.ray_cluster import RayCluster, ray_token
@@ -52,7 +56,21 @@ class SystemClock:
 def config_repo(settings: Settings) -> ConfigRepo:
     """The door to the config repo, with its clone in the cache."""
     name = hashlib.sha256(f"{settings.repo}\n{settings.branch}".encode()).hexdigest()[:16]
-    return ConfigRepo(settings.repo, settings.branch, settings.cache / "repos" / name, token=settings.git_token)
+    keys = Keys(signing_key=settings.signing_key, gpg_home=settings.gpg_home)
+    cache = settings.cache / "repos" / name
+    return ConfigRepo(settings.repo, settings.branch, cache, token=settings.git_token, keys=keys)
+
+
+def trust(settings: Settings) -> Trust:
+    """What the operator says about signatures. Raises BadInput for what cannot be read."""
+    commit, file = settings.trusted_commit, settings.allowed_signers
+    if commit is not None and not is_commit(commit):
+        raise BadInput("SLUICE_TRUSTED_COMMIT is no commit: a full hash")
+    try:
+        signers = file.read_text(encoding="utf-8") if file is not None else None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"SLUICE_ALLOWED_SIGNERS cannot be read: {error}") from error
+    return Trust(signers=signers, commit=commit)
 
 
 def forge(settings: Settings, target: ForgeTarget) -> Forge:
@@ -116,7 +134,7 @@ def doors(settings: Settings) -> Doors:
 
 def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:
     """A reconciler for this config repo."""
-    return Reconciler(doors(settings), clock, built_in_documents())
+    return Reconciler(doors(settings), clock, built_in_documents(), trust(settings))
 
 
 def puller(settings: Settings, clock: SystemClock, edge: str) -> Puller:

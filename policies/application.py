@@ -15,22 +15,26 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.capacity import CPU, GPU, MEMORY, Amounts, added, beyond, in_words
+from policies.reserved_amounts import SMALLEST, Amount, CustomResource
 from policies.serving import Features, Placement
 from policies.stored_values import STRICT, Digest, Words
+
+_MIB = 2**20
 
 
 @document(frozen=True, kw_only=True, config=STRICT)
 class Settings:
     """The part of a model document whose change restarts replicas; frozen into an application when it starts."""
 
-    cpus: Annotated[float, Field(gt=0, le=512)] = 1.0
+    cpus: Annotated[float, Field(ge=SMALLEST, le=512)] = 1.0
     """CPUs each replica reserves."""
-    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
-    """GPUs each replica reserves; fractions share one."""
+    gpus: Annotated[Amount, Field(ge=0, le=64)] = 0.0
+    """GPUs each replica reserves; fractions share one, of 0.0001 and more."""
     memory_mib: Annotated[int, Field(ge=64)] | None = None
     """Memory each replica reserves, MiB; none reserves nothing."""
-    custom: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Custom Ray resources each replica reserves."""
+    custom: Mapping[CustomResource, Amount] = dataclasses.field(default_factory=dict)
+    """Custom Ray resources each replica reserves: amounts of 0.0001 and more, by the names that nodes give them."""
     environment: Literal["inherit", "pip", "uv", "image"] = "inherit"
     """Where the packages that the version itself asks for come from: they are those of the cluster, or Ray's
     runtime_env installs the version's own requirements with pip or uv, or a container image has them."""
@@ -51,6 +55,17 @@ class Settings:
             raise ValueError("image is written exactly where environment is image")
         if self.image and self.packages:
             raise ValueError("with environment: image the packages are part of the image; leave packages out")
+        if self.placement and (missing := beyond(self.reserved, self.placement.bundles[0])):
+            raise ValueError(
+                "the replica itself runs in the first bundle of its placement, which must hold what the other fields "
+                f"reserve: there it lacks {in_words(missing)}"
+            )
+
+    @property
+    def reserved(self) -> Amounts:
+        """What the replica itself takes, by Ray's names."""
+        own = {CPU: self.cpus, GPU: self.gpus, MEMORY: (self.memory_mib or 0) * _MIB}
+        return added(own, self.custom)
 
     @property
     def installs_requirements(self) -> bool:

@@ -33,7 +33,8 @@ def _obey(release: Release, observed: Observed) -> Release:
     known = {(q.version, q.build): q for q in (*before.quarantine, *release.quarantine)}
     return dataclasses.replace(
         release,
-        revision=max(release.revision, before.revision, observed.known_revision),
+        # Never its own: wishes on top of a revert raise that, and the hosts would not be told anew.
+        revision=max(release.revision + 1, before.revision, observed.known_revision),
         seen=tuple(sorted({*release.seen, *before.seen})),
         quarantine=tuple(known.values()),
         ask=None,

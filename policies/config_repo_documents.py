@@ -15,11 +15,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
+from policies.accepted_history import AcceptedHistory
 from policies.document_errors import note
 from policies.document_reading import READ, Document, read_document
 from policies.documents import ModelDocument, RolloutPolicy, SluiceDocument
+from policies.durations import format_duration
 from policies.errors import BadInput
 from policies.evidence import Objective
 from policies.fronts import EnsembleDocument, Fronts, ensemble_route
@@ -54,6 +57,8 @@ class ConfigRepo:
     """The Ray Serve config of each environment; none where there is no file."""
     ensembles: Mapping[str, EnsembleDocument] = dataclasses.field(default_factory=dict)
     """By name."""
+    accepted: Mapping[str, AcceptedHistory] = dataclasses.field(default_factory=dict)
+    """Histories that people accepted, by environment."""
     rules: RepoRules | None = None
     """What changes of it are held to; none where nobody wrote them."""
     clusters: Mapping[str, RayServiceTemplate] = dataclasses.field(default_factory=dict)
@@ -74,15 +79,20 @@ class ConfigRepo:
         """The environments that serve a model or an ensemble."""
         return environments_of(served, self.sluice)
 
+    def as_written(self, section: str, name: str, path: Path, value: timedelta) -> str:
+        """A duration as its document has it, `99h`; where nobody wrote it, as we would, `4d3h`."""
+        _, parsed = self.sources.get((section, name), ("", Parsed(None, {})))
+        return str(parsed.value(path) or format_duration(value))
+
     @property
     def routed(self) -> Iterator[Routed]:
         """Everything that has a route, models first."""
         for key, model in sorted(self.models.items()):
             where, words = self.environments_of(model), f"the model {model.name!r}"
-            yield Routed("models", key, route_of(model), where, words)
+            yield Routed("models", key, route_of(model), model.route is not None, where, words)
         for name, ensemble in sorted(self.ensembles.items()):
             where, words = self.environments_of(ensemble), f"the ensemble {name!r}"
-            yield Routed("ensembles", name, ensemble_route(ensemble), where, words)
+            yield Routed("ensembles", name, ensemble_route(ensemble), ensemble.route is not None, where, words)
 
     def fronts(self, environment: str) -> Fronts:
         """What stands before the models of one environment, ensembles by name."""
@@ -152,6 +162,7 @@ class _Reader:
         self.slos: dict[str, Objective] = {}
         self.releases: dict[tuple[str, str], Release] = {}
         self.serve: dict[str, Mapping[str, Any] | None] = {}
+        self.accepted: dict[str, AcceptedHistory] = {}
         self.clusters: dict[str, RayServiceTemplate] = {}
         self.ray_services: dict[str, RayService] = {}
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
@@ -190,6 +201,7 @@ class _Reader:
             slos=self.slos,
             releases={key: release for key, release in self.releases.items() if key[0] in known},
             serve={environment: self.serve.get(environment) for environment in known},
+            accepted=self.accepted,
             clusters=self.clusters,
             ray_services=self.ray_services,
             sources=self.sources,
@@ -214,6 +226,8 @@ class _Reader:
                 self._keep_policy(read)
             case Place.RELEASE:
                 self._keep_release(located, read)
+            case Place.ACCEPTED_HISTORY:
+                self.accepted[located.environment] = read.value
             case Place.CLUSTER:
                 self.clusters[located.environment] = read.value
                 self.sources[("clusters", located.environment)] = (read.file, read.parsed)

@@ -91,10 +91,10 @@ def _address(url: str) -> str:
 def _look_interval(repo: ConfigRepo) -> Iterator[Note]:
     for name, environment in repo.sluice.environments.items():
         path: Path = ("environments", name, "look_interval")
-        interval = format_duration(environment.look_interval)
+        interval = repo.as_written("sluice", "", path, environment.look_interval)
         if environment.look_interval < LOOK_FLOOR:
             yield repo.note("sluice", "", path, f"{interval} is shorter than a look takes: write at least 1s")
-        elif environment.look_interval < LOOK_ADVISED:
+        elif environment.look_interval < LOOK_ADVISED and not repo.sluice.is_on_one_machine(name):
             message = f"{interval} asks four services more often than they change: 5s or more is enough"
             yield repo.note("sluice", "", path, message, Severity.WARNING)
 
@@ -140,13 +140,14 @@ def _keys_of_tokens_come_safely(repo: ConfigRepo) -> Iterator[Note]:
 def _time_for_stable(repo: ConfigRepo) -> Iterator[Note]:
     """When the candidate does not answer, the host needs time to do it."""
     for key, model in repo.models.items():
-        limit = candidate_timeout(model)
-        if limit >= model.request_timeout:
+        path: Path = ("candidate_timeout",)
+        if candidate_timeout(model) >= model.request_timeout:
+            limit = repo.as_written("models", key, path, candidate_timeout(model))
+            whole = repo.as_written("models", key, ("request_timeout",), model.request_timeout)
             message = (
-                f"{format_duration(limit)} leaves stable no time to answer in its place: "
-                f"must be shorter than request_timeout, {format_duration(model.request_timeout)}"
+                f"{limit} leaves stable no time to answer in its place: must be shorter than request_timeout, {whole}"
             )
-            yield repo.note("models", key, ("candidate_timeout",), message)
+            yield repo.note("models", key, path, message)
 
 
 def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
@@ -157,8 +158,9 @@ def _time_to_be_slow(repo: ConfigRepo) -> Iterator[Note]:
         for name in model.slos:
             threshold = repo.slos[name].threshold_ms
             if threshold is not None and limit <= timedelta(milliseconds=threshold):
+                given = repo.as_written("models", key, ("candidate_timeout",), limit)
                 message = (
-                    f"the candidate is given {format_duration(limit)}, but the SLO {name} allows {threshold:g} ms: "
+                    f"the candidate is given {given}, but the SLO {name} allows {threshold:g} ms: "
                     "a slow answer would be cut off before it could be called slow"
                 )
                 yield repo.note("models", key, (field,), message)
@@ -169,7 +171,8 @@ def _time_after_features(repo: ConfigRepo) -> Iterator[Note]:
     for key, model in repo.models.items():
         features, limit = model.settings.features, candidate_timeout(model)
         if features is not None and timedelta(milliseconds=features.timeout_ms) >= limit:
-            message = f"must be shorter than a candidate's whole time, {format_duration(limit)}"
+            whole = repo.as_written("models", key, ("candidate_timeout",), limit)
+            message = f"must be shorter than a candidate's whole time, {whole}"
             yield repo.note("models", key, ("settings", "features", "timeout_ms"), message)
 
 
@@ -257,11 +260,15 @@ def _long_enough_to_measure(repo: ConfigRepo) -> Iterator[Note]:
 def _bake_in(repo: ConfigRepo, environment: str, name: str, part: str, bake: Bake) -> Iterator[Note]:
     needed = MIN_SCRAPES * repo.sluice.environments[environment].prometheus.scrape_interval
     scrapes = f"is shorter than {MIN_SCRAPES} scrapes in {environment}, {format_duration(needed)}"
+    least, most = (
+        repo.as_written("policies", name, (part, field), getattr(bake, field))
+        for field in ("min_duration", "max_duration")
+    )
     if bake.max_duration < needed:
-        message = f"{format_duration(bake.max_duration)} {scrapes}: nothing could ever pass"
+        message = f"{most} {scrapes}: nothing could ever pass"
         yield _about_policy(repo, name, (part, "max_duration"), environment, message, Severity.ERROR)
     elif bake.min_duration < needed:
-        message = f"{format_duration(bake.min_duration)} {scrapes}: it would pass on hardly any evidence"
+        message = f"{least} {scrapes}: it would pass on hardly any evidence"
         yield _about_policy(repo, name, (part, "min_duration"), environment, message, Severity.WARNING)
 
 
@@ -279,10 +286,8 @@ def _room_for_every_step(repo: ConfigRepo) -> Iterator[Note]:
         shadow = policy.shadow.min_duration if policy.shadow is not None else timedelta()
         least = shadow + len(policy.steps) * policy.step.min_duration + policy.settle.min_duration
         if least > policy.max_duration:
-            message = (
-                f"{format_duration(policy.max_duration)} is shorter than its steps together, {format_duration(least)}: "
-                "no rollout could end"
-            )
+            most = repo.as_written("policies", name, ("max_duration",), policy.max_duration)
+            message = f"{most} is shorter than its steps together, {format_duration(least)}: no rollout could end"
             yield repo.note("policies", name, ("max_duration",), message)
 
 

@@ -27,6 +27,7 @@ This module must not decide what should run (that is `rollout.py`) nor talk to R
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -186,7 +187,7 @@ class _Look:
     wanted: Mapping[str, Config]
     observed: RuntimeObservation
 
-    @property
+    @functools.cached_property
     def live(self) -> Mapping[str, ObservedApplication]:
         """What the control door may submit again: not what is being deleted, nor what `serve.run` put there by hand."""
         return {
@@ -195,12 +196,12 @@ class _Look:
             if application.submitted and application.status is not ApplicationStatus.DELETING
         }
 
-    @property
+    @functools.cached_property
     def leftover(self) -> Mapping[str, Config]:
         """What runs and is not wanted, as it was submitted."""
         return {name: a.submitted for name, a in self.live.items() if name not in self.wanted}
 
-    @property
+    @functools.cached_property
     def deleting(self) -> frozenset[str]:
         """Names that are not free yet."""
         return frozenset(n for n, a in self.observed.applications.items() if a.status is ApplicationStatus.DELETING)

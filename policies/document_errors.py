@@ -29,6 +29,7 @@ _NEAR = 0.65  # difflib's ratio: `deafult` and `default` have 0.86, `colour` and
 _SECRET_FIELDS = frozenset({"env"})
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
 _OUR_WORDS = {"an object": "a mapping", "a valid array": "a list", "a valid dictionary": "a mapping"}
+_SAY_IT_ALL = frozenset({"value_error", "too_short", "too_long", "string_too_short"})
 # What a text should have looked like, by the beginning of the pattern that it missed.
 _SHAPES = {
     "^https?://": "should be an address like http://127.0.0.1:8265, without user, password or spaces",
@@ -40,6 +41,18 @@ _SHAPES = {
     r"^[^\s@,]+$": "should be a person's name at the forge, without @",
     "^([01][0-9]|": "should be a time of day in UTC, like 16:30",
     "^[a-zA-Z_]": "should be the name of a label: letters, digits and _",
+    "^(s3://": "should be s3://bucket/prefix or file:///folder, a bucket of 3 to 63 lower-case letters, digits, . and "
+    "-, folders of letters, digits and . _ = -",
+    "^[A-Za-z_][A-Za-z0-9_]*(": "should be package.module:name, of Python that the replicas can import",
+    "^[A-Za-z_][A-Za-z0-9_.]*$": "should be a flavor as its MLmodel calls it, like sklearn",
+    "^[A-Z_]": "should be the name of an environment variable: capital letters, digits and _",
+    "^/[^": "should be an absolute path, like /etc/sluice/keys",
+    "^[a-z0-9][A-Za-z0-9._:/@-]*$": "should be an image, like registry.example.com/fraud:3",
+    "^[a-z0-9]([a-z0-9._-]*": "should be lower-case letters, digits and . _ -, with a letter or digit at both ends",
+    "^[a-z]([a-z0-9-]*": "should be lower-case letters, digits and dashes, with a letter first and no dash last",
+    "^[a-z0-9-]+/": "should be namespace/name, in lower-case letters, digits and dashes",
+    r"^[\w.-]+(/": "should be owner/name, as in the repository's address",
+    r"^[A-Za-z0-9.:\[\]-]+:": "should be an address and a port, like 127.0.0.1:8790",
 }
 
 
@@ -79,7 +92,13 @@ def read_noun(
         return Reading(adapter(kind).validate_json(json.dumps(body), strict=True), ())
     except ValidationError as error:
         explaining = _Explaining(kind, parsed, file, tuple(header), instead or {})
-        return Reading(None, tuple(explaining.note(item) for item in error.errors(include_url=False)))
+        found = [item for item in error.errors(include_url=False) if not _follows_from_others(item)]
+        return Reading(None, tuple(explaining.note(*same) for same in _by_value(parsed.data, found)))
+
+
+def shape(pattern: str) -> str:
+    """What a text should look like, in words."""
+    return next((words for start, words in _SHAPES.items() if pattern.startswith(start)), f"should match {pattern}")
 
 
 def known_only(kind: Any, data: Any) -> Any:
@@ -124,9 +143,9 @@ class _Explaining:
     header: tuple[str, ...]
     instead: Mapping[str, str]
 
-    def note(self, item: Any) -> Note:
-        """One of pydantic's findings, in our words."""
-        path = _path_in(self.parsed.data, item["loc"])
+    def note(self, item: Any, *others: Any) -> Note:
+        """One of pydantic's findings, in our words; `others` say of the same value what else it might have been."""
+        path = _path_in(self.parsed.data, item["loc"][:-1] if others else item["loc"])
         match item["type"]:
             case "unexpected_keyword_argument" | "extra_forbidden":
                 message = self._unknown(path)
@@ -134,7 +153,7 @@ class _Explaining:
                 about = _properties(self.kind, path[:-1]).get(str(path[-1]), {}).get("description", "")
                 message = f"is missing{f': {about}' if about else ''}"
             case _:
-                message = _in_words(item, path)
+                message = _in_words((item, *others), path)
         return note(self.parsed, self.file, path, message)
 
     def _unknown(self, path: Path) -> str:
@@ -160,16 +179,54 @@ def _path_in(data: Any, location: Sequence[str | int]) -> Path:
     return tuple(path)
 
 
-def _in_words(item: Any, path: Path) -> str:
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+def _follows_from_others(item: Any) -> bool:
+    """A list is said to be too short, too, when its only item is wrong: that item has a finding of its own."""
+    return item["type"] == "too_short" and bool(len(item["input"]) >= item["ctx"]["min_length"])
+
+
+def _by_value(data: Any, found: Sequence[Any]) -> list[list[Any]]:
+    """The findings; together those about one value that may be of several kinds, of which pydantic says each."""
+    grouped: dict[Any, list[Any]] = {}
+    for place, item in enumerate(found):
+        grouped.setdefault(item["loc"][:-1] if _is_one_of_several(data, item) else place, []).append(item)
+    return list(grouped.values())
+
+
+def _is_one_of_several(data: Any, item: Any) -> bool:
+    """Does its location end with one of several kinds, which is no part of the document?"""
+    *above, last = item["loc"] or ("[key]",)
+    if item["type"] == "missing" or last == "[key]" or isinstance(last, int):
+        return False
+    held = Parsed(data, {}).value(_path_in(data, above))
+    is_there = held is not None or item["input"] is None
+    return is_there and not (isinstance(held, Mapping) and last in held)
+
+
+def _in_words(items: Sequence[Any], path: Path) -> str:
+    """What is wrong, or all that it might have been."""
+    first, *others = [_message(item) for item in items]
+    message = first + "".join(f" or {other.removeprefix('should be ')}" for other in others)
+    if items[0]["type"] in _SAY_IT_ALL or _SECRET_FIELDS & set(path):
+        return message
+    return f"{message}, not {_shown(items[0]['input'])}"
+
+
+def _message(item: Any) -> str:
+    match item["type"]:
+        case "too_short" | "string_too_short":
+            least, units = item["ctx"]["min_length"], "characters" if isinstance(item["input"], str) else "entries"
+            wrong = f"has only {len(item['input'])} {units}" if item["input"] else "is empty"
+            return f"{wrong}: write at least {'one' if least == 1 else least}"
+        case "too_long":
+            return f"has {len(item['input'])} entries: at most {item['ctx']['max_length']} are read"
+        case "string_pattern_mismatch":
+            return shape(item["ctx"]["pattern"])
+    message = str(item["msg"])
+    for theirs in ("Value error, ", "Input ", "String "):
+        message = message.removeprefix(theirs)
     for theirs, ours in _OUR_WORDS.items():
         message = message.replace(theirs, ours)
-    if item["type"] == "string_pattern_mismatch":
-        pattern = str(item["ctx"]["pattern"])
-        message = next((words for start, words in _SHAPES.items() if pattern.startswith(start)), message)
-    if item["type"] == "value_error" or _SECRET_FIELDS & set(path):
-        return message
-    return f"{message}, not {_shown(item['input'])}"
+    return message
 
 
 def _shown(value: Any) -> str:

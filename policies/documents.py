@@ -21,6 +21,8 @@ from policies.admission_terms import AdmissionTerms
 from policies.application import Settings
 from policies.durations import Duration
 from policies.forges import ForgeTarget, Webhooks
+from policies.loopback import leads_to_loopback
+from policies.reserved_amounts import SMALLEST
 from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
 from policies.stored_values import Percent
 
@@ -115,7 +117,7 @@ class GrpcEntry:
 
     enabled: bool = False
     """Clients name it in their metadata: application = sluice-grpc."""
-    cpus: Annotated[float, Field(gt=0, le=512)] = 0.5
+    cpus: Annotated[float, Field(ge=SMALLEST, le=512)] = 0.5
     """CPUs each of its replicas reserves."""
     autoscaling: Autoscaling = dataclasses.field(default_factory=Autoscaling)
     max_ongoing_requests: Annotated[int, Field(ge=1, le=10000)] = 64
@@ -135,7 +137,7 @@ class EnvironmentDocument:
     on_rollback: Literal["restore", "annotate"] = "restore"
     """What the registry is told after a rollback: move the trigger back to the stable version, or tags only."""
     look_interval: Duration = timedelta(seconds=15)
-    """How often everything is looked at; at least 1s."""
+    """How often everything is looked at; at least 1s, and 5s or more where not all of it is on this machine."""
     review: Literal["none", "required", "every_step"] = "none"
     """What people agree to by a pull request before it happens: nothing; that a rollout starts; that, and each step."""
     review_approvals: Annotated[int, Field(ge=0, le=10)] = 1
@@ -170,10 +172,26 @@ class RegistryTarget:
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
+class Signatures:
+    """Whose changes count: what `policies/allowed_signers` does not vouch for is not applied."""
+
+    paths: tuple[Literal["models/", "ensembles/", "policies/", "clusters/", "environments/"], ...] = (
+        "models/",
+        "ensembles/",
+        "policies/",
+        "clusters/",
+    )
+    """The folders whose changes must be signed; sluice.yaml, allowed_signers and accepted histories are always.
+    With environments/ Sluicegate must sign, too (SLUICE_SIGNING_KEY), and so must who pauses or aborts."""
+
+
+@document(frozen=True, kw_only=True, config=_STRICT)
 class SluiceDocument:
     """`sluice.yaml`: the environments of this config repo."""
 
     registry: RegistryTarget = dataclasses.field(default_factory=RegistryTarget)
+    signatures: Signatures | None = None
+    """Changes must be signed; none: whoever may push may change."""
     environments: Annotated[Mapping[str, EnvironmentDocument], Field(min_length=1)]
     """By name: lower-case letters, digits and dashes."""
     forge: ForgeTarget | None = None
@@ -182,6 +200,15 @@ class SluiceDocument:
     """None: nothing listens, and changes are seen at the next look."""
     edges: Mapping[str, EdgeDocument] = dataclasses.field(default_factory=dict)
     """Clusters that only pull, by name; no environment has the same."""
+
+    def is_on_one_machine(self, environment: str) -> bool:
+        """Are the registry, the forge, and this environment's Ray and Prometheus all here? Then no one else is asked.
+
+        So is the local stack of `sluice up`.
+        """
+        place = self.environments[environment]
+        here = all(map(leads_to_loopback, (self.registry.tracking_uri, place.ray.dashboard, place.prometheus.url)))
+        return here and (self.forge is None or leads_to_loopback(self.forge.url or ""))
 
 
 # --- models/<model>.yaml --------------------------------------------------------------------------------------
@@ -207,7 +234,7 @@ class ModelDocument:
     memory_limit_mib: Annotated[int, Field(ge=64)] | None = None
     """A replica that grows above it is replaced; none: it may grow until the node is full."""
     request_timeout: Duration = timedelta(seconds=30)
-    """After this an answer is a failure."""
+    """After this an answer is a failure; at most 1h."""
     candidate_timeout: Duration | None = None
     """After this the host answers in the candidate's place; none means request_timeout / 2."""
     candidate_max_ongoing: Annotated[int, Field(ge=1, le=10000)] = 16

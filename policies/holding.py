@@ -162,8 +162,24 @@ def holds(observed: RuntimeObservation) -> frozenset[tuple[str, int]]:
 
 def known_revision(slug: str, observed: RuntimeObservation) -> int:
     """The highest revision that was submitted for this model; 0 when none is seen."""
-    told = (config for a in observed.applications.values() for config in _user_configs(a.submitted))
-    return max((_revision(config) for config in told if config.get("model") == slug), default=0)
+    return known_revisions(observed).get(slug, 0)
+
+
+def known_revisions(observed: RuntimeObservation) -> Mapping[str, int]:
+    """The same of every model that is seen, by slug."""
+    known: dict[str, int] = {}
+    for application in observed.applications.values():
+        for told in _user_configs(application.submitted):
+            model = told.get("model")
+            if isinstance(model, str):
+                known[model] = max(known.get(model, 0), _revision(told))
+    return known
+
+
+def models_held(observed: RuntimeObservation) -> frozenset[str]:
+    """The models, by slug, of which something is held."""
+    every = (told for application in observed.applications.values() for told in _user_configs(application.submitted))
+    return frozenset(told["model"] for told in every if told.get("hold") is True and isinstance(told.get("model"), str))
 
 
 def _of_rollout(told: Config, release: Release) -> bool:

@@ -15,6 +15,7 @@ from policies.errors import BadInput
 from policies.names import ROLLOUT_ID, check_environment_name, is_slug
 
 SLUICE = "sluice.yaml"
+ALLOWED_SIGNERS = "policies/allowed_signers"
 RULES = "policies/rules.yaml"
 FOLDERS = ("models/", "ensembles/", "policies/", "environments/", "history/", "clusters/")
 
@@ -35,7 +36,10 @@ class Place(StrEnum):
     RECORD = "record"
     CONSENT = "consent"
     """What people agreed to by merging a pull request."""
+    ACCEPTED_HISTORY = "accepted history"
     HISTORY = "history"
+    ALLOWED_SIGNERS = "allowed signers"
+    """Whose signatures count, in ssh-keygen's format."""
     SIDE = "side"
     """A README or .gitkeep: for people and Git, not read."""
 
@@ -59,11 +63,13 @@ _PATTERNS = (
     ),
     (Place.MODEL, re.compile(r"models/(?P<slug>[^/]+)\.yaml")),
     (Place.ENSEMBLE, re.compile(r"ensembles/(?P<slug>[^/]+)\.yaml")),
+    (Place.ALLOWED_SIGNERS, re.compile(r"policies/allowed_signers")),
     (Place.POLICY, re.compile(r"policies/[^/]+\.yaml")),
     (Place.CLUSTER, re.compile(r"clusters/(?P<environment>[^/]+)\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
     (Place.CONSENT, re.compile(r"environments/(?P<environment>[^/]+)/consents/(?P<slug>[^/]+)\.yaml")),
+    (Place.ACCEPTED_HISTORY, re.compile(r"environments/(?P<environment>[^/]+)/accepted-history\.yaml")),
     (Place.SERVE, re.compile(r"environments/(?P<environment>[^/]+)/serve\.yaml")),
     (Place.RAY_SERVICE, re.compile(r"environments/(?P<environment>[^/]+)/rayservice\.yaml")),
     (Place.HISTORY, re.compile(r"history/(?P<environment>[^/]+)/(?P<slug>[^/]+)/[^/]+\.json")),
@@ -99,6 +105,11 @@ def release_path(environment: str, slug: str) -> str:
 def serve_path(environment: str) -> str:
     """`environments/<environment>/serve.yaml`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/serve.yaml"
+
+
+def accepted_history_path(environment: str) -> str:
+    """`environments/<environment>/accepted-history.yaml`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/accepted-history.yaml"
 
 
 def cluster_path(environment: str) -> str:

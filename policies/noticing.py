@@ -41,7 +41,8 @@ from policies.verdict import Verdict, VerdictKind
 REASON_LIMIT = 2000
 # Above two minutes, seconds only distract.
 _LONGEST_IN_SECONDS = 120
-_BY_A_PERSON = "a person resumes, promotes or aborts it"
+_BY_A_PERSON = "a person resumes, promotes or aborts it, or it does harm"
+_BEFORE_IT_IS_WARM = "a person resumes or aborts it, or it cannot start"
 
 
 # --- noticing -------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def _notice_paused(
     if cause and cause.kind is CauseKind.NOT_READY and not observed.out_of_place:
         return _resume(release, "Ray matches Git by now")
     if cause is None or paused_from(release, Phase.WARMING):
-        return Idle(reason=f"paused until a person resumes or aborts: {why}", ends=_BY_A_PERSON)
+        return Idle(reason=f"paused: {why}", ends=_ends(release, resumes_on_pass=False))
     if rollout_of(release).current.live_since is None and not observed.out_of_place:
         return Noticed(signal=Signal.LIVE, reasons=("every replica has it",))  # paused before it was: it is judged too
     if cause.kind is CauseKind.NO_METRICS and verdict.kind is not VerdictKind.UNAVAILABLE:
@@ -264,17 +265,20 @@ def _notice_paused(
     lacking = _lacking_requests(release, observed, _bake(rollout_of(release).paused_from, rules.policy))
     if cause.kind is CauseKind.INCONCLUSIVE and verdict.kind is VerdictKind.PASS and not over and not lacking:
         return _resume(release, "the evidence says PASS by now", *verdict.reasons)
-    return Idle(reason=f"paused until a person resumes or aborts: {why}", ends=_ends(cause))
+    return Idle(reason=f"paused: {why}", ends=_ends(release, resumes_on_pass=not over))
 
 
-def _ends(cause: Cause) -> str:
+def _ends(release: Release, *, resumes_on_pass: bool) -> str:
+    """What ends a pause: what it goes on with by itself, a person, and what takes it back."""
     by_itself = {
         CauseKind.NOT_READY: "Ray matches Git",
         CauseKind.NO_METRICS: "the metrics are back",
-        CauseKind.INCONCLUSIVE: "the evidence says PASS",
+        **({CauseKind.INCONCLUSIVE: "the evidence says PASS"} if resumes_on_pass else {}),
     }
-    event = by_itself.get(cause.kind)
-    return f"{event}, or {_BY_A_PERSON}" if event else _BY_A_PERSON
+    cause = rollout_of(release).cause
+    event = by_itself.get(cause.kind) if cause else None
+    otherwise = _BEFORE_IT_IS_WARM if paused_from(release, Phase.WARMING) else _BY_A_PERSON
+    return f"{event}, {otherwise}" if event else otherwise
 
 
 def _notice_rolling_back(release: Release, observed: Observed, rules: Rules, now: datetime) -> Noticed | Idle:

@@ -2,7 +2,9 @@
 
 Rules:
 - What is named must be there, wherever it is needed; a note stands at the name, in the document that names it.
-- No two have one route, and none has a route below another's, in an environment that serves both.
+- No two have one route, and none has a route below another's, in an environment that serves both. The note stands in
+  the document whose author chose: where only one of the two writes its route, in that one, else in the later one by
+  name; it names the other.
 
 What is there and only unwise is `consistency.py`.
 """
@@ -24,6 +26,9 @@ from policies.strict_yaml import Path
 if TYPE_CHECKING:
     from policies.config_repo_documents import ConfigRepo
 
+_SECTIONS = ("sluice", "models", "ensembles")
+"""An ensemble stands before models: between the two, it is the later one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Routed:
@@ -32,6 +37,8 @@ class Routed:
     section: str
     key: str
     route: str
+    is_written: bool
+    """Does its document name the route? Else it follows from its name."""
     environments: frozenset[str]
     words: str
 
@@ -116,15 +123,37 @@ def _routes(repo: ConfigRepo) -> Iterator[Note]:
             message = f"{each.route} has an empty part, . or ..: write it without"
             yield repo.note(each.section, each.key, ("route",), message)
     grpc = frozenset(name for name, document in repo.sluice.environments.items() if document.grpc.enabled)
-    taken = {each.route: each for each in reversed(routed)}
-    taken[GRPC_ROUTE] = Routed("sluice", "", GRPC_ROUTE, grpc, "the entry for gRPC")
+    entry = Routed("sluice", "", GRPC_ROUTE, False, grpc, "the entry for gRPC")
+    for upper, lower in _meeting((entry, *routed)):
+        other, wrong = sorted((upper, lower), key=_choice)
+        file, _ = repo.sources[(other.section, other.key)]
+        if upper.route == lower.route:
+            what = f"is the route of {other.words} ({file}) too"
+        elif wrong is lower:
+            what = f"lies below the route {upper.route} of {other.words} ({file})"
+        else:
+            what = f"has below it the route {lower.route} of {other.words} ({file})"
+        yield repo.note(wrong.section, wrong.key, ("route",), f"{wrong.route} {what}: choose another")
+
+
+def _choice(each: Routed) -> tuple[bool, int, str]:
+    """Of two whose routes meet, a reader would change the one where this is larger."""
+    return each.is_written, _SECTIONS.index(each.section), each.key
+
+
+def _meeting(routed: tuple[Routed, ...]) -> Iterator[tuple[Routed, Routed]]:
+    """Two whose routes meet, the upper one first; of several with one route the first for each other."""
+    by_route: dict[str, list[Routed]] = {}
+    for each in routed:
+        by_route.setdefault(each.route, []).append(each)
     for each in routed:
         for prefix in _prefixes(each.route):
-            other = taken.get(prefix, each)
-            if other != each and not other.environments.isdisjoint(each.environments):
-                what = "is the route" if prefix == each.route else f"lies below the route {prefix}"
-                message = f"{each.route} {what} of {other.words} too: choose another"
-                yield repo.note(each.section, each.key, ("route",), message)
+            for other in by_route.get(prefix, ()):
+                if other is each:
+                    break  # those after it meet it from their side
+                if not other.environments.isdisjoint(each.environments):
+                    yield other, each
+                    break
 
 
 def _prefixes(route: str) -> Iterator[str]:

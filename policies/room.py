@@ -7,9 +7,7 @@ that would otherwise wait for room until its deadline.
 from __future__ import annotations
 
 from policies.application import Settings
-from policies.capacity import CPU, GPU, MEMORY, Amounts, Capacity, added, fits_nowhere, in_words, unplaced
-
-_MIB = 2**20
+from policies.capacity import Amounts, Capacity, added, fits_nowhere, in_words, unplaced
 
 
 def replica_bundles(settings: Settings) -> tuple[Amounts, ...]:
@@ -17,8 +15,7 @@ def replica_bundles(settings: Settings) -> tuple[Amounts, ...]:
     if settings.placement:
         whole = settings.placement.strategy == "STRICT_PACK"
         return (added(*settings.placement.bundles),) if whole else tuple(map(added, settings.placement.bundles))
-    own = {CPU: settings.cpus, GPU: settings.gpus, MEMORY: (settings.memory_mib or 0) * _MIB}
-    return (added(own, settings.custom),)
+    return (settings.reserved,)
 
 
 def lacking(settings: Settings, replicas: int, capacity: Capacity) -> str:

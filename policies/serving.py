@@ -19,7 +19,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.durations import Duration
+from policies.durations import Duration, format_duration
+from policies.reserved_amounts import Amount, BundledResource
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -111,16 +112,16 @@ class Capture:
     to: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|file://)(/[A-Za-z0-9._=-]+)*$")]
     """`s3://bucket/prefix`, or `file:///folder` on each node. Credentials come from the usual AWS variables."""
     exclude: tuple[_FieldName, ...] = ()
-    """Fields that are never written. Headers never are."""
+    """Fields that are never written, features of these names too. Headers never are."""
     rows_per_file: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """A file is written when it has so many rows."""
     every: Duration = timedelta(minutes=5)
-    """Or when its first row is so old: what a replica that is killed loses at most."""
+    """Or when its first row is so old, at most 1h: what a replica that is killed loses at most."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where a file would never be written, or names a way out of its folder."""
         if not timedelta() < self.every <= _LONGEST_CAPTURE:
-            raise ValueError("every is above 0s and at most 1h")
+            raise ValueError(f"every is above 0s and at most 1h, not {format_duration(self.every)}")
         if ".." in self.to.split("/") or self.to == "file://":
             raise ValueError("to is s3://bucket/prefix or file:///folder, without ..")
 
@@ -159,8 +160,12 @@ class Features:
 class Placement:
     """A placement group for each replica."""
 
-    bundles: Annotated[tuple[Mapping[str, Annotated[float, Field(gt=0)]], ...], Field(min_length=1, max_length=64)]
-    """Resources of each bundle by Ray's names (CPU, GPU, memory, custom ones); the replica itself runs in the first."""
+    bundles: Annotated[
+        tuple[Annotated[Mapping[BundledResource, Annotated[Amount, Field(gt=0)]], Field(min_length=1)], ...],
+        Field(min_length=1, max_length=64),
+    ]
+    """Resources of each bundle by Ray's names (CPU, GPU, memory in bytes, custom ones); the replica itself runs in the
+    first, which holds what it reserves."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """How Ray spreads the bundles over nodes."""
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from policies.accepted_history import AcceptedHistory
 from policies.document_errors import adapter
 from policies.document_reading import HEADER, read_document
 from policies.documents import API_VERSION
@@ -42,6 +43,19 @@ def parse_release(text: str, file: str = "release.yaml") -> Release:
     """A release from its text; `file` is for messages. Raises BadInput with everything that is wrong."""
     read = read_document(file, text, Place.RELEASE)
     if not isinstance(read.value, Release):
+        raise BadInput("\n".join(str(n) for n in read.notes))
+    return read.value
+
+
+def accepted_history_text(accepted: AcceptedHistory) -> str:
+    """The text of `environments/<environment>/accepted-history.yaml`."""
+    return dump({"apiVersion": API_VERSION, "kind": "AcceptedHistory", **_fields(accepted, terse=True)})
+
+
+def parse_accepted_history(text: str, file: str = "accepted-history.yaml") -> AcceptedHistory:
+    """The same from its text; `file` is for messages. Raises BadInput with everything that is wrong."""
+    read = read_document(file, text, Place.ACCEPTED_HISTORY)
+    if not isinstance(read.value, AcceptedHistory):
         raise BadInput("\n".join(str(n) for n in read.notes))
     return read.value
 

@@ -26,9 +26,10 @@ from typing import Any
 
 from policies.errors import BadInput
 
-# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, 0.7 MB for a thousand models. The door
-# to Git has the same limit, in bytes.
+# People write a few kilobytes; the largest file Sluicegate writes is serve.yaml, 1.2 MB for a thousand models. The door
+# to Git has the same limits, in bytes.
 MAX_CHARACTERS = 1_048_576
+MAX_SERVE_CONFIG = 4 * MAX_CHARACTERS
 # The deepest document, a Serve config with runtime environments, has 9 levels.
 MAX_DEPTH = 32
 # Fits 64-bit readers, and keeps `int()` of a stranger's digits cheap.
@@ -58,6 +59,18 @@ class Parsed:
         while path and path not in self.positions:
             path = path[:-1]
         return self.positions.get(path, Position(1, 1))
+
+    def value(self, path: Path) -> Any:
+        """What stands at `path`, none where nothing does."""
+        here = self.data
+        for part in path:
+            is_there = (
+                part in here if isinstance(here, Mapping) else isinstance(here, list) and part in range(len(here))
+            )
+            if not is_there:
+                return None
+            here = here[part]
+        return here
 
 
 class YamlError(BadInput):

@@ -30,8 +30,11 @@ from typing import Final
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.names import check_environment_name
 from policies.observations import Tip
-from registry_bridge.git_clone import APPLIED, OWN_BRANCHES, BrokenCloneError, Clone
+from policies.signatures import Change, Signature
+from registry_bridge import git_signatures
+from registry_bridge.git_clone import APPLIED, OWN_BRANCHES, VOUCHED, BrokenCloneError, Clone
 from registry_bridge.git_command import Answer, Deadlines, GitCommand, complain
+from registry_bridge.git_signatures import Keys
 from registry_bridge.repo_files import (
     Entry,
     check_branch,
@@ -81,15 +84,18 @@ class ConfigRepo:
         token: str | None = None,
         author: str = "Sluicegate <sluicegate@localhost>",
         deadlines: Deadlines | None = None,
+        keys: Keys | None = None,
     ) -> None:
         """Touches neither disk nor network yet.
 
         `cache` is a folder for the clone, made when it is missing; `token` is for http and https (wiring reads it from
-        SLUICE_GIT_TOKEN); `author` is who commits. Raises BadInput for what is no address, branch, author or token.
+        SLUICE_GIT_TOKEN); `author` is who commits, `keys` are what it signs with and whose signatures count. Raises
+        BadInput for what is no address, branch, author or token.
         """
         self._url, self._branch = check_url(url), check_branch(branch)
         self._ref = f"refs/heads/{branch}"
         self._identity = _identity(author)
+        self._keys = keys or Keys()
         self._clone = Clone(self._url, self._ref, cache.absolute(), GitCommand(token), deadlines or Deadlines())
         self._tip: Tip | None = None
         self._blobs: dict[str, str] = {}
@@ -142,6 +148,22 @@ class ConfigRepo:
             check_change(path, None)
         return self._clone.attempt(lambda: self._log(self._clone.fetch(), min(max(limit, 0), LOG_LIMIT), path))
 
+    def vouched(self) -> str | None:
+        """The commit up to which every change is vouched for, asked of the server. Raises Retry, Stalled."""
+        return self._clone.attempt(lambda: self._clone.remote_commit(VOUCHED))
+
+    def mark_vouched(self, commit: str) -> None:
+        """Move that ref to `commit`. Raises Retry, Stalled."""
+        self._clone.attempt(lambda: self._mark(VOUCHED, commit))
+
+    def changes(self, since: str, tip: str) -> tuple[Change, ...]:
+        """The commits of `tip` that are not in `since`, parents first. Raises Retry, Stalled where one is unknown."""
+        return self._clone.attempt(lambda: self._changes(since, tip))
+
+    def signature(self, commit: str, signers: str) -> Signature:
+        """Who signed a commit, if `signers` (the text of an allowed_signers file) or the GPG keyring name them."""
+        return self._clone.attempt(lambda: git_signatures.signature(self._clone, commit, signers, self._keys))
+
     def branches(self, prefix: str) -> Mapping[str, str]:
         """Heads of the branches that begin so, below `sluice/`, as the last read brought them. Raises Retry."""
         heads = self._clone.attempt(self._clone.own_branches)
@@ -193,18 +215,28 @@ class ConfigRepo:
     def _descends(self, commit: str, ancestor: str) -> bool:
         if not (self._clone.knows(commit) and self._clone.knows(ancestor)):
             return False
-        answer = self._clone.local("merge-base", "--is-ancestor", ancestor, commit, accepted=(0, 1))
-        return answer.status == 0
+        while True:
+            answer = self._clone.local("merge-base", "--is-ancestor", ancestor, commit, accepted=(0, 1))
+            if answer.status == 0 or not self._clone.deepen():  # a shallow clone may lack what lies between them
+                return answer.status == 0
+
+    def _changes(self, since: str, tip: str) -> tuple[Change, ...]:
+        for commit in (since, tip):
+            if not self._clone.knows(commit):
+                raise Stalled(f"the config repo has no commit {shown(commit)} that its changes could be counted from")
+        self._descends(tip, since)  # a shallow clone brings what lies between them
+        return git_signatures.changes(self._clone, since, tip)
 
     def _log(self, tip: str, limit: int, path: str | None) -> list[CommitEntry]:
         form = "--format=" + "%x00".join(_LOG_FIELDS)
-        output = self._clone.local(
-            "log", "-z", f"--max-count={limit}", form, tip, "--", *([path] if path else [])
-        ).output
-        fields = output.decode("utf-8", "replace").split("\0")  # no field can hold a NUL: Git refuses such messages
-        count = len(_LOG_FIELDS)
-        rows = [fields[n : n + count] for n in range(0, len(fields) - count + 1, count)]
-        return [_entry(*row) for row in rows]
+        command = ("log", "-z", f"--max-count={limit}", form, tip, "--", *([path] if path else []))
+        while True:
+            fields = self._clone.local(*command).output.decode("utf-8", "replace").split("\0")  # no field can hold NUL
+            count = len(_LOG_FIELDS)
+            rows = [fields[n : n + count] for n in range(0, len(fields) - count + 1, count)]
+            known = len(rows) == limit and self._clone.boundary().isdisjoint(row[0] for row in rows)
+            if known or not self._clone.deepen():  # a commit at the boundary looks as if it had made every file
+                return [_entry(*row) for row in rows]
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -243,7 +275,19 @@ class ConfigRepo:
             return parent  # pushed all the same: the lease tells whether the caller is right about the branch
         parents = ("-p", parent) if parent else ()
         text = message.encode("utf-8", "replace")
-        return self._clone.local("commit-tree", tree, *parents, "-F", "-", stdin=text, environment=self._identity).text
+        return self._commit_tree(tree, *parents, text=text)
+
+    def _commit_tree(self, *tree: str, text: bytes) -> str:
+        bare = self._clone.local("commit-tree", *tree, "-F", "-", stdin=text, environment=self._identity).text
+        if self._keys.signing_key is None:
+            return bare
+        with tempfile.TemporaryDirectory(prefix="sluice-keys-") as empty:
+            around = {**self._identity, **self._keys.environment(empty)}
+            command = (*self._keys.options, "commit-tree", "-S", *tree, "-F", "-")
+            answer = self._clone.local(*command, stdin=text, environment=around, accepted=(0, 1, 128))
+        if answer.status != 0:
+            raise Stalled(f"commits cannot be signed with the key of SLUICE_SIGNING_KEY: {answer.words}")
+        return answer.text
 
     def _make_tree(self, parent: str | None, changes: Mapping[str, str | None]) -> str:
         listing = "".join(self._index_line(path, text) for path, text in sorted(changes.items())).encode()

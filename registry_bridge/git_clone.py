@@ -7,6 +7,8 @@ Rules:
   remote but simply what the next fetch brings.
 - A command that needs nobody else and fails means that the clone is broken (`BrokenCloneError`); a command that talks
   to the server fails as `git_command.complain` sorts it.
+- It is shallow: a new one brings the last commits only, a fetch what is new since. What looks further back (whose
+  descendant a commit is, a longer log) brings twice as much, until it knows or has all of it.
 
 It must not know what a commit is for, or what its files mean.
 """
@@ -33,6 +35,10 @@ _T = TypeVar("_T")
 
 APPLIED: Final = "refs/sluice/applied/"
 """Below this, by environment, the commit that was last applied: on the server and here."""
+DEPTH: Final = 100
+"""Commits of each ref that a new clone brings: some days of one model. What looks further back fetches more."""
+VOUCHED: Final = "refs/sluice/vouched"
+"""The commit up to which every change is vouched for, where changes must be signed: on the server and here."""
 LOCK_S: Final = 120.0
 """Seconds to wait for another process on the same clone: a fetch and a push of theirs."""
 LOCK_POLL_S: Final = 0.05
@@ -102,7 +108,23 @@ class Clone:
             return True
         with contextlib.suppress(NoBranchError):  # then nothing is known there
             self.fetch()
-        return self._has(commit)
+        while not self._has(commit):
+            if not self.deepen():
+                return False
+        return True
+
+    def deepen(self) -> bool:
+        """Bring twice as much history as there is here; False where all of it is here."""
+        if not self.boundary():
+            return False
+        count = int(self.local("rev-list", "--count", "--all").text)
+        self._fetch_into(self._folder, self._deadlines.clone_s, f"--deepen={max(count, DEPTH)}")
+        return True
+
+    def boundary(self) -> frozenset[str]:
+        """The commits here whose parents are not; none where all of history is here."""
+        shallow = self._folder / "shallow"
+        return frozenset(shallow.read_text("ascii").split()) if shallow.is_file() else frozenset()
 
     def entries(self, commit: str) -> list[Entry]:
         """Every file of the layout in that commit."""
@@ -162,10 +184,10 @@ class Clone:
         here = self.local("cat-file", "-e", f"{commit}^{{commit}}", accepted=(0, 1, 128))
         return here.status == 0
 
-    def _fetch_into(self, folder: Path, deadline_s: float) -> None:
-        options = ("--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--prune", "--quiet")
+    def _fetch_into(self, folder: Path, deadline_s: float, *more: str) -> None:
+        options = (*more, "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--prune", "--quiet")
         own = f"+refs/heads/{OWN_BRANCHES}*:{_BRANCHES}*"
-        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*", own)
+        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*", f"+{VOUCHED}*:{VOUCHED}*", own)
         answer = self._network(folder, ("fetch", *options, "--", self._url, *refspecs), deadline_s)
         if answer.status == 0:
             return
@@ -184,7 +206,7 @@ class Clone:
         if made.status != 0:
             raise Stalled(f"the cache folder {self._cache} cannot be used: {made.words}")
         with contextlib.suppress(NoBranchError):  # an empty repo has an empty clone; the operation tells
-            self._fetch_into(fresh, self._deadlines.clone_s)
+            self._fetch_into(fresh, self._deadlines.clone_s, f"--depth={DEPTH}")
         shutil.rmtree(self._folder, ignore_errors=True)
         fresh.rename(self._folder)
 

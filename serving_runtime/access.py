@@ -13,8 +13,8 @@ Rules:
    a second at most, and all others are refused at once: what strangers make up holds up nobody.
 8. Never a key, a token or a header in a log, an answer or a metric.
 
-/ping, /health and the health endpoints of the Open Inference Protocol are not asked about: load balancers have no key.
-That is the door's business (`app.py`).
+/ping, /health, live and ready of the Open Inference Protocol are not asked about: load balancers have no key. That is
+the door's business (`endpoints.py: OPEN`).
 """
 
 from __future__ import annotations

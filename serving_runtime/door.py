@@ -6,7 +6,7 @@ Rules:
 - Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
   `endpoints.OPEN` names is answered to everybody.
 - Errors are in the words of the protocol that the path belongs to.
-- A body is read only up to its limit.
+- A body is read only up to its limits (`exchange.py`).
 - Every answer names the version that gave it.
 - Nothing here knows Ray: the door is called with Starlette's `Request`, by Serve or by a test.
 """
@@ -23,14 +23,16 @@ from serving_runtime import feedback
 from serving_runtime.access import Gate
 from serving_runtime.callers import ANYBODY, FEEDBACK, FORCE, Caller, Refusal
 from serving_runtime.description import Described
+from serving_runtime.doorstep import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.event_stream import ACCEPT, EVENT_STREAM, asked_for_events
+from serving_runtime.exchange import NOT_HERE, read_body, request_id, spoken
 from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.host import DEFAULT_TIMEOUT_S, Host, Reply
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
 from serving_runtime.open_inference_tensors import LENGTH_HEADER
 from serving_runtime.openapi import openapi
-from serving_runtime.protocol import BODY_LIMIT_BYTES, JSON, Answer, Call, CallKind, error_answer, overloaded, too_large
+from serving_runtime.protocol import JSON, Answer, Call, CallKind, error_answer, overloaded
 from serving_runtime.public_route import PublicRoute
 from serving_runtime.room import Room
 from serving_runtime.tracing import TRACEPARENT, Tracer, Untraced, below
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from serving_runtime.stream_counts import Streamed
 
 VERSION_HEADER: Final = "x-sluice-version"
-REQUEST_ID_HEADER: Final = "x-request-id"
-REQUEST_ID_LIMIT_CHARS: Final = 128  # it goes to logs and error bodies; every id in use is shorter
 CARRIED: Final = {
     CallKind.INVOCATIONS: frozenset({TRACEPARENT.encode()}),
     CallKind.INFER: frozenset({TRACEPARENT.encode(), LENGTH_HEADER.encode()}),
@@ -55,7 +55,6 @@ _CONTENT_TYPE, _REQUEST_ID = b"content-type", REQUEST_ID_HEADER.encode()
 _VERSION: Final = VERSION_HEADER.encode()
 _OF_EVERY_CALL: Final = frozenset({_CONTENT_TYPE, _REQUEST_ID})
 _MAY_NOT_REPORT: Final = "This caller's key or token does not have the permission feedback, which reports need."
-CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 
 
 class Door:
@@ -86,10 +85,10 @@ class Door:
         found = find_endpoint(request.method, path)
         kind = CallKind.INFER if is_v2(path) else CallKind.INVOCATIONS
         if isinstance(found, Answer):
-            return self._refuse(_spoken(found, kind))
+            return self._refuse(spoken(found, kind))
         caller = ANYBODY if found.endpoint in OPEN else await self._let_in(request)
         if isinstance(caller, Refusal):
-            return self._refuse(_spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
+            return self._refuse(spoken(caller.answer._replace(headers=tuple(caller.headers.items())), kind))
         if found.model is not None and (unknown := self._unknown(found)) is not None:
             return self._refuse(unknown)
         match found.endpoint:
@@ -165,6 +164,8 @@ class Door:
         asks = found.model == named.model and found.endpoint is Endpoint.V2_VERSION_INFER
         if asks and found.version in self._host.versions:  # the host says who may ask for it
             return None
+        if found.endpoint in OPEN:
+            return NOT_HERE
         asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"
         words = f"Here is version {named.version} of {named.model}, and no {asked[:100]}."
         return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
@@ -173,18 +174,18 @@ class Door:
         """A request for a prediction: find it room, read it, let the host answer. `version`: its path's."""
         # Before its body is read: a line of bodies could be gigabytes.
         if not await self._enter():
-            return self._refuse(_spoken(overloaded(_request_id(request)), kind))
+            return self._refuse(spoken(overloaded(request_id(request)), kind))
         try:
-            body = await _read(request, BODY_LIMIT_BYTES)
+            body = await read_body(request)
             if isinstance(body, Answer):
-                return self._refuse(_spoken(body, kind))
+                return self._refuse(spoken(body, kind))
             call = self._call(request, body, kind)
             if self._about.streams and asked_for_events(request.headers.get(ACCEPT, ""), body):
                 call = dataclasses.replace(call, headers={**call.headers, ACCEPT: EVENT_STREAM})
             reply = await self._answer(call, version, may_force=FORCE in caller.permissions)
         finally:
             self._room.leave()
-        answer = _spoken(reply.answer, kind)
+        answer = spoken(reply.answer, kind)
         if reply.receipt:
             answer = answer._replace(headers=(*answer.headers, (RECEIPT_HEADER, reply.receipt)))
         if reply.streamed is None:
@@ -210,7 +211,7 @@ class Door:
         """
         if caller is not ANYBODY and FEEDBACK not in caller.permissions:
             return self._refuse(error_answer(403, "PERMISSION_DENIED", _MAY_NOT_REPORT))
-        body = await _read(request, feedback.BODY_LIMIT_BYTES)
+        body = await read_body(request, feedback.BODY_LIMIT_BYTES)
         answer = body if isinstance(body, Answer) else self._host.report(body)
         return self._respond(answer, self._about.named.version)
 
@@ -223,8 +224,8 @@ class Door:
                 headers[name.decode()] = value.decode("latin-1")
             if name in _OF_EVERY_CALL:
                 known.setdefault(name, value.decode("latin-1"))
-        request_id = known.get(_REQUEST_ID, "")[:REQUEST_ID_LIMIT_CHARS]
-        return Call(body, known.get(_CONTENT_TYPE), request_id, kind, headers)
+        its_id = known.get(_REQUEST_ID, "")[:REQUEST_ID_LIMIT_CHARS]
+        return Call(body, known.get(_CONTENT_TYPE), its_id, kind, headers)
 
     def _wanted(self, kind: CallKind) -> frozenset[bytes]:
         """Names of the headers that go along with a call, as ASGI has them."""
@@ -254,33 +255,3 @@ class Door:
 
         headers = {VERSION_HEADER: version, **dict(answer.headers)}
         return Response(answer.body, answer.status, headers, media_type=answer.content_type)
-
-
-def _spoken(answer: Answer, kind: CallKind) -> Answer:
-    """In the words of the protocol that asked."""
-    return in_protocol(answer) if kind is CallKind.INFER else answer
-
-
-def _request_id(request: Request) -> str:
-    # Serve has put an id there where the client sent none, and echoes it on every answer.
-    return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
-
-
-async def _read(request: Request, limit_bytes: int) -> bytes | Answer:
-    """The body, or the answer to one that is above the limit or that nobody waits for any more."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        return too_large(limit_bytes)
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        # Not `request.stream()`: most bodies are one message, and Starlette's generator costs more than reading it.
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            return Answer(CLIENT_GONE, b"")
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size > limit_bytes:
-            return too_large(limit_bytes)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

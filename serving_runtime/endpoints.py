@@ -2,13 +2,14 @@
 
 Rules:
 - The table below is all there is: a path that is not in it is 404, a method that its row does not name is 405.
-- A path is compared as it came, part by part; nothing is decoded, normalised or completed.
+- A path is compared as the server decoded it, part by part; nothing is decoded again, normalised or completed.
 - Which model and version a path may name, whoever answers it knows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from enum import StrEnum
 from typing import Final
 
@@ -40,8 +41,13 @@ class Endpoint(StrEnum):
         return ("POST",) if self in _POST else ("GET", "HEAD")
 
 
-OPEN: Final = frozenset({Endpoint.PING, Endpoint.HEALTH, Endpoint.V2_LIVE, Endpoint.V2_READY})
-"""Answered to everybody: load balancers have no key, and these say nothing but that a replica lives."""
+OPEN: Final = frozenset(
+    {
+        *(Endpoint.PING, Endpoint.HEALTH, Endpoint.V2_LIVE, Endpoint.V2_READY),
+        *(Endpoint.V2_MODEL_READY, Endpoint.V2_VERSION_READY),
+    }
+)
+"""Answered to everybody: load balancers have no key, and these say nothing but whether what they name is ready."""
 
 _POST: Final = frozenset({Endpoint.INVOCATIONS, Endpoint.FEEDBACK, Endpoint.V2_INFER, Endpoint.V2_VERSION_INFER})
 
@@ -84,6 +90,12 @@ def find_endpoint(method: str, path: str) -> Found | Answer:
 def is_v2(path: str) -> bool:
     """Does the path (below the route) belong to the Open Inference Protocol?"""
     return path == Endpoint.V2_SERVER or path.startswith(f"{Endpoint.V2_SERVER}/")
+
+
+def ends_in_v2(path: str) -> bool:
+    """The same for a whole path, of which nobody has told where its route ends."""
+    tails = (path[at.start() :] for at in re.finditer(str(Endpoint.V2_SERVER), path))
+    return any(is_v2(tail) and (tail in _PLAIN or _match(tail) is not None) for tail in tails)
 
 
 def _match(path: str) -> Found | None:

@@ -100,9 +100,9 @@ class Tensors:
         return Answer(200, json.dumps({**about, "parameters": {"members": members}}).encode())
 
     def ready(self, heard: Sequence[Heard], needed: int, request_id: str) -> Answer:
-        """`GET /v2/models/{ensemble}/ready`: do enough members answer?"""
+        """`GET /v2/models/{ensemble}/ready`: do enough members answer? A stranger may ask: no word of theirs."""
         if len(_described(heard)) < needed:
-            return _unready(heard, request_id)
+            return unavailable(request_id)
         return Answer(200, json.dumps({"name": self._name, "ready": True}).encode())
 
     def unknown(self, model: str | None, version: str | None) -> Answer:

@@ -106,6 +106,8 @@ class Columns:
             return Lacking(data, (), ())
         if self.key not in columns:
             raise BadInput(f"a row needs the field {self.key!r}, by which {_some(missing)} are looked up")
+        if hasattr(data, "columns") and list(data.columns).count(self.key) > 1:
+            raise BadInput(f"a row has the field {self.key!r} once: {_some(missing)} are looked up by it")
         keys = tuple(self._key(value) for value in _values(data, self.key))
         if len(set(keys)) > KEYS_LIMIT:
             raise BadInput(f"a request has {KEYS_LIMIT} different values of {self.key!r} at most: send it in parts")

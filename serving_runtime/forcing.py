@@ -85,7 +85,8 @@ def named(call: Call, serving: Sequence[Served]) -> Served | Answer:
     found = [one for one in serving if asked in (str(one.version), f"{one.version}-{one.build}")]
     if len(found) == 1:
         return found[0]
-    which = ", ".join(f"{one.version}-{one.build}" if found else str(one.version) for one in serving)
+    each = sorted({(one.version, one.build if found else "") for one in serving})
+    which = ", ".join(f"{number}-{build}" if found else str(number) for number, build in each)
     what = "is served with two settings" if found else "does not serve here"
     return error_answer(400, "BAD_REQUEST", f"{FORCE_HEADER} {asked[:_LONGEST_SHOWN]!r} {what}; there is: {which}")
 

@@ -128,7 +128,7 @@ class GrpcFront(_FrontReplica):
         return self._entry.server_metadata()
 
     async def ModelReady(self, request: bytes, grpc_context: Any) -> Any:  # noqa: N802
-        """Does it answer?"""
+        """Does it answer? Open to everybody."""
         return await self._entry.model_ready(request, grpc_context)
 
     async def ModelMetadata(self, request: bytes, grpc_context: Any) -> Any:  # noqa: N802

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 from serving_runtime.access import Gate
 from serving_runtime.callers import Refusal
-from serving_runtime.door import CLIENT_GONE, REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
+from serving_runtime.door import VERSION_HEADER
+from serving_runtime.doorstep import REQUEST_ID_HEADER
 from serving_runtime.endpoints import OPEN, Endpoint, below_route, find_endpoint, is_v2
 from serving_runtime.ensemble import Ensemble
 from serving_runtime.ensemble_tensors import Tensors
+from serving_runtime.exchange import NOT_HERE, read_body, request_id, spoken
 from serving_runtime.open_inference import in_protocol, live, ready, server_metadata
-from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call, CallKind, error_answer, too_large
+from serving_runtime.protocol import Answer, Call, CallKind, error_answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -100,10 +102,11 @@ class FrontDoor:
             if isinstance(caller, Refusal):
                 return self._refuse(in_protocol(caller.answer), caller.headers)
         if found.model not in (None, self._name) or found.version is not None:
-            return self._refuse(in_protocol(self._tensors.unknown(found.model, found.version)))
+            unknown = self._tensors.unknown(found.model, found.version)
+            return self._refuse(NOT_HERE if found.endpoint in OPEN else in_protocol(unknown))
         if found.endpoint is Endpoint.V2_INFER:
             return await self._invoke(request, CallKind.INFER)
-        return _response(in_protocol(await self._tell(found.endpoint, _request_id(request))), "")
+        return _response(in_protocol(await self._tell(found.endpoint, request_id(request))), "")
 
     async def _tell(self, endpoint: Endpoint, request_id: str) -> Answer:
         match endpoint:
@@ -118,18 +121,13 @@ class FrontDoor:
         return tell(heard, needed, request_id)
 
     async def _invoke(self, request: Request, kind: CallKind = CallKind.INVOCATIONS) -> Response:
-        from starlette.requests import ClientDisconnect
-
-        try:
-            body = await _read(request)
-        except ClientDisconnect:
-            return self._refuse(Answer(CLIENT_GONE, b""))
-        if body is None:
-            return self._refuse(_spoken(too_large(), kind))
+        body = await read_body(request)
+        if isinstance(body, Answer):
+            return self._refuse(spoken(body, kind))
         headers = passed_on(request.headers.items())
-        call = Call(body, request.headers.get("content-type"), _request_id(request), kind, headers)
+        call = Call(body, request.headers.get("content-type"), request_id(request), kind, headers)
         answer, versions = await self._ensemble.answer(call)
-        return _response(_spoken(answer, kind), versions)
+        return _response(spoken(answer, kind), versions)
 
     def _not_allowed(self, path: str, allowed: str) -> Response:
         answer = error_answer(405, "METHOD_NOT_ALLOWED", f"{path} answers {allowed.replace(', ', ' or ')}.")
@@ -147,31 +145,7 @@ def _response(answer: Answer, versions: str, more: Mapping[str, str] | None = No
     return Response(answer.body, answer.status, headers, media_type=answer.content_type)
 
 
-def _spoken(answer: Answer, kind: CallKind) -> Answer:
-    """In the words of the protocol that asked."""
-    return in_protocol(answer) if kind is CallKind.INFER else answer
-
-
-def _request_id(request: Request) -> str:
-    # Serve has put an id there where the client sent none, and echoes it on every answer.
-    return request.headers.get(REQUEST_ID_HEADER, "")[:REQUEST_ID_LIMIT_CHARS]
-
-
 def _version() -> bytes:
     from mlflow.version import VERSION
 
     return str(VERSION).encode()
-
-
-async def _read(request: Request) -> bytes | None:
-    """The body, or None as soon as it is above the limit."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        return None
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)

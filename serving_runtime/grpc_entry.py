@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 from policies.errors import BadInput
 from serving_runtime.access import Gate
 from serving_runtime.callers import FORCE, Caller, Refusal
+from serving_runtime.doorstep import REQUEST_ID_LIMIT_CHARS
 from serving_runtime.ensemble import FrontTally
 from serving_runtime.exposure import is_from_here
 from serving_runtime.forcing import FORCE_HEADER
@@ -37,7 +38,6 @@ from serving_runtime.protocol import Call, CallKind
 _log = logging.getLogger(__name__)
 
 BINARY: Final = "application/octet-stream"
-REQUEST_ID_LIMIT_CHARS: Final = 128  # as over HTTP
 DETAILS_LIMIT_CHARS: Final = 2000
 """A status travels in HTTP/2 trailers, of which clients take 8 KiB."""
 
@@ -102,7 +102,10 @@ class GrpcEntry:
         return response_of("ServerMetadata")(name="sluicegate", extensions=["binary_tensor_data"])
 
     async def model_ready(self, body: bytes, context: Context) -> Any:
-        """Does the model's host answer, and is it that version? A model that nobody knows is not ready."""
+        """Does the model's host answer, and is it that version? A model that nobody knows is not ready.
+
+        Open to everybody, as over HTTP: it says nothing but that.
+        """
         try:
             asked = _parsed("ModelReady", body)
             await self._described(asked, context)
@@ -116,6 +119,7 @@ class GrpcEntry:
         """What the model's host says about itself."""
         try:
             asked = _parsed("ModelMetadata", body)
+            await self._let_in(self._member(asked.name), context)
             about = await self._described(asked, context)
         except Failure as failure:
             return _failed("ModelMetadata", failure, context)
@@ -179,9 +183,7 @@ class GrpcEntry:
 
     async def _described(self, asked: Any, context: Context) -> Mapping[str, Any]:
         """What the host of the model that is asked about says of itself. Raises Failure, also for another version."""
-        member = self._member(asked.name)
-        await self._let_in(member, context)
-        heard = await self._front.describe(member, request_id_of(context))
+        heard = await self._front.describe(self._member(asked.name), request_id_of(context))
         if outcome_of(heard.answer.status) is not Outcome.GOOD:
             raise _failure(heard)
         about: Mapping[str, Any] = json.loads(heard.answer.body)

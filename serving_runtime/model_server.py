@@ -39,6 +39,7 @@ from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
 from serving_runtime.forcing import FORCE_HEADER
+from serving_runtime.missing_values import missing_values
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
     COPY_HEADER,
@@ -48,6 +49,7 @@ from serving_runtime.protocol import (
     ModelFault,
     Parsed,
     Scored,
+    error_answer,
     mark_faults,
     model_fault,
     overloaded,
@@ -65,6 +67,7 @@ T = TypeVar("T")
 UNAVAILABLE = 503
 
 BAD_REQUEST = 400
+FAILED = 500
 EXAMPLE_FILE = "serving_input_example.json"  # MLflow's name for a ready request body
 
 
@@ -157,10 +160,13 @@ class ModelServer:
         finally:
             if counts:
                 self._took((time.perf_counter() - started) * 1000.0)
+        id_ = call.request_id
         if scored.answer.status == BAD_REQUEST:
+            if scored.fault is not None:
+                words = "the model failed on request id %s, whose rows lack values"
+                _log.info(words, id_, exc_info=scored.fault, extra=about(id_))
             return dataclasses.replace(scored, answer=self.described.hinted(scored.answer))
         if scored.fault is not None:
-            id_ = call.request_id
             _log.error("the model failed on request id %s", id_, exc_info=scored.fault, extra=about(id_))
         return scored
 
@@ -202,7 +208,7 @@ class ModelServer:
         answer = streamer.whole if COPY_HEADER in call.headers else streamer.head
         features = self._features
         if features is None:
-            return Scored(await answer(call))
+            return Scored(await self._blamed_head(call, streamer, await answer(call)))
         try:
             used = await self._used(call, features, partial(streamer.parse, call))
         except Full:
@@ -210,7 +216,14 @@ class ModelServer:
         if isinstance(used, Answer):
             return Scored(used)
         head = await answer(call, streamer.opening(partial(features.joined, used)))
-        return Scored(head, features=used.values)
+        return Scored(await self._blamed_head(call, streamer, head), features=used.values)
+
+    async def _blamed_head(self, call: Call, streamer: Streamer, head: Answer) -> Answer:
+        """The first of a stream, or the client's fault where the model failed on rows that lack values."""
+        if head.status != FAILED:
+            return head
+        parse = partial(streamer.parse, call)
+        return await asyncio.to_thread(_refusal, parse, self._loaded.input_schema) or head
 
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
         parse = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
@@ -296,13 +309,14 @@ class _Request:
         return None if form is None else self.dialect.read(self.call, form)
 
     def alone(self) -> Scored:
-        return self.dialect.score(self.loaded.model, self.loaded.input_schema, self.call)
+        scored = self.dialect.score(self.loaded.model, self.loaded.input_schema, self.call)
+        return _blamed(scored, self.call, self.dialect, self.loaded)
 
     def write(self, predictions: Any) -> Scored:
         return self.dialect.write(self.call, predictions)
 
     def failed(self, error: Exception) -> Scored:
-        return _model_failed(self.call, error)
+        return _blamed(_model_failed(self.call, error), self.call, self.dialect, self.loaded)
 
 
 @dataclasses.dataclass(slots=True)
@@ -332,13 +346,14 @@ class _Joined:
     def alone(self) -> Scored:
         if self.parsed is None or self.broken is not None:
             return _model_failed(self.call, self.broken or ValueError("the rows were not joined"))
-        return self.dialect.finish(self.loaded.model, self.parsed, self.call)
+        scored = self.dialect.finish(self.loaded.model, self.parsed, self.call)
+        return _blamed(scored, self.call, self.dialect, self.loaded)
 
     def write(self, predictions: Any) -> Scored:
         return self.dialect.write(self.call, predictions)
 
     def failed(self, error: Exception) -> Scored:
-        return _model_failed(self.call, error)
+        return _blamed(_model_failed(self.call, error), self.call, self.dialect, self.loaded)
 
 
 def _columns_or(parse: Callable[[], Parsed | Answer], read: Callable[[], Mapping[str, Any] | None]) -> Parsed | Answer:
@@ -350,6 +365,21 @@ def _columns_or(parse: Callable[[], Parsed | Answer], read: Callable[[], Mapping
 def _model_failed(call: Call, error: Exception) -> Scored:
     reason = error.__cause__ if isinstance(error, ModelFault) else error
     return Scored(model_fault(call.request_id), reason)
+
+
+def _blamed(scored: Scored, call: Call, dialect: Dialect, loaded: _Loaded) -> Scored:
+    """Where the model failed on rows that lack values: the client's fault, and still with the model's reason."""
+    if not isinstance(scored.fault, Exception) or isinstance(scored.fault, MemoryError):
+        return scored  # no way to say no to rows
+    refusal = _refusal(partial(dialect.parse, loaded.model, loaded.input_schema, call), loaded.input_schema)
+    return scored if refusal is None else dataclasses.replace(scored, answer=refusal)
+
+
+def _refusal(parse: Callable[[], Parsed | Answer], input_schema: Any) -> Answer | None:
+    """The answer to rows on which a model failed, if they lack values. Blocks; never raises."""
+    parsed = parse()
+    words = missing_values(parsed.data, input_schema) if isinstance(parsed, Parsed) else ""
+    return error_answer(BAD_REQUEST, "INVALID_PARAMETER_VALUE", words) if words else None
 
 
 def load(folder: Path, owned: Owned) -> Any:

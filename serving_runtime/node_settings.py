@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from serving_runtime.doorstep import CALLBACK, HERE
 from serving_runtime.protocol import BODY_LIMIT_BYTES
 
 MESSAGE_LIMIT: Final = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
@@ -20,6 +21,11 @@ _THROUGHPUT: Final = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
 def troubles(environment: Mapping[str, str]) -> Iterator[str]:
     """What should be set otherwise, and what comes of it as it is."""
+    if environment.get(CALLBACK, "") != HERE:
+        yield (
+            f"{CALLBACK} is not {HERE} on this node: Serve answers headers that are no UTF-8 with a bare 500, and "
+            "echoes an empty request id. Set it on every node."
+        )
     if environment.get(_BY_GRPC, environment.get(_THROUGHPUT, "0")).lower() not in ("1", "true"):
         return
     limit = environment.get(MESSAGE_LIMIT, "")

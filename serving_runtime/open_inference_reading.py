@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 RANK_LIMIT: Final = 16  # numpy holds 64 dimensions; no model has more than a handful
 ELEMENTS_LIMIT: Final = 2**31  # far above what a body can hold: a shape beyond it is nonsense
+_DIGITS: Final = 12  # of a length: more would be longer than any body
 _SHOWN_CHARS = 60  # of a wrong value: enough to find it
 
 
@@ -64,7 +65,8 @@ def read_response(body: bytes, header_length: str | None = None) -> InferRespons
 def _split(body: bytes, header_length: str | None) -> tuple[dict[str, Any], memoryview]:
     length = len(body)
     if header_length:
-        if not header_length.isdecimal() or int(header_length[:20]) > length:
+        # Python makes no number of some thousands of digits.
+        if not header_length.isdecimal() or len(header_length) > _DIGITS or int(header_length) > length:
             raise BadInput(
                 f"header {LENGTH_HEADER}: expected the length of the JSON in bytes, at most the body's {length}, "
                 f"not {_shown(header_length)}"

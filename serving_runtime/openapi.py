@@ -37,15 +37,16 @@ _TYPES: Final[Mapping[str, dict[str, Any]]] = {
 
 _ERRORS: Final = {
     400: "The request does not parse, or does not fit the model: the message names the field.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
-    415: "The content type is none of those below.",
+    415: "The content type is none of those below, or the body is compressed.",
     422: "The request is well formed and cannot be carried out.",
     500: "The model failed on this request; the log has the reason under the request id.",
     503: "Too many requests wait; `Retry-After` says when to try again.",
     504: "No answer in time.",
 }
-_V2_ERRORS: Final = (400, 404, 413, 500, 503, 504)
-_INVOCATION_ERRORS: Final = (400, 413, 415, 500, 503, 504)
+_V2_ERRORS: Final = (400, 404, 408, 413, 415, 500, 503, 504)
+_INVOCATION_ERRORS: Final = (400, 408, 413, 415, 500, 503, 504)
 
 
 def openapi(about: Described, route: str) -> dict[str, Any]:
@@ -85,8 +86,8 @@ def _scoring(about: Described) -> dict[str, Any]:
                 "responses": {**_response(200, "Predictions.", answers), **_errors(_INVOCATION_ERRORS, "Error")},
             }
         },
-        Endpoint.PING: _get("ping", "Is it alive?", plain),
-        Endpoint.HEALTH: _get("health", "Is it alive?", plain),
+        Endpoint.PING: _get("ping", "Is it alive? Asked for no key.", plain),
+        Endpoint.HEALTH: _get("health", "Is it alive? Asked for no key.", plain),
         Endpoint.VERSION: _get("version", "The version of MLflow.", plain),
     }
 
@@ -97,13 +98,13 @@ def _v2(about: Described) -> dict[str, Any]:
     both = (("", ()), (f"/versions/{version}", ("version",)))
     paths: dict[str, Any] = {
         Endpoint.V2_SERVER: _get("server_metadata", "The server.", shown),
-        Endpoint.V2_LIVE: _get("server_live", "Is it alive?", shown),
-        Endpoint.V2_READY: _get("server_ready", "Is it ready?", shown),
+        Endpoint.V2_LIVE: _get("server_live", "Is it alive? Asked for no key.", shown),
+        Endpoint.V2_READY: _get("server_ready", "Is it ready? Asked for no key.", shown),
     }
     for below, named in both:
         at, of = f"/v2/models/{model}{below}", "".join(f"_{each}" for each in named)
         paths[at] = _get(f"model_metadata{of}", "Names, types and shapes of the tensors.", shown)
-        paths[f"{at}/ready"] = _get(f"model_ready{of}", "Is it ready?", shown)
+        paths[f"{at}/ready"] = _get(f"model_ready{of}", "Is it ready? Asked for no key.", shown)
         paths[f"{at}/infer"] = {"post": _infer(about, of)}
     return paths
 
@@ -147,8 +148,6 @@ def _errors(statuses: tuple[int, ...], schema: str) -> dict[str, Any]:
     answers: dict[str, Any] = {}
     for status in statuses:
         answers |= _response(status, _ERRORS.get(status, "There is no such thing here."), content)
-    if "415" in answers:
-        answers["415"]["content"]["text/plain"] = {"schema": {"type": "string"}}
     if "503" in answers:
         seconds = {"description": "Seconds.", "schema": {"type": "integer"}}
         answers["503"]["headers"] = {**answers["503"]["headers"], "retry-after": seconds}

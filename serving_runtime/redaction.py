@@ -2,6 +2,7 @@
 
 Rules:
 - A field is hidden by its name, at any depth of a body, whatever its case. Its name stays, its value becomes null.
+- A policy that names a column as it is in the files (`input.email`) means the field: it is hidden wherever it stands.
 - Names are read as words (`apiKey`, `api_key` and `API-KEY` are the same two): a feature called `tokens_seen` or
   `author` is no secret, one called `token` is.
 - Names that stand beside their values hide them too: `{"name": "token", "data": [...]}`, `{"columns": ["token"], ...}`.
@@ -45,6 +46,8 @@ _SECRET_TEXT = re.compile(
     r"|://[^/\s:@]{1,64}:[^/\s:@]{1,64}@"  # a password in an address
 )
 
+_COLUMN = re.compile(r"^(input|feature|prediction)\.")
+
 # Under these an object names what it holds: a tensor, a header, a form's field, a table.
 _NAMING = frozenset({"name", "key", "field", "column", "columns"})
 
@@ -53,7 +56,8 @@ class Redaction:
     """The fields to hide by a policy's `exclude`, and those that look like secrets."""
 
     def __init__(self, exclude: Collection[str] = ()) -> None:
-        self._exclude = frozenset(name.casefold() for name in exclude)
+        names = frozenset(name.casefold() for name in exclude)
+        self._exclude = names | {_COLUMN.sub("", name) for name in names}
 
     def hides(self, name: str) -> bool:
         """Must this field's value not be written?"""

@@ -34,7 +34,7 @@ from policies.release import Phase, Release
 from policies.serving import Access
 from policies.stored_documents import plain
 from policies.stored_values import Percent
-from policies.strict_yaml import dump
+from policies.strict_yaml import MAX_SERVE_CONFIG, dump
 from policies.strict_yaml import parse as parse_yaml
 from serving_runtime.app_arguments import IMPORT_PATH, AppArguments
 from serving_runtime.front_config import FrontArgs, FrontConfig
@@ -103,7 +103,7 @@ def text(config: Mapping[str, Any]) -> str:
 
 def parse(text: str, file: str = "serve.yaml") -> dict[str, Any]:
     """The config from its text. Raises BadInput with file, line, field and what is wrong: unknown keys too."""
-    parsed = parse_yaml(text, file)
+    parsed = parse_yaml(text, file, max_characters=MAX_SERVE_CONFIG)
     if parsed.data is None:
         return {"applications": []}
     notes = read_noun(ServeConfig, parsed, file).notes

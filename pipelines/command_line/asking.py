@@ -82,11 +82,11 @@ def _ask(
     from pipelines.wiring import config_repo
     from policies.release import Wish
 
-    commit = ask(config_repo(settings), Wish(wish), model, environment, by=_me(), why=why, version=version)
+    commit = ask(config_repo(settings), Wish(wish), model, environment, by=me(), why=why, version=version)
     typer.echo(f"{wish} asked in {commit[:12]}; the reconciler takes it up at its next look")
 
 
-def _me() -> str:
+def me() -> str:
     """Who asks. A container's user may have a number and no name."""
     import getpass
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
+from pipelines.histories import ASK_TRAILER, OWN_TRAILER
 from pipelines.ports import Repo
 from policies.commit_message import message, one_line
 from policies.config_repo_documents import parse_repo
@@ -54,9 +55,9 @@ def _ask_once(repo: Repo, wanted: Ask, model: str, environment: str | None) -> s
     version = f" v{wanted.version}" if wanted.version is not None else ""
     subject = f"{release.model} ({release.environment}): {wanted.by} asks to {wanted.wish.value}{version}"
     trailers = {
-        "Sluice-Environment": release.environment,
+        OWN_TRAILER: release.environment,
         "Sluice-Model": slug(release.model),
-        "Sluice-Ask": wanted.wish.value,
+        ASK_TRAILER: wanted.wish.value,
     }
     return repo.commit(tip.commit, {path: release_text(asked)}, message(subject, wanted.why, trailers))
 

@@ -10,7 +10,7 @@ from policies.config_repo_documents import ConfigRepo
 from policies.layout import FOLDERS, SLUICE
 from policies.notes import Note
 from registry_bridge.local_repo import Differing, LocalRepo
-from registry_bridge.repo_files import MAX_FILE_BYTES, Entry
+from registry_bridge.repo_files import Entry, max_bytes
 
 MOST_SEARCHED = 2_000
 MOST_SEARCHED_BYTES = 32 * 1024 * 1024
@@ -39,7 +39,7 @@ def side(repo: LocalRepo, commit: str) -> Side:
 
 def is_bearable(entry: Entry) -> bool:
     """Is it a plain file of a size that is read?"""
-    return entry.mode.startswith("100") and entry.size <= MAX_FILE_BYTES
+    return entry.mode.startswith("100") and entry.size <= max_bytes(entry.path.decode("utf-8", "backslashreplace"))
 
 
 def new_lines(

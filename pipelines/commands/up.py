@@ -31,6 +31,7 @@ def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None], *, grp
         say("")
         say(f"Log a model to {stack.tracking_uri}, write models/<model>.yaml in the config repo")
         say(f"(git clone {stack.repo_url}), push, and move a version to Production.")
+        say(f"Why an answer was 500: grep -r REQUEST_ID {stack.ray.replica_logs}")
         say("`sluice status`, `history` and `plan` work in this folder. Ctrl-C stops everything.")
         while not stopped.wait(LOOKS_AFTER_S):
             _look_after(stack, say)

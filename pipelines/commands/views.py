@@ -35,10 +35,11 @@ from policies.impact import DeploymentImpact, Impact, impact
 from policies.impact_words import deployment_lines
 from policies.layout import Place, locate, serve_path
 from policies.observations import Tip
-from policies.release import Release
+from policies.release import Phase, Release
 from policies.rollout_record import HistoryRecord
 from policies.stored_documents import parse_history
 from serving_runtime.serve_config import parse as parse_serve
+from serving_runtime.serve_config import phase_in_force
 
 SCHEMA = 1
 
@@ -53,9 +54,13 @@ class ReleaseView:
     model: str
     environment: str
     phase: str
+    serving: str
+    """Who answers users, in words."""
     weight_percent: int
     stable: int | None
     candidate: int | None
+    trying: str
+    """What the candidate gets, in words; empty where there is none."""
     rollout: str | None
     since: datetime | None
     waits: str
@@ -81,9 +86,11 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         model=release.model,
         environment=release.environment,
         phase=release.phase.value,
+        serving=_serving(release),
         weight_percent=release.weight_percent,
         stable=release.stable.version if release.stable else None,
         candidate=release.candidate.version if release.candidate else None,
+        trying=_trying(release),
         rollout=release.rollout.id if release.rollout else None,
         since=release.rollout.current.since if release.rollout else None,
         waits=wait.reason if wait else _own_words(release),
@@ -92,6 +99,29 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         quarantined=tuple(sorted({q.version for q in release.quarantine})),
         queued=release.queued,
     )
+
+
+def _serving(release: Release) -> str:
+    """The stable version's part. At 100 % it answers only where the candidate fails."""
+    if phase_in_force(release) is Phase.SETTLING:
+        return f"v{release.stable.version} stands by" if release.stable else "no version stands by"
+    return f"v{release.stable.version} serves" if release.stable else "nothing serves"
+
+
+def _trying(release: Release) -> str:
+    """The candidate's part. A pause keeps what it was paused in."""
+    if release.candidate is None:
+        return ""
+    match phase_in_force(release):
+        case Phase.WARMING:
+            part = "is warming up"
+        case Phase.SHADOW:
+            part = "gets copies"
+        case Phase.ROLLING_BACK:
+            part = "is taken back"
+        case _:
+            part = f"at {release.weight_percent} %"
+    return f"v{release.candidate.version} {part}"
 
 
 def _own_words(release: Release) -> str:
@@ -108,11 +138,10 @@ def status_lines(views: Sequence[ReleaseView], now: datetime) -> list[str]:
 
 
 def _status_block(view: ReleaseView, now: datetime) -> list[str]:
-    serving = f"v{view.stable} serves" if view.stable else "nothing serves"
-    head = f"{view.model} ({view.environment}): {view.phase}, {serving}"
-    if view.candidate is not None:
+    head = f"{view.model} ({view.environment}): {view.phase}, {view.serving}"
+    if view.trying:
         since = f" since {format_duration(_whole(now - view.since))}" if view.since else ""
-        head += f"; v{view.candidate} at {view.weight_percent} %{since}, rollout {view.rollout}"
+        head += f"; {view.trying}{since}, rollout {view.rollout}"
     lines = [head]
     if view.waits:
         lines.append(f"  {view.waits}{_end_in_words(view.until, view.ends)}")

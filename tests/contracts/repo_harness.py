@@ -204,11 +204,20 @@ class RealStage:
 
 def run_git(*arguments: str, cwd: Path) -> str:
     """Git as a person runs it; its output without the last line break. A failure fails the test with its words."""
-    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in _ADA.items()}
-    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **who}
-    done = subprocess.run(["git", *arguments], cwd=cwd, env=env, capture_output=True, check=False)
+    done = _git(arguments, cwd)
     assert done.returncode == 0, f"git {' '.join(arguments)}: {done.stderr.decode()}"
     return done.stdout.decode().rstrip("\n")
+
+
+def tries_git(*arguments: str, cwd: Path) -> bool:
+    """The same where it may fail: did it work?"""
+    return _git(arguments, cwd).returncode == 0
+
+
+def _git(arguments: tuple[str, ...], cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    who = {f"GIT_{role}_{part}": value for role in ("AUTHOR", "COMMITTER") for part, value in _ADA.items()}
+    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **who}
+    return subprocess.run(["git", *arguments], cwd=cwd, env=env, capture_output=True, check=False)
 
 
 _ADA = {"NAME": "Ada", "EMAIL": "ada@example.com"}

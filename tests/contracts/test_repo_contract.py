@@ -317,6 +317,32 @@ def test_the_log_tells_who_when_and_why(stage: Stage, door: Door) -> None:
     assert door.log(0) == []
 
 
+def test_how_far_changes_are_vouched_for_is_marked_and_seen_by_everyone(stage: Stage, door: Door) -> None:
+    first = door.read().commit
+    assert door.vouched() is None
+    door.mark_vouched(first)
+    second = door.commit(first, {RELEASE: "x: 1\n"}, message("Next"))
+    assert stage.door().vouched() == first
+    door.mark_vouched(second)
+    assert (stage.door().vouched(), door.applied("prod")) == (second, None)
+    with pytest.raises(Stalled):
+        door.mark_vouched(UNKNOWN)
+
+
+def test_changes_since_a_commit_come_oldest_first_with_their_files(stage: Stage, door: Door) -> None:
+    first = door.read().commit
+    second = stage.person_commits({"models/fraud.yaml": None, "models/new.yaml": "x\n"}, author="Eve <e@example.com>")
+    third = door.commit(second, {RELEASE: "x: 1\n"}, message("Ours"))
+    one, two = door.changes(first, third)
+    assert (one.commit, one.parents, one.author) == (second, (first,), "Eve <e@example.com>")
+    assert one.paths == {"models/fraud.yaml", "models/new.yaml"}
+    assert (two.commit, two.paths, dict(two.taken)) == (third, {RELEASE}, {})
+    assert door.changes(third, third) == ()
+    assert door.signature(second, "").trouble == "is not signed"
+    with pytest.raises(Stalled):
+        door.changes(UNKNOWN, third)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------
 
 

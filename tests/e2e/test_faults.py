@@ -40,7 +40,7 @@ from tests.e2e.fault_documents import (
     documents,
 )
 from tests.e2e.world import ANSWER_S, CONNECTIONS, World, body, clear
-from tests.fakes.ill_model import ALLOCATES, COMPUTES, HANGS, POISON, RECURSES, SEIZES, SLOW
+from tests.fakes.ill_model import ALLOCATES, COMPUTES, EXITS, HANGS, POISON, RECURSES, SEIZES, SLOW
 
 if TYPE_CHECKING:
     from pipelines.ray_session import RaySession
@@ -252,8 +252,7 @@ def test_replicas_that_leak_are_replaced_without_a_lost_request(world: World, re
 
 def said_by_serve(world: World, words: str) -> bool:
     """Is that in a log of Serve's?"""
-    logs = world.stack.ray.discovery.parent.glob("session_*/logs/serve/*.log")
-    return any(words in log.read_text(errors="replace") for log in logs)
+    return any(words in log.read_text(errors="replace") for log in world.stack.ray.replica_logs.glob("*.log"))
 
 
 # --- poison -------------------------------------------------------------------------------------------------------
@@ -450,3 +449,72 @@ def test_a_replica_whose_interpreter_is_seized_is_replaced_and_the_other_answers
     told = f"the lost ones began {after_s} s after; replaced after {took_s:.0f} s"
     record_property("the interpreter is seized", f"{in_words(counts)}; {told}")
     assert counts.failed == failed, "nothing failed after the replica was replaced"
+
+
+# --- a model that ends its process ----------------------------------------------------------------------------------
+
+
+def end_process(world: World, model: str) -> str:
+    """Send the request that ends the process it is predicted in; what its caller sees of it."""
+    try:
+        return str(world.ask(model, EXITS).status_code)
+    except requests.ConnectionError:
+        return "the connection is closed"
+
+
+def test_a_model_that_ends_its_process_takes_its_only_replica_along_and_service_returns(
+    world: World, record_property: Told
+) -> None:
+    replica = world.replica_of(POISONED, 1)
+    with world.load(POISONED) as load:
+        world.await_answers(load, 60)
+        began_at = time.time()
+        seen = end_process(world, POISONED)
+
+        def another() -> bool:
+            try:
+                answer = world.ask(POISONED, -1.0)
+            except requests.RequestException:
+                return False
+            return answer.ok and answer.json()["predictions"] != [replica]
+
+        wait_until(another, REPLACED_S, f"another replica than {replica}")
+        took_s = time.time() - began_at
+        world.await_answers(load, 60)
+        failed = load.counters().failed
+        world.await_answers(load, 120)
+        counts = load.stop()
+    record_property(
+        "the process ends, the only replica", f"{in_words(counts)}; its caller: {seen}; back after {took_s:.0f} s"
+    )
+    assert seen in {"500", "502", "503", "504", "the connection is closed"}
+    assert counts.failed == failed, "nothing failed after the replica was replaced"
+    assert said_by_serve(world, "crashed, marking it unhealthy")
+
+
+def test_a_model_that_ends_its_process_costs_what_its_replica_had_in_flight_where_another_answers(
+    world: World, record_property: Told
+) -> None:
+    await_two(world, TWINS)
+    before = world.replicas(TWINS)
+    with world.load(TWINS) as load:
+        world.await_answers(load, 60)
+        began_at = time.time()
+        seen = end_process(world, TWINS)
+
+        def replaced() -> bool:
+            try:
+                now = world.replicas(TWINS)
+            except (requests.RequestException, ValueError, KeyError):  # an answer of the one that ends
+                return False
+            return len(now) == 2 and now != before
+
+        wait_until(replaced, REPLACED_S, "another replica beside the one that stayed")
+        took_s = time.time() - began_at
+        world.await_answers(load, 60)
+        counts = load.stop()
+    after_s = [round(started - began_at, 1) for started, _ in counts.noted]
+    told = f"its caller: {seen}; the lost ones began {after_s} s after; replaced after {took_s:.0f} s"
+    record_property("the process ends, one of two", f"{in_words(counts)}; {told}")
+    assert seen in {"500", "502", "503", "504", "the connection is closed"}
+    assert counts.failed <= CONNECTIONS, counts

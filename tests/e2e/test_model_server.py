@@ -275,6 +275,24 @@ def test_errors_say_what_they_are_and_carry_the_request_id(
     assert "Traceback" not in answer.text
 
 
+def test_the_replicas_log_has_the_reason_of_a_500_under_its_request_id(alone: Serving, ray_session: RaySession) -> None:
+    answer = requests.post(
+        f"{alone.url}/invocations",
+        data=b'{"inputs": {"x": [13]}}',
+        headers={**JSON, "x-request-id": "reason-wanted"},
+        timeout=ANSWER_S,
+    )
+    assert answer.status_code == 500
+    assert "under request id reason-wanted" in answer.text
+
+    def told() -> list[str]:
+        logs = ray_session.replica_logs.glob("replica_*.log")
+        return [text for text in (log.read_text(errors="replace") for log in logs) if "reason-wanted" in text]
+
+    wait_until(lambda: bool(told()), LIVE_S, f"the id in a log below {ray_session.replica_logs}")
+    assert "ValueError: thirteen" in "".join(told())
+
+
 def test_it_tells_its_health_and_its_versions_and_makes_request_ids(alone: Serving) -> None:
     import mlflow
 

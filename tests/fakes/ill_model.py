@@ -18,7 +18,7 @@ import mlflow
 HEALTHY_ROW = 1.0
 WHO = -1.0
 SLOW, SLOW_FOR_S = 50.0, 0.25
-COMPUTES, HANGS, SEIZES = 87.0, 88.0, 89.0
+COMPUTES, HANGS, SEIZES, EXITS = 87.0, 88.0, 89.0, 90.0
 
 MIB = 1024 * 1024
 CHUNK_BYTES = 16 * MIB
@@ -86,6 +86,8 @@ def suffer(value: float) -> None:
         threading.Event().wait()
     if value == SEIZES:
         re.match(r"(a+)+$", "a" * 64 + "b")  # tries 2^64 ways, and the interpreter is its alone meanwhile
+    if value == EXITS:
+        os._exit(1)  # no exception, nothing that Python could catch: so ends a crash in C code, too
     if value in POISON:
         raise POISON[value]
     if value == RECURSES:

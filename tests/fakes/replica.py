@@ -7,13 +7,13 @@ import dataclasses
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from serving_runtime.access import Gate
 from serving_runtime.challenger import Connection
 from serving_runtime.description import Described, Named
-from serving_runtime.door import REQUEST_ID_HEADER, Door
+from serving_runtime.door import Door
+from serving_runtime.doorstep import Doorstep, Receive, Scope, Send
 from serving_runtime.events import Event
 from serving_runtime.host import Host
 from serving_runtime.model_server import ModelServer
@@ -23,7 +23,7 @@ from serving_runtime.tracing import Tracer
 
 VERSION = 7
 NAMED = Named("fraud", str(VERSION))
-MADE_ID = "made-by-serve"
+MADE_ID = "made-on-the-doorstep"
 
 
 class Counts:
@@ -57,16 +57,15 @@ class Replica:
     gate: Gate
     about: Described
 
-    async def __call__(
-        self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        """One ASGI request, with the request id that Serve's proxy gives those that have none."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI request, by the doorstep; those that have no id get MADE_ID."""
+        await Doorstep(self._behind, make_id=lambda: MADE_ID)(scope, receive, send)
+
+    async def _behind(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.requests import Request
 
         if scope["type"] != "http":
             return
-        if all(name != REQUEST_ID_HEADER.encode() for name, _ in scope["headers"]):
-            scope = {**scope, "headers": [*scope["headers"], (REQUEST_ID_HEADER.encode(), MADE_ID.encode())]}
         response = await self.door(Request(scope, receive, send))
         await response(scope, receive, send)
 

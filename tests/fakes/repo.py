@@ -16,6 +16,7 @@ from policies.commit_message import trailers_of
 from policies.errors import BadInput, Conflict, Retry, Stalled
 from policies.names import check_environment_name
 from policies.observations import Tip
+from policies.signatures import Change, Signature
 from registry_bridge.config_repo import CommitEntry
 from registry_bridge.repo_files import (
     ROOTS,
@@ -53,6 +54,8 @@ class Snapshot:
     author: str
     message: str
     date: datetime
+    signer: str = ""
+    """Who signed it; the signers that count are names here, one a line."""
 
 
 class FakeRepo:
@@ -76,6 +79,9 @@ class FakeRepo:
         """Of the branches beside the one."""
         self.on_branch: Callable[[str, str], None] = lambda _branch, _head: None
         """Told of each of their new heads."""
+        self._vouched: str | None = None
+        self.signer = ""
+        """Who signs what is committed through the port."""
         self._read: Tip | None = None
         """What was read last: the same until the branch moves."""
         self._lock = threading.Lock()
@@ -133,6 +139,33 @@ class FakeRepo:
         ]
         return entries[: max(limit, 0)]
 
+    def vouched(self) -> str | None:
+        self._reach()
+        return self._vouched
+
+    def mark_vouched(self, commit: str) -> None:
+        self._reach()
+        if commit not in self.commits:
+            raise Stalled(f"the config repo has no commit {commit!r}")
+        self._vouched = commit
+
+    def changes(self, since: str, tip: str) -> tuple[Change, ...]:
+        self._reach()
+        if not {since, tip} <= self.commits.keys():
+            raise Stalled("the config repo has no such commit")
+        old = {snapshot.hash for snapshot in self._history(since)}
+        found = [snapshot for snapshot in self._history(tip) if snapshot.hash not in old]
+        return tuple(self._change(snapshot) for snapshot in reversed(found))
+
+    def signature(self, commit: str, signers: str) -> Signature:
+        self._reach()
+        signer = self.commits[commit].signer
+        if signer in signers.split():
+            return Signature(signer=signer)
+        return Signature(
+            trouble=f"is signed by a key that is not allowed to sign: {signer}" if signer else "is not signed"
+        )
+
     def branches(self, prefix: str) -> Mapping[str, str]:
         return {branch: head for branch, head in self.heads.items() if branch.startswith(prefix)}
 
@@ -159,11 +192,15 @@ class FakeRepo:
     # --- people and accidents -----------------------------------------------------------------------------------
 
     def person_commits(
-        self, changes: Mapping[str, Content | None], author: str = PERSON, message: str = "A person's change\n"
+        self,
+        changes: Mapping[str, Content | None],
+        author: str = PERSON,
+        message: str = "A person's change\n",
+        signer: str = "",
     ) -> str:
         """Somebody commits on the tip, whatever it is."""
         with self._lock:
-            self.branch_tip = self._add(self.branch_tip, changes, author, message)
+            self.branch_tip = self._add(self.branch_tip, changes, author, message, signer)
             return self.branch_tip
 
     def person_pushes(self, branch: str, changes: Mapping[str, Content | None]) -> str:
@@ -238,18 +275,22 @@ class FakeRepo:
             return parent
         if self.refuses is not None:
             raise Stalled(f"the config repo's server refuses the push to main: {self.refuses}")
-        self.branch_tip = self._add(parent, changes, SLUICEGATE, message)
+        self.branch_tip = self._add(parent, changes, SLUICEGATE, message, self.signer)
         if self.lose_next_answer:
             self.lose_next_answer = False
             raise Retry("the push got no answer and may have arrived; look again")
         return self.branch_tip
 
-    def _add(self, parent: str | None, changes: Mapping[str, Content | None], author: str, message: str) -> str:
+    def _add(
+        self, parent: str | None, changes: Mapping[str, Content | None], author: str, message: str, signer: str = ""
+    ) -> str:
         files = _apply(self.commits[parent].files if parent else {}, changes)
         identity = repr((parent, sorted(files.items(), key=lambda item: item[0]), author, message, len(self.commits)))
         name = hashlib.sha1(identity.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
         date = EPOCH + timedelta(seconds=len(self.commits))
-        self.commits[name] = Snapshot(hash=name, parent=parent, files=files, author=author, message=message, date=date)
+        self.commits[name] = Snapshot(
+            hash=name, parent=parent, files=files, author=author, message=message, date=date, signer=signer
+        )
         return name
 
     def _move(self, branch: str, head: str) -> str:
@@ -264,6 +305,13 @@ class FakeRepo:
             found.append(self.commits[commit])
             commit = self.commits[commit].parent
         return found
+
+    def _change(self, snapshot: Snapshot) -> Change:
+        before: Mapping[str, Content] = self.commits[snapshot.parent].files if snapshot.parent else {}
+        paths = {path for path in {*before, *snapshot.files} if before.get(path) != snapshot.files.get(path)}
+        parents = (snapshot.parent,) if snapshot.parent else ()
+        author = snapshot.author
+        return Change(commit=snapshot.hash, author=author, parents=parents, paths=frozenset(paths))
 
     def _changed(self, snapshot: Snapshot, path: str) -> bool:
         before: Mapping[str, Content] = self.commits[snapshot.parent].files if snapshot.parent else {}

@@ -41,7 +41,11 @@ def test_a_key_for_all_models_may_call_any() -> None:
     assert not caller.permissions
 
 
-@pytest.mark.parametrize("sent", ["", KEY[:-1], KEY + "A", KEY.upper(), json.loads(LINE)["sha256"], "x" * 8000])
+@pytest.mark.parametrize(
+    "sent",
+    ["", KEY[:-1], KEY + "A", KEY.upper(), json.loads(LINE)["sha256"], "x" * 8000],
+    ids=["nothing", "shorter", "longer", "in capitals", "its hash", "very long"],
+)
 def test_what_is_no_key_is_nobodys(sent: str) -> None:
     assert parse_keys(text(LINE)).find(sent, NOW) is None
 
@@ -96,6 +100,7 @@ def test_a_name_may_have_two_keys_while_one_replaces_the_other() -> None:
         (b"\x00" * 100 + b"\n", "line 1: the line: Invalid JSON"),
         (text("[" * 100_000), "line 1: the line: Invalid JSON"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # a key is another one each time
 )
 def test_a_text_that_is_wrong_says_where_and_repeats_nothing(raw: bytes, says: str) -> None:
     with pytest.raises(BadInput) as raised:

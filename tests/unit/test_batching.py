@@ -150,7 +150,11 @@ def test_a_bad_row_fails_its_own_request_only() -> None:
     assert story.model.calls == [[0.0], [1.0, BAD, 3.0], [1.0], [BAD], [3.0]]
 
 
-@pytest.mark.parametrize("answer", [lambda _: np.array([7.0]), lambda _: 7.0, lambda v: {"p": v}], ids=str)
+@pytest.mark.parametrize(
+    "answer",
+    [lambda _: np.array([7.0]), lambda _: 7.0, lambda v: {"p": v}],
+    ids=["one row", "one value", "a mapping"],
+)
 def test_an_answer_without_a_row_for_each_row_is_asked_for_one_by_one(answer: Callable[[Any], Any]) -> None:
     story = Story(Model(answer), TERMS)
 

@@ -259,6 +259,25 @@ def test_features_of_another_number_of_rows_are_not_guessed_at() -> None:
     ]
 
 
+@pytest.mark.parametrize("named", ["spend", "SPEND", "feature.spend", "Feature.Spend"])
+def test_a_feature_that_a_policy_excludes_is_never_written(named: str) -> None:
+    layout = Layout("b", FRAUD_INPUTS, ONE_NUMBER, {"spend": 0.0, "visits": 0})
+    used = [{"spend": 77123.5, "visits": 3, "SPEND": 77123.5}, {"spend": "77123.5", "visits": 4}]
+    sent = {"dataframe_records": [{**row, "spend": 77123.5} for row in ROWS]}
+    found = columns(layout, captured(sent, features=used), exclude=(named,))
+    assert found["feature.spend"] == [None, None], "its column stays"
+    assert found["feature.visits"] == [3.0, 4.0]
+    assert "77123" not in str(found)
+
+
+def test_a_column_that_a_policy_excludes_is_hidden_in_a_body_too() -> None:
+    sent = {"dataframe_records": [{"nothing": 1, "amount": 77123.5}], "params": {"amount": 77123.5}}
+    layout = Layout("b", [{"type": "double", "name": "other"}], ONE_NUMBER)
+    found = columns(layout, captured(sent), exclude=("input.amount",))
+    assert '"amount": null' in found["body"][0]
+    assert "77123" not in str(found)
+
+
 # --- what the signature does not fit --------------------------------------------------------------------------------
 
 

@@ -543,3 +543,32 @@ def test_what_won_the_race_is_read_before_asking_again() -> None:
     with pytest.raises(BadInput, match="no rollout is running"):
         ask(repo, Wish.PAUSE, "fraud", None, by="ada", why="a sale")
     assert "wish" not in repo.read().files[RELEASE]
+
+
+# --- accept-history -----------------------------------------------------------------------------------------------
+
+
+def test_accept_history_commits_and_says_what_was_let_go(here: Path) -> None:
+    repo = config_repo(here, steady())
+    old = git(repo, "rev-parse", "main")
+    work = here / "work"
+    git(work, "commit", "-q", "--amend", "-m", "rewritten")
+    git(repo, "update-ref", "refs/sluice/applied/production", old)
+    git(work, "push", "-q", "--force", str(repo), "HEAD:main")
+    tip = git(repo, "rev-parse", "main")
+    said = sluice("accept-history", "--repo", repo, "-e", "production", "--commit", tip[:10], "--why", "so")
+    assert said.exit_code == 0, said.output
+    assert tip[:12] in said.output
+    assert f"{old[:12]}, which was applied last, is let go" in said.output
+    assert git(repo, "rev-parse", "main^") == tip
+    assert git(repo, "log", "-1", "--format=%(trailers:key=Sluice-Accepted,valueonly)", "main") == tip
+    assert git(repo, "show", "--name-only", "--format=", "main") == "environments/production/accepted-history.yaml"
+
+
+def test_accept_history_of_what_is_not_there_says_the_tip(here: Path) -> None:
+    repo = config_repo(here, steady())
+    tip = git(repo, "rev-parse", "main")
+    said = sluice("accept-history", "--repo", repo, "-e", "production", "--commit", "f" * 40, "--why", "so")
+    assert said.exit_code == 1
+    assert tip in said.output
+    assert git(repo, "rev-parse", "main") == tip

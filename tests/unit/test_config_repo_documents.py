@@ -156,7 +156,64 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         ('settings: {cpus: "2"}\n', 'models/fraud.yaml:4: error: settings.cpus: should be a valid number, not "2"'),
         ("settings: {cpus: yes}\n", 'settings.cpus: should be a valid number, not "yes"'),
         ("settings: {cpus: true}\n", "settings.cpus: should be a valid number, not true"),
-        ("settings: {cpus: 0}\n", "settings.cpus: should be greater than 0, not 0"),
+        ("settings: {cpus: 0}\n", "settings.cpus: should be greater than or equal to 0.0001, not 0"),
+        ("settings: {cpus: 0.00001}\n", "settings.cpus: should be greater than or equal to 0.0001, not 1e-05"),
+        ("settings: {gpus: 0.00001}\n", "settings.gpus: 1e-05 is less than Ray can count: write at least 0.0001, or"),
+        ("settings: {custom: {tpu: 0.00001}}\n", "settings.custom.tpu: 1e-05 is less than Ray can count: write at"),
+        ("settings: {custom: {tpu: -1}}\n", "settings.custom.tpu: should not be below 0, and is -1"),
+        ("settings: {custom: {CPU: 1}}\n", "settings.custom.CPU: is written as settings.cpus"),
+        ("settings: {custom: {GPU: 1}}\n", "settings.custom.GPU: is written as settings.gpus"),
+        ("settings: {custom: {memory: 1}}\n", "settings.custom.memory: is written as settings.memory_mib"),
+        ("settings: {custom: {object_store_memory: 1}}\n", "object_store_memory: is the node's: replicas reserve none"),
+        ("settings: {custom: {bundle: 1}}\n", "settings.custom.bundle: is a name that Ray keeps for itself"),
+        ("settings: {placement: {bundles: []}}\n", "settings.placement.bundles: is empty: write at least one"),
+        ("settings: {placement: {bundles: [{}]}}\n", "settings.placement.bundles[0]: is empty: write at least one"),
+        ("settings: {placement: {bundles: [{CPU: 0}]}}\n", "bundles[0].CPU: should be greater than 0, not 0"),
+        ("settings: {placement: {bundles: [{CPU: one}]}}\n", 'bundles[0].CPU: should be a valid number, not "one"'),
+        (
+            "settings: {placement: {bundles: [{CPU: 1, x: 0.00001}]}}\n",
+            "bundles[0].x: 1e-05 is less than Ray can count",
+        ),
+        ("settings: {placement: {bundles: {CPU: 1}}}\n", 'bundles: should be a list, not {"CPU": 1}'),
+        (
+            "settings: {gpus: 1, placement: {bundles: [{CPU: 0.5}, {GPU: 1}]}}\n",
+            (
+                "settings: the replica itself runs in the first bundle of its placement, which must hold what the "
+                "other fields reserve: there it lacks 0.5 CPU, 1 GPU"
+            ),
+        ),
+        ("capture: {share: 1, to: /var/x}\n", "capture.to: should be s3://bucket/prefix or file:///folder, a buck"),
+        ("capture: {share: 1, to: 's3://B/x'}\n", "3 to 63 lower-case letters, digits, . and -, folders of"),
+        (
+            "capture: {share: 1, to: 's3://traffic', every: 2h}\n",
+            "capture: every is above 0s and at most 1h, not 2h",
+        ),
+        (
+            "capture: {share: 1, to: 's3://traffic', exclude: ['']}\n",
+            "capture.exclude[0]: is empty: write at least one",
+        ),
+        ("segments: {key: {header: x}, values: []}\n", "segments.values: is empty: write at least one"),
+        ("segments: {key: {header: x}, values: ['']}\n", "segments.values[0]: is empty: write at least one"),
+        ("segments: {key: {header: x}, values: [1]}\n", "segments.values[0]: should be a valid string, not 1"),
+        (
+            f"segments: {{key: {{header: x}}, values: [{', '.join(f'v{i}' for i in range(21))}]}}\n",
+            "segments.values: has 21 entries: at most 20 are read",
+        ),
+        (
+            f"segments: {{key: {{header: x}}, values: [{'v' * 65}]}}\n",
+            "segments.values[0]: should have at most 64 characters, not",
+        ),
+        (
+            "settings: {features: {entry_point: foo, key: user, required: [age]}}\n",
+            'entry_point: should be package.module:name, of Python that the replicas can import, not "foo"',
+        ),
+        (
+            "settings: {features: {entry_point: 'a:b', key: user, defaults: {age: [1]}}}\n",
+            (
+                "settings.features.defaults.age: should be a valid string or a valid boolean or a valid integer or a "
+                "valid number, not [1]"
+            ),
+        ),
         (
             "settings: {features: {entry_point: 'a:b', key: user}}\n",
             "settings.features: defaults and required are both empty: no feature is looked up",
@@ -463,17 +520,54 @@ def test_a_name_that_deceives_is_refused_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "says"),
+    ("fraud", "spam", "says"),
     [
-        ("/a", "/a", "/a is the route of the model"),
-        ("/a/b", "/a", "/a/b lies below the route /a of the model 'spam' too"),
-        ("/models/spam/x", None, "lies below the route /models/spam of the model 'spam'"),
+        ("/a", "/a", "models/spam.yaml:4: error: route: /a is the route of the model 'fraud' (models/fraud.yaml) too:"),
+        (
+            "/a",
+            "/a/b",
+            "models/spam.yaml:4: error: route: /a/b lies below the route /a of the model 'fraud' (models/fr",
+        ),
+        (
+            "/a/b",
+            "/a",
+            "models/spam.yaml:4: error: route: /a has below it the route /a/b of the model 'fraud' (models/",
+        ),
+        (
+            "/models/spam",
+            None,
+            (
+                "models/fraud.yaml:4: error: route: /models/spam is the route of the model 'spam' (models/spam.yaml) "
+                "too: choose another"
+            ),
+        ),
+        ("/models/spam/x", None, "models/fraud.yaml:4: error: route: /models/spam/x lies below the route /models/spam"),
+        (None, "/models/fraud", "models/spam.yaml:4: error: route: /models/fraud is the route of the model 'fraud' (m"),
+        (None, "/models", "models/spam.yaml:4: error: route: /models has below it the route /models/fraud of the mode"),
     ],
 )
-def test_routes_that_meet(one: str, other: str | None, says: str) -> None:
-    spam = MODEL.replace("fraud", "spam") + (f"route: {other}\n" if other else "")
-    found = notes(models__fraud=MODEL + f"route: {one}\n", models__spam=spam)
-    assert any(says in note for note in found)
+def test_routes_that_meet_are_said_where_the_route_was_chosen_and_name_both_files(
+    fraud: str | None, spam: str | None, says: str
+) -> None:
+    (note,) = notes(
+        models__fraud=MODEL + (f"route: {fraud}\n" if fraud else ""),
+        models__spam=MODEL.replace("fraud", "spam") + (f"route: {spam}\n" if spam else ""),
+    )
+    assert says in note
+
+
+def test_of_three_models_with_one_route_the_later_two_are_told_also_where_the_first_is_served_elsewhere() -> None:
+    route = "route: /a\n"
+    same = {name: MODEL.replace("fraud", name) + route for name in ("fraud", "spam", "toxic")}
+    first, second = notes(**{f"models__{name}": text for name, text in same.items()})
+    assert "models/spam.yaml:4: error: route: /a is the route of the model 'fraud'" in first
+    assert "models/toxic.yaml:4: error: route: /a is the route of the model 'fraud'" in second
+
+    places = {"fraud": "[staging]", "spam": "[production]", "toxic": "[production]"}
+    two = SLUICE + "  staging:\n    trigger: {stage: Staging}\n"
+    apart = {f"models/{name}.yaml": f"{text}environments: {places[name]}\n" for name, text in same.items()}
+    (only,) = said({"sluice.yaml": two, **apart})
+    assert "models/toxic.yaml:4: error: route: /a is the route of the model 'spam' (models/spam.yaml) too" in only
 
 
 def test_routes_that_only_look_alike_are_fine() -> None:
@@ -576,17 +670,18 @@ DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64).map(lambda digits
 VERSION = st.integers(1, 10**9)
 REASONS = st.lists(TEXT, max_size=3).map(tuple)
 WHOLE = st.integers(-(10**15), 10**15)
-SETTINGS = st.builds(
+AMOUNT = st.just(0.0) | st.floats(0.0001, 10**6)
+ALONE = st.builds(
     Settings,
     cpus=st.floats(0.001, 512),
-    gpus=st.floats(0, 64),
+    gpus=st.just(0.0) | st.floats(0.0001, 64),
     memory_mib=st.none() | st.integers(64, 10**6),
-    custom=st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    custom=st.dictionaries(TEXT.map(lambda name: f"a {name}"), AMOUNT, max_size=3),
+    placement=st.none(),
     environment=st.sampled_from(["inherit", "pip", "uv"]),
     image=st.none(),
     packages=REASONS,
     env=st.dictionaries(TEXT, TEXT, max_size=3),
-    placement=st.none() | st.builds(Placement, bundles=st.just(({"CPU": 1.0}, {"CPU": 2.0, "GPU": 0.5}))),
     features=st.none()
     | st.builds(
         Features,
@@ -599,6 +694,12 @@ SETTINGS = st.builds(
         options=st.dictionaries(TEXT, WHOLE | TEXT, max_size=3),
     ),
 )
+PLACED = st.builds(
+    Settings,
+    cpus=st.floats(0.001, 1),
+    placement=st.builds(Placement, bundles=st.just(({"CPU": 1.0}, {"CPU": 2.0, "GPU": 0.5}))),
+)
+SETTINGS = ALONE | PLACED
 REQUIREMENTS = st.lists(st.sampled_from(["mlflow==3.17.2", "own @ file:///own.whl"]), unique=True).map(tuple)
 APPLICATION = st.builds(Application, version=VERSION, digest=DIGEST, settings=SETTINGS, requirements=REQUIREMENTS)
 RECORD = st.builds(
@@ -652,7 +753,7 @@ RELEASE = st.builds(
 
 
 def test_the_round_trip_knows_every_field_of_a_release() -> None:
-    for kind, strategy in ((Release, RELEASE), (Rollout, ROLLOUT), (Settings, SETTINGS), (PhaseRecord, RECORD)):
+    for kind, strategy in ((Release, RELEASE), (Rollout, ROLLOUT), (Settings, ALONE), (PhaseRecord, RECORD)):
         fields = {field.name for field in dataclasses.fields(kind)}
         assert fields == set(strategy.wrapped_strategy.kwargs), f"add the new fields of {kind.__name__} to this file"  # type: ignore[attr-defined]
 

@@ -103,10 +103,49 @@ def test_one_prometheus_needs_labels_to_tell_clusters_apart() -> None:
     [("0.5s", Severity.ERROR), ("0s", Severity.ERROR), ("1s", Severity.WARNING), ("4s", "warning")],
 )
 def test_a_look_that_is_too_short(interval: str, severity: Severity) -> None:
-    (note,) = lint(PRODUCTION + f"    look_interval: {interval}\n")
+    (note,) = lint(environment("eu", f"    look_interval: {interval}\n"))
     assert note.severity == severity
-    assert (note.line, note.field) == (6, "environments.production.look_interval")
+    assert (note.line, note.field) == (9, "environments.eu.look_interval")
     assert interval in note.message
+
+
+def test_on_one_machine_looks_ask_nobody_elsewhere_and_may_be_short() -> None:
+    assert lint(PRODUCTION + "    look_interval: 1s\n") == ()
+    (note,) = lint(PRODUCTION + "    look_interval: 0.5s\n")
+    assert "0.5s is shorter than a look takes" in note.message
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "    prometheus: {url: 'http://prometheus.example.com:9090'}\n",
+        "    ray: {dashboard: 'http://ray.example.com:8265'}\n    access: {open: true}\n",
+        "registry: {tracking_uri: 'https://mlflow.example.com'}\n",
+        "forge: {kind: github, repository: ml/config}\n",
+        "forge: {kind: gitea, url: 'https://git.example.com', repository: ml/config}\n",
+    ],
+)
+def test_one_part_elsewhere_makes_looks_that_ask_others(elsewhere: str) -> None:
+    (note,) = lint(PRODUCTION + "    look_interval: 1s\n" + elsewhere)
+    assert "1s asks four services more often than they change: 5s or more is enough" in note.message
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "says"),
+    [
+        ("candidate_timeout: 99h\n", "", "candidate_timeout: 99h leaves stable no time"),
+        (
+            "candidate_timeout: 90s\nrequest_timeout: 60s\ngraceful_shutdown: 120s\n",
+            "",
+            "shorter than request_timeout, 60s",
+        ),
+        ("candidate_timeout: 0.100s\n", "", "the candidate is given 0.100s, but the SLO latency"),
+        ("", "step: {min_duration: 0m1s, max_duration: 0m2s}\n", "step.max_duration: 0m2s is shorter than 4 scrapes"),
+        ("", "max_duration: 90s\n", "max_duration: 90s is shorter than its steps together"),
+    ],
+)
+def test_a_duration_is_said_as_it_was_written(model: str, policy: str, says: str) -> None:
+    assert any(says in str(note) for note in lint(model=model, policy=policy))
 
 
 def test_a_scrape_that_is_too_short() -> None:

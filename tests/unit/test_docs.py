@@ -96,7 +96,7 @@ def flags(command: Any) -> set[str]:
 
 def documented() -> dict[str, set[str]]:
     """The README's table: options by command."""
-    rows = re.findall(r"^\| `sluice (\w+)[^`]*` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `sluice ([\w-]+)[^`]*` \|[^|]*\|([^|]*)\|$", README, re.MULTILINE)
     return {name: set(re.findall(r"`(--[\w-]+)`", cell)) for name, cell in rows}
 
 
@@ -131,7 +131,7 @@ def test_every_command_line_in_the_docs_is_one_that_the_command_takes() -> None:
 
 
 def test_every_command_named_in_words_exists() -> None:
-    named = {word for text in PAGES.values() for word in re.findall(r"`sluice ([a-z]+)", text)}
+    named = {word for text in PAGES.values() for word in re.findall(r"`sluice ([a-z-]+)", text)}
     assert named - set(COMMANDS) == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from collections import Counter
@@ -15,7 +16,8 @@ from starlette.testclient import TestClient
 
 from policies.serving import RequestKey, Segments
 from serving_runtime import feedback
-from serving_runtime.door import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS, VERSION_HEADER
+from serving_runtime.door import VERSION_HEADER
+from serving_runtime.doorstep import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS
 from serving_runtime.events import FeedbackEvent
 from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.forcing import FORCE_HEADER
@@ -79,6 +81,41 @@ def test_what_is_turned_away_is_counted_as_refused(
     assert own.counts.answers == Counter({UserOutcome.REFUSED: 1})
     if status == 405:
         assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "text/html"}, {**JSON, "content-encoding": "gzip"}, {}])
+def test_what_is_no_type_that_is_taken_is_415_in_mlflows_shape(client: TestClient, headers: dict[str, str]) -> None:
+    answer = client.post("/invocations", content=b'{"inputs": [1.0]}', headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (415, "application/json")
+    assert answer.json().keys() == {"error_code", "message"}
+    assert answer.headers[VERSION_HEADER] == str(VERSION)
+
+
+def test_a_packed_body_is_415_in_both_protocols_and_counted_as_refused(client: TestClient, own: Replica) -> None:
+    packed = {**JSON, "content-encoding": "gzip"}
+    v2 = client.post("/v2/models/fraud/infer", content=gzip.compress(b"{}"), headers=packed)
+    assert (v2.status_code, v2.json().keys(), v2.headers["accept-encoding"]) == (415, {"error"}, "identity")
+    assert client.post("/feedback", content=gzip.compress(b"{}"), headers=packed).status_code == 415
+    assert client.post("/invocations", content=gzip.compress(b"{}"), headers=packed).status_code == 415
+    assert own.counts.answers == Counter({UserOutcome.REFUSED: 2})
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/models/fraud/ready", 200),
+        (f"/v2/models/fraud/versions/{VERSION}/ready", 200),
+        ("/v2/models/another/ready", 404),
+        ("/v2/models/fraud/versions/99/ready", 404),
+    ],
+)
+def test_whether_a_model_is_ready_is_told_to_everybody_and_nothing_else(path: str, status: int) -> None:
+    own = replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED), exposed=True)
+    client = TestClient(own)
+    assert client.get("/v2/models/fraud").status_code == 403, "nobody has said who may call"
+    answer = client.get(path)
+    told = {"name": "fraud", "ready": True} if status == 200 else {"error": "No such model or version is here."}
+    assert (answer.status_code, answer.json()) == (status, told)
 
 
 def test_a_body_of_unknown_length_is_read_up_to_the_limit(client: TestClient) -> None:

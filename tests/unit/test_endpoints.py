@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving_runtime.endpoints import Endpoint, below_route, find_endpoint
+from serving_runtime.endpoints import Endpoint, below_route, ends_in_v2, find_endpoint
 from serving_runtime.protocol import Answer
 
 
@@ -42,6 +42,22 @@ from serving_runtime.protocol import Answer
 def test_endpoints(method: str, path: str, found: Endpoint | int) -> None:
     endpoint = find_endpoint(method, path)
     assert (endpoint.status if isinstance(endpoint, Answer) else endpoint.endpoint) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "spoken"),
+    [
+        ("/models/fraud/v2", True),
+        ("/v2/v2/v2/models/x/infer", True),
+        ("/models/fraud/v2/health/ready", True),
+        ("/models/fraud/v2/models/fraud/versions/3/ready", True),
+        ("/models/fraud/v2/health/dead", False),
+        ("/models/v2/invocations", False),
+        ("", False),
+    ],
+)
+def test_a_whole_path_tells_its_protocol_by_its_end(path: str, spoken: bool) -> None:
+    assert ends_in_v2(path) is spoken
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ def test_it_is_not_ready_while_too_few_members_answer() -> None:
     gone.is_away = True
     assert web(a=times(1), b=gone).get("/both/v2/models/both/ready").status_code == 503
     assert web(needed=1, a=times(1), b=gone).get("/both/v2/models/both/ready").status_code == 200
+    assert "both" not in web(a=times(1)).get("/both/v2/models/other/ready").json()["error"]
 
 
 @pytest.mark.parametrize(

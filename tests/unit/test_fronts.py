@@ -62,11 +62,17 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
             "ensembles/both.yaml:4: error: members[1]: 'chrn' is not known here; did you mean churn?",
         ),
         (("churn]", "fraud]"), "members has a model twice"),
-        (("members: [fraud, churn]", "members: []"), "at least 1 item"),
+        (("members: [fraud, churn]", "members: []"), "members: is empty: write at least one"),
         (("name: both", "name: other"), "the ensemble 'other' belongs into the file ensembles/other.yaml"),
         (("name: both", "name: bo--th"), "no two dashes in a row"),
         (("kind:", "minimum: 3\nkind:"), "minimum 3 is more than its 2 members"),
-        (("kind:", "combine: best\nkind:"), "combine"),
+        (
+            ("kind:", "combine: best\nkind:"),
+            (
+                "combine: should be 'mean', 'median', 'vote' or 'first' or package.module:name, of Python that the "
+                'replicas can import, not "best"'
+            ),
+        ),
         (("kind:", "options: {frauds: 2}\nkind:"), "options of mean are weights above 0 of its members"),
         (("kind:", "options: {fraud: -1}\nkind:"), "options of mean are weights above 0 of its members"),
         (("kind:", "combine: first\noptions: {fraud: 1}\nkind:"), "first takes no options"),
@@ -74,7 +80,7 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
         (("kind:", "request_timeout: 50s\nkind:"), "graceful_shutdown must be longer"),
         (("kind:", "environments: [prod]\nkind:"), "'prod' is not known here; known are production"),
         (("kind:", "route: /models/fraud/x\nkind:"), "lies below the route /models/fraud of the model 'fraud'"),
-        (("kind:", "route: /models/churn\nkind:"), "is the route of the model 'churn' too"),
+        (("kind:", "route: /models/churn\nkind:"), "is the route of the model 'churn' (models/churn.yaml) too"),
     ],
 )
 def test_what_is_wrong_is_said_where_it_stands(changed: tuple[str, str], words: str) -> None:
@@ -98,7 +104,7 @@ def test_nothing_is_routed_where_grpc_enters() -> None:
     enabled = SLUICE + "    grpc: {enabled: true}\n"
     model = MODEL + "route: /grpc/fraud\n"
     (note,) = said(files(sluice=enabled, models__fraud=model))
-    assert "/grpc/fraud lies below the route /grpc of the entry for gRPC too" in note
+    assert "/grpc/fraud lies below the route /grpc of the entry for gRPC (sluice.yaml): choose another" in note
     assert said(files(models__fraud=model)) == []
 
 

@@ -268,6 +268,7 @@ def test_it_lives_and_knows_its_models() -> None:
 def test_a_model_is_ready_when_its_host_answers(name: str, version: str, ready: bool) -> None:
     message, context = told("ModelReady", {"name": name, "version": version})
     assert (message.ready, context.status) == (ready, "OK")
+    assert told("ModelReady", {"name": name, "version": version}, exposed=True)[0].ready is ready, "as over HTTP"
 
 
 def test_metadata_is_what_the_host_says() -> None:

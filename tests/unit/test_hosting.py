@@ -185,6 +185,16 @@ def test_one_version_with_two_settings_is_named_by_its_build() -> None:
     assert named(forced("1-22222222"), two) == two[1]
 
 
+def test_versions_that_serve_are_named_once_each_and_in_order() -> None:
+    serving = (Served(10, "33333333"), Served(2, "22222222"), Served(2, "11111111"), Served(10, "33333333"))
+    answer = named(forced("7"), serving)
+    assert isinstance(answer, Answer)
+    assert json.loads(answer.body)["message"].endswith("there is: 2, 10")
+    two = named(forced("2"), serving)
+    assert isinstance(two, Answer)
+    assert json.loads(two.body)["message"].endswith("there is: 2-11111111, 2-22222222, 10-33333333")
+
+
 @pytest.mark.parametrize(
     ("asked", "may_force", "status"),
     [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import typer.main
 
 from pipelines.cli import app
 from pipelines.commands.init import Answers, repo_files
-from pipelines.local_stack import LocalStack, _brought, _only_one
+from pipelines.commands.lint import linted
+from pipelines.local_stack import LOOK, SCRAPE, LocalStack, _brought, _only_one
+from pipelines.ray_session import _keep_logs, _lead_to_logs
 from policies.config_repo_documents import read_repo
 from policies.errors import Stalled
 from policies.observations import Tip
@@ -42,3 +46,41 @@ def test_a_later_start_turns_grpc_on_and_off():
     tip = Tip(commit="0" * 40, files=plain, author="", subject="")
     assert _brought(tip, served) == {"sluice.yaml": served["sluice.yaml"]}
     assert plain["sluice.yaml"] != served["sluice.yaml"]
+
+
+def test_what_it_writes_draws_no_finding():
+    answers = Answers(scrape_interval=SCRAPE, look_interval=LOOK, models=("fraud",), grpc=True)
+    files = {path: text for path, text in repo_files(answers).items() if path.endswith(".yaml")}
+    repo, notes = linted(files, ())
+    assert repo is not None
+    assert notes == ()
+
+
+def test_logs_are_found_at_one_place_while_ray_runs_and_afterwards(tmp_path):
+    here, rays = tmp_path / "stack" / "logs", tmp_path / "short" / "session_latest" / "logs"
+    here.parent.mkdir()
+    for run in ("first", "second"):
+        _lead_to_logs(here, rays)
+        (rays / "serve").mkdir(parents=True)
+        (rays / "serve" / f"{run}.log").write_text("request id 7")
+        assert [log.name for log in (here / "serve").iterdir()] == [f"{run}.log"]
+        _keep_logs(here)
+        shutil.rmtree(tmp_path / "short")
+        assert [log.name for log in (here / "serve").iterdir()] == [f"{run}.log"], (
+            "those of the last run, and no others"
+        )
+        assert not here.is_symlink()
+        assert here.stat().st_mode & 0o077 == 0
+
+
+def test_a_ray_that_made_no_logs_leaves_no_link_to_nowhere(tmp_path):
+    here = tmp_path / "logs"
+    _lead_to_logs(here, tmp_path / "nowhere")
+    _keep_logs(here)
+    assert not here.is_symlink()
+    _keep_logs(here)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replica_logs_lie_below_the_stacks_folder(tmp_path):
+    assert LocalStack(tmp_path).ray.replica_logs == tmp_path / "ray" / "logs" / "serve"

@@ -190,6 +190,7 @@ def binary(raw: bytes, size: int, **tensor: Any) -> tuple[bytes, str]:
         (one(), "9999", "at most the body's"),
         (one(), "-1", "expected the length of the JSON"),
         (one(), "9" * 5000, "expected the length of the JSON"),
+        (one(), "0" * 20 + "9" * 5000, "expected the length of the JSON"),
     ],
 )
 def test_a_binary_part_is_exactly_what_its_tensors_say(body: bytes, header: str, words: str) -> None:

@@ -7,9 +7,11 @@ from registry_bridge.git_command import Answer, complain
 from registry_bridge.repo_files import (
     MAX_FILE_BYTES,
     MAX_FILES,
+    MAX_SERVE_CONFIG_BYTES,
     MAX_TOTAL_BYTES,
     Entry,
     check_branch,
+    check_change,
     check_url,
     readable_paths,
 )
@@ -143,3 +145,13 @@ def test_what_git_says_is_sorted_by_what_to_do(words: str, kind: type) -> None:
 def test_a_deadline_is_a_retry() -> None:
     answer = Answer(-9, b"", "no answer within 60 s", timed_out=True)
     assert str(complain("https://x/", answer)) == "the config repo at https://x/ gave no answer within 60 s"
+
+
+def test_a_serve_config_of_a_thousand_models_is_written_and_read() -> None:
+    path, text = "environments/production/serve.yaml", "x" * MAX_SERVE_CONFIG_BYTES
+    check_change(path, text)
+    assert path in readable_paths([Entry(path.encode(), "100644", "a" * 40, MAX_SERVE_CONFIG_BYTES)])
+    with pytest.raises(BadInput, match="4,194,304 bytes"):
+        check_change(path, text + "x")
+    with pytest.raises(Stalled, match="4,194,304 are read"):
+        readable_paths([Entry(path.encode(), "100644", "a" * 40, MAX_SERVE_CONFIG_BYTES + 1)])

@@ -160,7 +160,9 @@ def test_rule_3_past_the_rollouts_maximum_nothing_resumes_by_itself_and_nothing_
     paused = written(decide(in_phase(Phase.CANARY), observed(evidence=THIN), rules, NOW))
     actions = decide(paused, observed(evidence=HEALTHY), rules, NOW + MINUTE)
     assert not only(WriteRelease, actions)
-    assert "paused until a person" in reason(actions)
+    (wait,) = only(Wait, actions)
+    assert wait.reason.startswith("paused: inconclusive after ")
+    assert wait.ends == "a person resumes, promotes or aborts it, or it does harm"
 
 
 def test_rule_3_a_person_who_resumes_gives_the_rollout_its_whole_time_again():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from jsonschema import Draft202012Validator
 
 from pipelines.commands.init import Answers, repo_files
 from pipelines.defaults import built_in_documents
+from policies.document_errors import shape
 from policies.errors import BadInput
 from policies.release import Phase
 from policies.schemas import NOUNS, schema, schema_text, schemas
@@ -86,8 +88,8 @@ def test_keys_of_openslo_are_in_their_own_spelling() -> None:
 def test_a_kind_that_does_not_exist() -> None:
     with pytest.raises(
         BadInput,
-        match="the kinds are Sluice, Model, Ensemble, RolloutPolicy, SLO, RepoRules, Release, RayService, Record, "
-        "HistoryRecord",
+        match="the kinds are Sluice, Model, Ensemble, RolloutPolicy, SLO, RepoRules, Release, AcceptedHistory, "
+        "RayService, Record, HistoryRecord",
     ):
         schema("Modell")
 
@@ -100,3 +102,23 @@ def _properties(node: Any) -> list[dict[str, Any]]:
         return []
     here = [part for part in node.get("properties", {}).values() if isinstance(part, dict)]
     return here + [part for inner in node.values() for part in _properties(inner)]
+
+
+def patterns(node: Any) -> Iterator[str]:
+    """Every pattern in a schema."""
+    if isinstance(node, dict):
+        if isinstance(node.get("pattern"), str):
+            yield node["pattern"]
+        for part in node.values():
+            yield from patterns(part)
+    elif isinstance(node, list):
+        for part in node:
+            yield from patterns(part)
+
+
+@pytest.mark.parametrize("kind", NOUNS)
+def test_nobody_is_shown_a_pattern(kind: str) -> None:
+    """What a text should look like is said in words; a duration's own reader says it."""
+    own = str(schema("Model")["properties"]["request_timeout"]["pattern"])
+    for pattern in {*patterns(schema(kind))} - {own}:
+        assert shape(pattern).startswith("should be "), f"say in words what {pattern} takes"
