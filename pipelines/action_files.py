@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.actions import (
+    Action,
+    Annotate,
+    AskConsent,
+    RemoveRelease,
+    Restore,
+    TellReviewers,
+    UseConsent,
+    Wait,
+    WithdrawConsent,
+    WriteHistory,
+    WriteRecord,
+    WriteRelease,
+)
 from policies.commit_message import message
-from policies.layout import history_path, record_path, release_path
+from policies.layout import consent_path, history_path, record_path, release_path
 from policies.names import slug
 from policies.stored_documents import history_text, record_text, release_text
 
@@ -25,7 +38,9 @@ def written(environment: str, action: Action) -> dict[str, str | None]:
             key = slug(history.model)
             ended = history_path(environment, key, history.rollout)
             return {ended: history_text(history), record_path(environment, key): None}
-        case Annotate() | Restore() | Wait():
+        case UseConsent(model=model):
+            return {consent_path(environment, slug(model)): None}
+        case AskConsent() | WithdrawConsent() | TellReviewers() | Annotate() | Restore() | Wait():
             return {}
         case _:
             assert_never(action)

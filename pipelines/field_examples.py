@@ -131,6 +131,8 @@ def _of_sluice() -> Iterator[Example]:
     yield inside("prometheus.labels", {"cluster": "a"})
     yield inside("on_rollback", "annotate")
     yield inside("look_interval", "5s")
+    yield inside("review", "required")
+    yield inside("review_approvals", 2)
     yield inside("access.keys.file", "/etc/keys", **{"environments.production.access": {"keys": {"file": "/keys"}}})
     yield inside("access.keys.env", "OTHER_KEYS", **_KEYS)
     yield inside("access.jwt.issuer", "https://other", **_TOKENS)

@@ -75,6 +75,8 @@ class KnownEnvironment:
             on_rollback=self.document.on_rollback,
             settings=document.settings if document else None,
             min_replicas=document.autoscaling.min_replicas if document else 1,
+            review=self.document.review,
+            review_approvals=self.document.review_approvals,
         )
 
     @functools.cached_property

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from pipelines.consents import Asking, ConsentLooker
 from pipelines.documents_in_force import DocumentsInForce
 from pipelines.foreign_tips import Before, ForeignTips
 from pipelines.known_environment import KnownEnvironment, Told, registered_names
-from pipelines.ports import EvidenceRequest, Metrics, Registry, Repo, Runtime
+from pipelines.ports import EvidenceRequest, Forge, Metrics, Registry, Repo, Runtime
 from pipelines.recorded_rollouts import recorded, records_of
 from pipelines.vouched import Trust, Vouched
 from pipelines.wanted_versions import look_at_wanted
@@ -33,8 +34,9 @@ from policies.documents import EnvironmentDocument, ModelDocument, PrometheusTar
 from policies.errors import SluiceError
 from policies.evidence import Evidence, Objective, Sli
 from policies.facts import Observed, Rules
+from policies.forges import ForgeTarget
 from policies.holding import held
-from policies.layout import history_path, record_path
+from policies.layout import consent_path, history_path, record_path
 from policies.notes import Note
 from policies.observations import RuntimeObservation, Tip
 from policies.placement import out_of_place
@@ -60,6 +62,7 @@ class Doors:
     registry: Callable[[RegistryTarget], Registry]
     runtime: Callable[[RayTarget], Runtime]
     metrics: Callable[[PrometheusTarget], Metrics]
+    forge: Callable[[ForgeTarget], Forge] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,7 @@ class Looker:
         self._doors = doors
         self._vouched = Vouched(doors.repo, trust)
         self._documents = DocumentsInForce(doors.repo, defaults)
+        self._consents = ConsentLooker(doors.repo, doors.forge)
         self._foreign = ForeignTips(doors.repo, defaults)
         self._unavailable_since: dict[tuple[str, str], datetime] = {}
         self._warming_since: dict[tuple[str, str, datetime], datetime] = {}
@@ -171,7 +175,10 @@ class Looker:
         seen = {
             slug: self._model(place, slug, release, before, registry, told, now) for slug, release in releases.items()
         }
-        models = seen if refused else self._measured(place, document, self._with_room(document, seen), now)
+        models: Mapping[str, ModelLook] = seen
+        if not refused:
+            asked = self._with_consents(place, self._with_room(document, seen), now)
+            models = self._measured(place, document, asked, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
             name=place.name, document=document, runtime=told.runtime, desired=desired, models=models, refused=refused
@@ -192,6 +199,19 @@ class Looker:
                 model, observed=dataclasses.replace(model.observed, capacity=capacity, capacity_reason=reason)
             )
             if slug in asking
+            else model
+            for slug, model in models.items()
+        }
+
+    def _with_consents(
+        self, place: KnownEnvironment, models: Mapping[str, ModelLook], now: datetime
+    ) -> Mapping[str, ModelLook]:
+        """The same models, with what Git and the forge show of what people are asked."""
+        asking = {slug: Asking(m.release, m.observed, m.rules) for slug, m in models.items()}
+        shown = self._consents.looks(place.repo.sluice.forge, place.tip.commit, asking, now)
+        return {
+            slug: dataclasses.replace(model, observed=dataclasses.replace(model.observed, consent=shown[slug]))
+            if slug in shown
             else model
             for slug, model in models.items()
         }
@@ -274,6 +294,7 @@ class Looker:
             taken_back_by=place.tip.author,
             tip=place.tip.commit,
             record=self._record(place, slug, release, taken_back=changed),
+            consent_given=place.tip.files.get(consent_path(place.name, slug)),
         )
         new = (place.name, slug) not in place.repo.releases
         document = place.served.get(slug)

@@ -66,6 +66,20 @@ class Repo(Protocol):
     def signature(self, commit: str, signers: str) -> Signature:
         """Whether the commit's signature counts; `signers` is the text of an allowed_signers file."""
 
+    def branches(self, prefix: str) -> Mapping[str, str]:
+        """Heads of the branches below `sluice/` that begin with `prefix`, as they were at the last read."""
+
+    def propose(
+        self, branch: str, parent: str, changes: Mapping[str, str | None], message: str, replaces: str | None
+    ) -> str:
+        """A commit on `parent` as the head of that branch, which is at `replaces` (none: not there yet); its hash.
+
+        Raises Conflict where the branch is elsewhere, else as `commit`.
+        """
+
+    def drop(self, branch: str, head: str) -> None:
+        """Delete that branch; one that is gone already is well. Raises Conflict where it moved, Retry, Stalled."""
+
 
 class Registry(Protocol):
     """The MLflow registry."""

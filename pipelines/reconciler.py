@@ -24,13 +24,14 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 from pipelines.action_files import said_of, written
+from pipelines.carrying_out import carry_out
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
-from pipelines.ports import Clock, Registry
+from pipelines.ports import Clock
 from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
 from pipelines.serve_configs import serve_config
 from pipelines.vouched import Trust
 from pipelines.without_git import seen_to_be_live, stops
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.actions import Action, RemoveRelease, TellReviewers, Wait, WriteRelease
 from policies.convergence import InPlace, Refused, Step, Submit, Waiting, converge
 from policies.documents import EdgeDocument
 from policies.edges import promoted, serves_the_same
@@ -38,7 +39,6 @@ from policies.errors import Conflict, Retry, SluiceError
 from policies.holding import Stop, has_traffic, held, holds, why_not, with_holds
 from policies.layout import serve_path
 from policies.names import slug
-from policies.promotion import TAG_PREFIX
 from policies.release import Phase, Release
 from policies.rollout import decide
 from policies.stepping import NextManifest
@@ -87,7 +87,8 @@ class Plan:
     @property
     def moves(self) -> bool:
         """Would the next tick change anything?"""
-        others = any(not isinstance(a, Wait) for actions in self.actions.values() for a in actions)
+        said_again = Wait | TellReviewers
+        others = any(not isinstance(a, said_again) for actions in self.actions.values() for a in actions)
         return bool(others or self.changes or self.submits)
 
 
@@ -269,7 +270,7 @@ class Reconciler:
         refused = {name: self._last[name] for name, seen in plan.look.environments.items() if seen.refused}
         submitted += self._stop_without_git(refused, self._clock.now(), problems)
         for actions in plan.actions.values():
-            problems += self._tell(actions, plan.look, tip)
+            problems += carry_out(self._doors, actions, plan.look, tip)
         problems += self._mark_vouched(plan.look.vouched)
         return Tick(
             at=self._clock.now(),
@@ -336,31 +337,6 @@ class Reconciler:
         except SluiceError as error:
             return str(error)
         return step
-
-    def _tell(self, actions: Sequence[Action], look: Look, commit: str) -> Iterator[str]:
-        """Carry out what is said to the registry; yields what went wrong."""
-        for action in actions:
-            try:
-                self._execute(action, look, commit)
-            except SluiceError as error:
-                yield str(error)
-
-    def _execute(self, action: Action, look: Look, commit: str) -> None:
-        match action:
-            case Annotate():
-                tags = {**action.tags, f"{TAG_PREFIX}{action.environment}.commit": commit}
-                self._registry(look).annotate(action.model, action.version, tags)
-            case Restore():
-                trigger = look.environments[action.environment].document.trigger
-                moved = self._registry(look).restore(action.model, trigger, action.candidate, action.stable)
-                _LOG.info("%s: v%s left %s: %s", action.model, action.candidate, trigger, moved)
-            case WriteRelease() | WriteRecord() | WriteHistory() | RemoveRelease() | Wait():
-                pass  # the commit carried them, or there is nothing to do
-            case _:
-                assert_never(action)
-
-    def _registry(self, look: Look) -> Registry:
-        return self._doors.registry(look.registry)
 
 
 # --- deciding for an environment ---------------------------------------------------------------------------------

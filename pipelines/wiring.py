@@ -87,6 +87,7 @@ class _Kept:
         self._clusters: dict[str, RayCluster] = {}
         self._services: dict[str, KubeRay] = {}
         self._prometheuses: dict[str, PrometheusMetrics] = {}
+        self._forges: dict[str, Forge] = {}
 
     def registry(self, target: RegistryTarget) -> MlflowRegistry:
         """The registry at that address."""
@@ -107,6 +108,12 @@ class _Kept:
         """The Prometheus at that address, as this environment sees it."""
         return self._prometheuses.setdefault(repr(target), PrometheusMetrics(target))
 
+    def forge(self, target: ForgeTarget) -> Forge:
+        """That forge: what limits it has told is remembered."""
+        if repr(target) not in self._forges:
+            self._forges[repr(target)] = forge(self._settings, target)
+        return self._forges[repr(target)]
+
     def _artifacts(self) -> Path:
         folder = self._settings.cache / "artifacts"
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +123,13 @@ class _Kept:
 def doors(settings: Settings) -> Doors:
     """Every door that a reconciler needs. Opens no connection yet."""
     kept = _Kept(settings)
-    return Doors(repo=config_repo(settings), registry=kept.registry, runtime=kept.runtime, metrics=kept.metrics)
+    return Doors(
+        repo=config_repo(settings),
+        registry=kept.registry,
+        runtime=kept.runtime,
+        metrics=kept.metrics,
+        forge=kept.forge,
+    )
 
 
 def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:

@@ -69,6 +69,57 @@ class Restore:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AskConsent:
+    """Ask people to agree: a branch with the consent's text, and a pull request from it, both brought up to date."""
+
+    model: str
+    environment: str
+    branch: str
+    path: str
+    text: str
+    title: str
+    body: str
+    push: bool
+    """The branch does not say it yet."""
+    replaces: str | None = None
+    """The branch's head that a push takes the place of; none: there is no such branch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithdrawConsent:
+    """Nobody needs to answer any more: close the pull request with a word, then drop its branch."""
+
+    model: str
+    environment: str
+    branch: str
+    head: str
+    """Of the branch: one that moved since is left."""
+    number: int | None
+    """The pull request, where it is open."""
+    title: str
+    body: str
+    words: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TellReviewers:
+    """Say below the pull request why what it asks for does not happen."""
+
+    model: str
+    environment: str
+    number: int
+    words: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UseConsent:
+    """Commit that what people agreed to is carried out, or is none any more: its document goes."""
+
+    model: str
+    environment: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Wait:
     """Nothing moves, and why; `until` is when patience ends, none where only the event `ends` can end it."""
 
@@ -79,4 +130,16 @@ class Wait:
     ends: str = ""
 
 
-Action = WriteRelease | RemoveRelease | WriteRecord | WriteHistory | Annotate | Restore | Wait
+Action = (
+    WriteRelease
+    | RemoveRelease
+    | WriteRecord
+    | WriteHistory
+    | UseConsent
+    | AskConsent
+    | WithdrawConsent
+    | TellReviewers
+    | Annotate
+    | Restore
+    | Wait
+)

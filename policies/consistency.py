@@ -117,6 +117,14 @@ def _access_is_said(repo: ConfigRepo) -> Iterator[Note]:
             yield repo.note("sluice", "", ("environments", name, "access"), message)
 
 
+def _reviews_have_a_forge(repo: ConfigRepo) -> Iterator[Note]:
+    """Git alone has no pull requests: people could never answer."""
+    for name, environment in repo.sluice.environments.items():
+        if environment.review != "none" and repo.sluice.forge is None:
+            message = "asks people by pull requests, and nobody says where: write forge in sluice.yaml, or review: none"
+            yield repo.note("sluice", "", ("environments", name, "review"), message)
+
+
 def _keys_of_tokens_come_safely(repo: ConfigRepo) -> Iterator[Note]:
     """Whoever can change that answer on its way can make tokens for everything."""
     for name, environment in repo.sluice.environments.items():
@@ -325,6 +333,7 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _scrape_interval,
     _access_is_said,
     _keys_of_tokens_come_safely,
+    _reviews_have_a_forge,
     _time_for_stable,
     _time_to_be_slow,
     _time_after_features,

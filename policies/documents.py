@@ -138,6 +138,10 @@ class EnvironmentDocument:
     """What the registry is told after a rollback: move the trigger back to the stable version, or tags only."""
     look_interval: Duration = timedelta(seconds=15)
     """How often everything is looked at; at least 1s, and 5s or more where not all of it is on this machine."""
+    review: Literal["none", "required", "every_step"] = "none"
+    """What people agree to by a pull request before it happens: nothing; that a rollout starts; that, and each step."""
+    review_approvals: Annotated[int, Field(ge=0, le=10)] = 1
+    """Approvals of the head that is merged; with 0 the merge itself is enough."""
     access: Access | None = None
     """Who may call the models; none: anybody who reaches them, which is meant for a cluster on loopback only."""
     grpc: GrpcEntry = dataclasses.field(default_factory=GrpcEntry)

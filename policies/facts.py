@@ -12,10 +12,12 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from policies.admission import Check
 from policies.application import Application, Settings
 from policies.capacity import Capacity
+from policies.consent import ConsentLook
 from policies.convergence import Failed, Ready, Starting
 from policies.documents import RolloutPolicy, Trigger
 from policies.evidence import Evidence
@@ -105,6 +107,10 @@ class Observed:
     """The commit that was looked at."""
     record: Record | None = None
     """What is recorded of the running rollout so far."""
+    consent_given: str | None = None
+    """The text of the consent at the tip: somebody merged it, and it was not used yet."""
+    consent: ConsentLook | None = None
+    """What the forge shows of what people are asked; none where nobody is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,10 @@ class Rules:
     settings: Settings | None
     min_replicas: int = 1
     """How many replicas a candidate starts with."""
+    review: Literal["none", "required", "every_step"] = "none"
+    """What people must agree to."""
+    review_approvals: int = 1
+    """How many of them."""
 
     @property
     def asks_for_room(self) -> bool:
@@ -154,6 +164,8 @@ class Noticed:
     start: Start | None = None
     by: str = ""
     """The person whose wish or commit it was; empty: nobody's."""
+    agreed: bool = False
+    """People were asked for it, and agreed."""
     judged: Verdict | None = None
     """What the evidence said at this look, with its figures; none where nothing is judged."""
 

@@ -34,6 +34,8 @@ class Place(StrEnum):
     SERVE = "serve"
     RAY_SERVICE = "rayservice"
     RECORD = "record"
+    CONSENT = "consent"
+    """What people agreed to by merging a pull request."""
     ACCEPTED_HISTORY = "accepted history"
     HISTORY = "history"
     ALLOWED_SIGNERS = "allowed signers"
@@ -66,6 +68,7 @@ _PATTERNS = (
     (Place.CLUSTER, re.compile(r"clusters/(?P<environment>[^/]+)\.yaml")),
     (Place.RELEASE, re.compile(r"environments/(?P<environment>[^/]+)/releases/(?P<slug>[^/]+)\.yaml")),
     (Place.RECORD, re.compile(r"environments/(?P<environment>[^/]+)/records/(?P<slug>[^/]+)\.json")),
+    (Place.CONSENT, re.compile(r"environments/(?P<environment>[^/]+)/consents/(?P<slug>[^/]+)\.yaml")),
     (Place.ACCEPTED_HISTORY, re.compile(r"environments/(?P<environment>[^/]+)/accepted-history\.yaml")),
     (Place.SERVE, re.compile(r"environments/(?P<environment>[^/]+)/serve\.yaml")),
     (Place.RAY_SERVICE, re.compile(r"environments/(?P<environment>[^/]+)/rayservice\.yaml")),
@@ -122,6 +125,11 @@ def ray_service_path(environment: str) -> str:
 def record_path(environment: str, slug: str) -> str:
     """`environments/<environment>/records/<slug>.json`. Raises BadInput."""
     return f"environments/{check_environment_name(environment)}/records/{_checked_slug(slug)}.json"
+
+
+def consent_path(environment: str, slug: str) -> str:
+    """`environments/<environment>/consents/<slug>.yaml`. Raises BadInput."""
+    return f"environments/{check_environment_name(environment)}/consents/{_checked_slug(slug)}.yaml"
 
 
 def history_path(environment: str, slug: str, rollout: str) -> str:

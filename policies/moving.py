@@ -37,10 +37,13 @@ def moved(release: Release, phase: Phase, noticed: Noticed, rules: Rules, now: d
 
 
 def _clock(release: Release, noticed: Noticed, now: datetime) -> Rollout | None:
-    """A person who resumes or promotes gives the rollout its whole time again; what resumes by itself does not."""
+    """A person who resumes, promotes or agrees gives the rollout its whole time again; what resumes by itself does not.
+
+    So a rollout does not run out of time while it waits for people.
+    """
     wish = release.ask.wish if release.ask else None
     resumed = wish is Wish.RESUME and noticed.signal in RESUMED.values()
-    asked = resumed or noticed.signal in (Signal.SKIPPED, Signal.SKIPPED_LAST)
+    asked = resumed or noticed.agreed or noticed.signal in (Signal.SKIPPED, Signal.SKIPPED_LAST)
     return dataclasses.replace(release.rollout, clock_since=now) if release.rollout and asked else release.rollout
 
 

@@ -200,14 +200,26 @@ def may_enter(version: int, trigger: Trigger, versions: Mapping[int, RegisteredV
     return trigger.stage is None or shown is None or shown.stage in (*_NOWHERE, trigger.stage)
 
 
-def tags_wanted(release: Release, versions: Mapping[int, RegisteredVersion]) -> dict[int, dict[str, str]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InReview:
+    """A version that people are asked about before its rollout starts."""
+
+    version: int
+    url: str
+    """Of the pull request."""
+
+
+def tags_wanted(
+    release: Release, versions: Mapping[int, RegisteredVersion], in_review: InReview | None = None
+) -> dict[int, dict[str, str]]:
     """Tags by version that the registry should carry for this environment, those that differ only.
 
-    Keys are `sluice.<environment>.phase`, `.rollout`, `.verdict` and `.admission`; our own tags never move a trigger.
+    Keys are `sluice.<environment>.phase`, `.rollout`, `.verdict`, `.admission` and `.review`; our own tags never move a
+    trigger.
     """
     prefix = f"{TAG_PREFIX}{release.environment}."
     differing = {}
-    for number, said in _said(release, versions, prefix).items():
+    for number, said in _said(release, versions, prefix, in_review).items():
         tags = {prefix + key: value[:_TAG_VALUE_LIMIT] for key, value in said.items()}
         have = versions[number].tags if number in versions else {}
         missing = {key: value for key, value in tags.items() if have.get(key) != value}
@@ -216,7 +228,9 @@ def tags_wanted(release: Release, versions: Mapping[int, RegisteredVersion]) -> 
     return differing
 
 
-def _said(release: Release, versions: Mapping[int, RegisteredVersion], prefix: str) -> dict[int, dict[str, str]]:
+def _said(
+    release: Release, versions: Mapping[int, RegisteredVersion], prefix: str, in_review: InReview | None
+) -> dict[int, dict[str, str]]:
     said = {
         n: {"phase": "RETIRED"} for n, v in versions.items() if v.tags.get(prefix + "phase", "RETIRED") != "RETIRED"
     }
@@ -224,6 +238,8 @@ def _said(release: Release, versions: Mapping[int, RegisteredVersion], prefix: s
         said[refused.version] = {"phase": "REFUSED", "verdict": refused.reason, **_asked(refused.checks)}
     for q in release.quarantine:
         said[q.version] = {"phase": "QUARANTINED", "rollout": q.rollout, "verdict": "; ".join(q.reasons)}
+    if in_review:
+        said[in_review.version] = {"phase": "IN_REVIEW", "review": in_review.url}
     if release.candidate and release.rollout:
         said[release.candidate.version] = {
             "phase": _phase_in_words(release),

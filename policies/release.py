@@ -198,6 +198,8 @@ class Refused:
     checks: tuple[Check, ...] = ()
     """Its admission. While they are here it is asked again at every look; older ones, and those of which something
     else was started since, have none any more."""
+    pull_request: Annotated[int, Field(ge=1)] | None = None
+    """The one that a person closed."""
 
 
 class Wish(StrEnum):

@@ -30,6 +30,7 @@ The rules, each with a test that carries its number:
     own part is taken back.
 20. A failure older than 20 minutes is no reason to act: it freezes.
 21. A wish that would change nothing is dropped with words; none acts in a later phase.
+22. Where people must agree, a rollout starts, or goes a step up, once they did; what goes back asks nobody.
 
 The diagram in the docs is generated from TRANSITIONS. This module must not do I/O, read a clock or make up ids that its
 arguments do not determine.
@@ -41,8 +42,9 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.actions import Action, RemoveRelease, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.actions import Action, RemoveRelease, UseConsent, Wait, WriteHistory, WriteRecord, WriteRelease
 from policies.bookkeeping import book_entries, books, revised
+from policies.consenting import consented
 from policies.facts import Idle, Noticed, Observed, Rules, Signal, Start, candidate_of, rollout_of
 from policies.moving import PROMOTED, closed, moved
 from policies.noticing import notice
@@ -109,14 +111,15 @@ def decide(release: Release, observed: Observed, rules: Rules, now: datetime) ->
     kept, wish = books(release, observed, rules)
     if rules.settings is None:
         return _remove(kept, observed, rules, now)
-    noticed = notice(kept, observed, rules, now, release.seen)
+    noticed, asks = consented(kept, notice(kept, observed, rules, now, release.seen), observed, rules)
     if isinstance(noticed, Idle | Refused):
-        return (*book_entries(release, kept, noticed, wish), *tell(kept, observed, rules), *_wait(kept, noticed))
+        said = tell(kept, observed, rules)
+        return (*book_entries(release, kept, noticed, wish), *asks, *said, *_wait(kept, noticed))
     # KeyError where the table has no row: that is a bug
     following = moved(kept, TRANSITIONS[kept.phase, noticed.signal], noticed, rules, now)
     written = _written(release, kept, following, noticed, wish)
     record = _recorded(kept, following, noticed, observed, rules, now)
-    return (written, record, *tell(written.release, observed, rules))
+    return (written, record, *asks, *tell(written.release, observed, rules))
 
 
 def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
@@ -130,21 +133,26 @@ def wants_baseline(release: Release, observed: Observed, rules: Rules) -> bool:
 def _remove(release: Release, observed: Observed, rules: Rules, now: datetime) -> tuple[Action, ...]:
     """Its model document is gone, by a person's commit: nothing of it serves any longer, whatever it was doing."""
     why = "its model document was removed"
+    given = observed.consent_given is not None
+    used = (UseConsent(model=release.model, environment=release.environment),) if given else ()
     gone = RemoveRelease(release=release, subject="served no longer", reasons=(why,))
     if release.rollout is None:
-        return (gone,)
+        return (gone, *used)
     cause = Cause(kind=CauseKind.REMOVED, reasons=(why,))
     ended = dataclasses.replace(release, rollout=dataclasses.replace(release.rollout, cause=cause))
     noticed = Noticed(signal=Signal.ENDED, reasons=cause.reasons, cause=cause)
     steady = dataclasses.replace(ended, phase=Phase.STEADY, candidate=None, weight_percent=0, rollout=None)
-    return (gone, _recorded(ended, steady, noticed, observed, rules, now))
+    return (gone, *used, _recorded(ended, steady, noticed, observed, rules, now))
 
 
 _REFUSED_ENDS = "what is asked of it holds (it is asked again while it is at the trigger), or another version enters"
 
+_CLOSED_ENDS = "it leaves the trigger and enters it again, somebody asks for it (`sluice retry`), or another one enters"
+
 
 def _wait(release: Release, noticed: Idle | Refused) -> tuple[Action, ...]:
-    until, ends = (noticed.until, noticed.ends) if isinstance(noticed, Idle) else (None, _REFUSED_ENDS)
+    refused = _CLOSED_ENDS if isinstance(noticed, Refused) and noticed.pull_request else _REFUSED_ENDS
+    until, ends = (noticed.until, noticed.ends) if isinstance(noticed, Idle) else (None, refused)
     where = {"model": release.model, "environment": release.environment}
     return (Wait(**where, reason=noticed.reason, until=until, ends=ends),)
 

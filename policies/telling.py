@@ -5,7 +5,8 @@ from __future__ import annotations
 from policies.actions import Action, Annotate, Restore
 from policies.facts import Observed, Rules, candidate_of, rollout_of
 from policies.noticing import restores
-from policies.promotion import at_trigger, may_enter, tags_wanted
+from policies.promotion import InReview, at_trigger, may_enter, tags_wanted
+from policies.pull_requests import PullRequestState
 from policies.release import Phase, Release
 
 
@@ -13,7 +14,7 @@ def tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, ..
     """What the registry should show by now and does not: tags, and its trigger after a rollback or a person's wish."""
     if observed.versions is None:
         return ()
-    differing = tags_wanted(release, observed.versions)
+    differing = tags_wanted(release, observed.versions, _in_review(release, observed))
     tags = tuple(
         Annotate(model=release.model, environment=release.environment, version=n, tags=said)
         for n, said in sorted(differing.items())
@@ -21,6 +22,16 @@ def tell(release: Release, observed: Observed, rules: Rules) -> tuple[Action, ..
     present = at_trigger(rules.trigger, observed.versions)
     move = _back(release, observed, rules, present) or _forward(release, observed, rules, present)
     return (*tags, move) if move else tags
+
+
+def _in_review(release: Release, observed: Observed) -> InReview | None:
+    """The version that people are asked about, and where."""
+    look = observed.consent
+    if release.phase is not Phase.STEADY or look is None or look.consent is None or look.pull is None:
+        return None
+    if look.pull.state is not PullRequestState.OPEN:
+        return None
+    return InReview(version=look.consent.version, url=look.pull.url)
 
 
 def _back(release: Release, observed: Observed, rules: Rules, present: frozenset[int]) -> Restore | None:

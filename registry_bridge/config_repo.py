@@ -32,7 +32,7 @@ from policies.names import check_environment_name
 from policies.observations import Tip
 from policies.signatures import Change, Signature
 from registry_bridge import git_signatures
-from registry_bridge.git_clone import APPLIED, VOUCHED, BrokenCloneError, Clone
+from registry_bridge.git_clone import APPLIED, OWN_BRANCHES, VOUCHED, BrokenCloneError, Clone
 from registry_bridge.git_command import Answer, Deadlines, GitCommand, complain
 from registry_bridge.git_signatures import Keys
 from registry_bridge.repo_files import (
@@ -164,6 +164,26 @@ class ConfigRepo:
         """Who signed a commit, if `signers` (the text of an allowed_signers file) or the GPG keyring name them."""
         return self._clone.attempt(lambda: git_signatures.signature(self._clone, commit, signers, self._keys))
 
+    def branches(self, prefix: str) -> Mapping[str, str]:
+        """Heads of the branches that begin so, below `sluice/`, as the last read brought them. Raises Retry."""
+        heads = self._clone.attempt(self._clone.own_branches)
+        return {branch: head for branch, head in heads.items() if branch.startswith(prefix)}
+
+    def propose(
+        self, branch: str, parent: str, changes: Mapping[str, str | None], message: str, replaces: str | None
+    ) -> str:
+        """A commit on `parent` as the head of another branch below `sluice/`, in place of `replaces`; its hash.
+
+        Raises Conflict where the branch is elsewhere by now, else as `commit`.
+        """
+        self._check(changes, message)
+        place = _Place(ref=f"refs/heads/{_own(branch)}", parent=parent, replaces=replaces)
+        return self._clone.attempt(lambda: self._write(place, changes, message))
+
+    def drop(self, branch: str, head: str) -> None:
+        """Delete that branch, if it is still there. Raises Conflict where it moved, Retry, Stalled."""
+        self._clone.attempt(lambda: self._drop(f"refs/heads/{_own(branch)}", head))
+
     # --- reading ----------------------------------------------------------------------------------------------
 
     def _read(self, commit: str) -> Tip:
@@ -221,20 +241,33 @@ class ConfigRepo:
     # --- writing ----------------------------------------------------------------------------------------------
 
     def _commit(self, parent: str | None, changes: Mapping[str, str | None], message: str) -> str:
+        self._check(changes, message)
+        place = _Place(ref=self._ref, parent=parent, replaces=parent)
+        return self._clone.attempt(lambda: self._write(place, changes, message))
+
+    @staticmethod
+    def _check(changes: Mapping[str, str | None], message: str) -> None:
         for path, text in changes.items():
             check_change(path, text)
         if not message.strip() or "\0" in message:
             raise BadInput("a commit needs a message, without NUL")
-        return self._clone.attempt(lambda: self._write(parent, changes, message))
 
-    def _write(self, parent: str | None, changes: Mapping[str, str | None], message: str) -> str:
-        if parent is not None and not self._clone.knows(parent):
-            raise Conflict(f"{self._branch} has no commit {parent[:12]} any more: somebody rewrote it")
-        commit = self._make_commit(parent, changes, message)
-        answer = self._clone.push(commit, self._ref, f"--force-with-lease={self._ref}:{parent or ''}")
+    def _write(self, place: _Place, changes: Mapping[str, str | None], message: str) -> str:
+        if place.parent is not None and not self._clone.knows(place.parent):
+            raise Conflict(f"{self._branch} has no commit {place.parent[:12]} any more: somebody rewrote it")
+        commit = self._make_commit(place.parent, changes, message)
+        answer = self._clone.push(commit, place.ref, place.lease)
         if answer.status != 0:
-            self._account_for(answer, parent, commit)
+            self._account_for(answer, place, commit)
         return commit
+
+    def _drop(self, ref: str, head: str) -> None:
+        answer = self._clone.push("", ref, f"--force-with-lease={ref}:{head}")
+        there = self._clone.remote_commit(ref) if answer.status != 0 else None
+        if there == head:
+            raise self._refusal(answer, ref)
+        if there is not None:
+            raise Conflict(f"{ref} moved to {there[:12]} while {head[:12]} was expected")
 
     def _make_commit(self, parent: str | None, changes: Mapping[str, str | None], message: str) -> str:
         tree = self._make_tree(parent, changes)
@@ -270,20 +303,19 @@ class ConfigRepo:
             return f"0 {'0' * 40}\t{path}\0"
         return f"100644 {self._clone.local('hash-object', '-w', '--stdin', stdin=text.encode()).text}\t{path}\0"
 
-    def _account_for(self, answer: Answer, parent: str | None, commit: str) -> None:
+    def _account_for(self, answer: Answer, place: _Place, commit: str) -> None:
         """What became of a push that failed. Returns where the commit arrived after all; else raises."""
         try:
-            there = self._clone.remote_commit(self._ref)
+            there = self._clone.remote_commit(place.ref)
         except Retry as away:
             raise Retry(f"the push got no answer and may have arrived; look again ({away})") from away
         if there == commit:
             _LOG.info("the push of %s arrived although its answer was lost: %s", commit[:12], answer.words)
             return
-        if there != parent:
-            raise Conflict(
-                f"{self._branch} moved to {(there or 'nothing')[:12]} while {(parent or 'nothing')[:12]} was expected"
-            )
-        raise self._refusal(answer, self._branch)
+        if there != place.replaces:
+            expected = (place.replaces or "nothing")[:12]
+            raise Conflict(f"{place.branch} moved to {(there or 'nothing')[:12]} while {expected} was expected")
+        raise self._refusal(answer, place.branch)
 
     def _refusal(self, answer: Answer, what: str) -> Exception:
         """The error for a push that did not arrive although nobody was faster."""
@@ -303,6 +335,31 @@ class ConfigRepo:
         answer = self._clone.push(commit, ref, "--force")
         if answer.status != 0 and self._clone.remote_commit(ref) != commit:
             raise self._refusal(answer, ref)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a commit goes."""
+
+    ref: str
+    parent: str | None
+    replaces: str | None
+    """What the ref is at before; none: it is not there."""
+
+    @property
+    def branch(self) -> str:
+        return self.ref.removeprefix("refs/heads/")
+
+    @property
+    def lease(self) -> str:
+        return f"--force-with-lease={self.ref}:{self.replaces or ''}"
+
+
+def _own(branch: str) -> str:
+    """The branch's name, if it is one of Sluicegate's own. Raises BadInput."""
+    if not check_branch(branch).startswith(OWN_BRANCHES):
+        raise BadInput(f"{shown(branch)} is no branch of Sluicegate's: they begin with {OWN_BRANCHES}")
+    return branch
 
 
 def _identity(author: str) -> dict[str, str]:

@@ -44,6 +44,9 @@ LOCK_S: Final = 120.0
 LOCK_POLL_S: Final = 0.05
 """Between two tries: short beside a fetch."""
 
+OWN_BRANCHES: Final = "sluice/"
+"""Branches of the server below this are fetched, too: what people are asked to agree to."""
+_BRANCHES: Final = "refs/sluice/branches/"
 _TIP: Final = "refs/sluice/tip"
 _CLONE: Final = "config-repo.git"
 
@@ -136,6 +139,12 @@ class Clone:
         output = self.local("cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()).output
         return list(parse_batch(output, names))
 
+    def own_branches(self) -> dict[str, str]:
+        """Heads of the branches below OWN_BRANCHES by name, as the last fetch brought them."""
+        rows = self.local("for-each-ref", "--format=%(objectname) %(refname)", _BRANCHES).text.splitlines()
+        pairs = (row.split(" ", 1) for row in rows)
+        return {OWN_BRANCHES + ref.removeprefix(_BRANCHES): head for head, ref in pairs}
+
     def remote_commit(self, ref: str) -> str | None:
         """Where a ref of the server is now; none if it has no such ref."""
         answer = self._network(self._folder, ("ls-remote", "--refs", "--", self._url, ref), self._deadlines.network_s)
@@ -177,7 +186,8 @@ class Clone:
 
     def _fetch_into(self, folder: Path, deadline_s: float, *more: str) -> None:
         options = (*more, "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--prune", "--quiet")
-        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*", f"+{VOUCHED}*:{VOUCHED}*")
+        own = f"+refs/heads/{OWN_BRANCHES}*:{_BRANCHES}*"
+        refspecs = (f"+{self._ref}:{_TIP}", f"+{APPLIED}*:{APPLIED}*", f"+{VOUCHED}*:{VOUCHED}*", own)
         answer = self._network(folder, ("fetch", *options, "--", self._url, *refspecs), deadline_s)
         if answer.status == 0:
             return

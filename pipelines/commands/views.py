@@ -15,7 +15,20 @@ from typing import Any
 
 from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
-from policies.actions import Action, Annotate, RemoveRelease, Restore, Wait, WriteHistory, WriteRecord, WriteRelease
+from policies.actions import (
+    Action,
+    Annotate,
+    AskConsent,
+    RemoveRelease,
+    Restore,
+    TellReviewers,
+    UseConsent,
+    Wait,
+    WithdrawConsent,
+    WriteHistory,
+    WriteRecord,
+    WriteRelease,
+)
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.durations import format_duration
 from policies.impact import DeploymentImpact, Impact, impact
@@ -226,6 +239,8 @@ def _action_lines(action: Action) -> list[str]:
             return [f"{record.model} ({record.environment}): record of {record.rollout}: {record.outcome.value}"]
         case WriteRecord(record=record):
             return [f"{action.model} ({action.environment}): record of {record.rollout}: {len(record.looks)} looks"]
+        case AskConsent() | WithdrawConsent() | TellReviewers() | UseConsent():
+            return [f"{action.model} ({action.environment}): {_consent_in_words(action)}"]
         case Annotate():
             said = ", ".join(f"{key}={value}" for key, value in action.tags.items())
             return [f"{action.model} ({action.environment}): registry: v{action.version} is tagged {said}"]
@@ -235,6 +250,19 @@ def _action_lines(action: Action) -> list[str]:
         case Wait():
             end = _end_in_words(action.until, action.ends)
             return [f"{action.model} ({action.environment}): waits: {action.reason}{end}"]
+
+
+def _consent_in_words(action: AskConsent | WithdrawConsent | TellReviewers | UseConsent) -> str:
+    match action:
+        case AskConsent():
+            return f"pull request from {action.branch}: {action.title}"
+        case WithdrawConsent():
+            closed = f"pull request {action.number} is closed and " if action.number else ""
+            return f"{closed}{action.branch} is dropped: {action.words}"
+        case TellReviewers():
+            return f"pull request {action.number} is told: {action.words}"
+        case UseConsent():
+            return "what people agreed to is carried out"
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------

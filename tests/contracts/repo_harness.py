@@ -73,7 +73,7 @@ class FakeStage:
         return self.repo.force_push(to, files)
 
     def refuse_pushes(self, words: str) -> None:
-        self.repo.refuses = words
+        self.repo.refuses = self.repo.refuses_branches = words
 
     def lose_next_answer(self) -> None:
         self.repo.lose_next_answer = True

@@ -410,3 +410,62 @@ def test_a_parent_is_a_hash_and_a_message_is_text(door: Door, parent: str, words
     with pytest.raises(BadInput):
         door.commit(parent, {RELEASE: "x\n"}, words)
     assert door.read() == tip
+
+
+# --- branches beside the one --------------------------------------------------------------------------------------
+
+OWN = "sluice/prod/fraud/v7-1a2b3c4d"
+CONSENT = "environments/prod/consents/fraud.yaml"
+
+
+def test_a_branch_of_ours_has_its_commit_on_the_tip_and_the_branch_stays_where_it_is(stage: Stage, door: Door) -> None:
+    tip = door.read().commit
+    head = door.propose(OWN, tip, {CONSENT: "version: 7\n"}, message("Ask"), None)
+    other = stage.door()
+    assert other.read().commit == tip
+    assert other.branches("sluice/prod/") == {OWN: head}
+    assert other.branches("sluice/staging/") == {}
+    assert other.read_at(head, (CONSENT, "models/fraud.yaml")) == {
+        CONSENT: "version: 7\n",
+        "models/fraud.yaml": START["models/fraud.yaml"],
+    }
+
+
+def test_a_branch_of_ours_moves_only_from_where_it_was_seen(stage: Stage, door: Door) -> None:
+    tip = door.read().commit
+    first = door.propose(OWN, tip, {CONSENT: "version: 7\n"}, message("Ask"), None)
+    with pytest.raises(Conflict):
+        stage.door().propose(OWN, tip, {CONSENT: "version: 8\n"}, message("Ask too"), None)
+    second = door.propose(OWN, tip, {CONSENT: "version: 8\n"}, message("Ask anew"), first)
+    with pytest.raises(Conflict):
+        door.drop(OWN, first)
+    door.read()
+    assert door.branches("sluice/") == {OWN: second}
+    assert second != first
+
+
+def test_a_branch_of_ours_is_dropped_once_and_for_everybody(stage: Stage, door: Door) -> None:
+    head = door.propose(OWN, door.read().commit, {CONSENT: "version: 7\n"}, message("Ask"), None)
+    other = stage.door()
+    other.read()
+    door.drop(OWN, head)
+    door.drop(OWN, head)
+    other.read()
+    assert other.branches("sluice/") == {}
+
+
+def test_a_server_that_refuses_a_branch_of_ours_is_heard(stage: Stage, door: Door) -> None:
+    tip = door.read().commit
+    stage.refuse_pushes("branches are protected")
+    with pytest.raises(Stalled, match="branches are protected"):
+        door.propose(OWN, tip, {CONSENT: "version: 7\n"}, message("Ask"), None)
+
+
+def test_no_branch_of_others_is_written_or_dropped(door: Door) -> None:
+    tip = door.read().commit
+    for name in ("main", "feature", "sluice/../main", "sluice/a b"):
+        with pytest.raises(BadInput):
+            door.propose(name, tip, {CONSENT: "version: 7\n"}, message("Ask"), None)
+        with pytest.raises(BadInput):
+            door.drop(name, tip)
+    assert door.read().commit == tip

@@ -63,6 +63,7 @@ class FakeForge:
         return self._pulls[number]
 
     def update(self, number: int, title: str, body: str) -> PullRequest:
+        self.pull_request(number)
         return self._changed(number, title=title, body=shortened(body))
 
     def close(self, number: int, comment: str | None = None) -> PullRequest:
@@ -124,12 +125,16 @@ class FakeForge:
     def person_closes(self, number: int) -> PullRequest:
         return self._changed(number, state=PullRequestState.CLOSED)
 
+    def pulls(self) -> list[PullRequest]:
+        """All of them, oldest first."""
+        return list(self._pulls.values())
+
     def comments(self, number: int) -> list[str]:
         """Texts, oldest first."""
         return list(self._comments.get(number, {}).values())
 
     def _changed(self, number: int, **changes: object) -> PullRequest:
-        self._pulls[number] = dataclasses.replace(self.pull_request(number), **changes)  # type: ignore[arg-type]
+        self._pulls[number] = dataclasses.replace(self._pulls[number], **changes)  # type: ignore[arg-type]
         return self._pulls[number]
 
     def _reach(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 from policies.commit_message import trailers_of
@@ -18,7 +18,16 @@ from policies.names import check_environment_name
 from policies.observations import Tip
 from policies.signatures import Change, Signature
 from registry_bridge.config_repo import CommitEntry
-from registry_bridge.repo_files import ROOTS, Entry, check_change, decode_texts, is_commit, is_wanted, readable_paths
+from registry_bridge.repo_files import (
+    ROOTS,
+    Entry,
+    check_branch,
+    check_change,
+    decode_texts,
+    is_commit,
+    is_wanted,
+    readable_paths,
+)
 
 SLUICEGATE = "Sluicegate <sluicegate@localhost>"
 PERSON = "Ada <ada@example.com>"
@@ -60,10 +69,16 @@ class FakeRepo:
         """Set to a reason, the server answers nobody."""
         self.refuses: str | None = None
         """Set to a hook's words, every push is refused."""
+        self.refuses_branches: str | None = None
+        """The same for pushes to the branches beside the one."""
         self.lose_next_answer = False
         """The next push arrives, and its answer does not."""
         self._rival: Mapping[str, Content | None] | None = None
         self._applied: dict[str, str] = {}
+        self.heads: dict[str, str] = {}
+        """Of the branches beside the one."""
+        self.on_branch: Callable[[str, str], None] = lambda _branch, _head: None
+        """Told of each of their new heads."""
         self._vouched: str | None = None
         self.signer = ""
         """Who signs what is committed through the port."""
@@ -151,6 +166,29 @@ class FakeRepo:
             trouble=f"is signed by a key that is not allowed to sign: {signer}" if signer else "is not signed"
         )
 
+    def branches(self, prefix: str) -> Mapping[str, str]:
+        return {branch: head for branch, head in self.heads.items() if branch.startswith(prefix)}
+
+    def propose(
+        self, branch: str, parent: str, changes: Mapping[str, str | None], message: str, replaces: str | None
+    ) -> str:
+        _check_own(branch)
+        for path, text in changes.items():
+            check_change(path, text)
+        self._reach()
+        if self.heads.get(branch) != replaces:
+            raise Conflict(f"{branch} is at {self.heads.get(branch)}, not at {replaces}")
+        if self.refuses_branches is not None:
+            raise Stalled(f"the config repo's server refuses the push to {branch}: {self.refuses_branches}")
+        return self._move(branch, self._add(parent, changes, SLUICEGATE, message))
+
+    def drop(self, branch: str, head: str) -> None:
+        _check_own(branch)
+        self._reach()
+        if self.heads.get(branch, head) != head:
+            raise Conflict(f"{branch} moved")
+        self.heads.pop(branch, None)
+
     # --- people and accidents -----------------------------------------------------------------------------------
 
     def person_commits(
@@ -164,6 +202,22 @@ class FakeRepo:
         with self._lock:
             self.branch_tip = self._add(self.branch_tip, changes, author, message, signer)
             return self.branch_tip
+
+    def person_pushes(self, branch: str, changes: Mapping[str, Content | None]) -> str:
+        """Somebody pushes on top of another branch."""
+        return self._move(branch, self._add(self.heads[branch], changes, PERSON, "A person's change\n"))
+
+    def merge(self, head: str) -> str:
+        """Somebody merges that commit into the branch: what it changes since its parent; the merge's hash."""
+        changed: dict[str, Content | None] = {}
+        at = self.commits[head]
+        main = {snapshot.hash for snapshot in self._history(self.branch_tip)}
+        while at.hash not in main:
+            before: Mapping[str, Content] = self.commits[at.parent].files if at.parent else {}
+            touched = {path for path in {*before, *at.files} if before.get(path) != at.files.get(path)}
+            changed = {**{path: at.files.get(path) for path in touched}, **changed}
+            at = self.commits[at.parent or ""]
+        return self.person_commits(changed, message="Merge a pull request\n")
 
     def revert(self, commit: str, author: str = PERSON) -> str:
         """`git revert`: what that commit changed goes back to what it was before."""
@@ -239,6 +293,11 @@ class FakeRepo:
         )
         return name
 
+    def _move(self, branch: str, head: str) -> str:
+        self.heads[branch] = head
+        self.on_branch(branch, head)
+        return head
+
     def _history(self, commit: str | None) -> list[Snapshot]:
         """From that commit back to the first; nothing for one that is unknown."""
         found = []
@@ -257,6 +316,11 @@ class FakeRepo:
     def _changed(self, snapshot: Snapshot, path: str) -> bool:
         before: Mapping[str, Content] = self.commits[snapshot.parent].files if snapshot.parent else {}
         return before.get(path) != snapshot.files.get(path)
+
+
+def _check_own(branch: str) -> None:
+    if not check_branch(branch).startswith("sluice/"):
+        raise BadInput(f"{branch!r} is no branch of Sluicegate's")
 
 
 def _apply(files: Mapping[str, Content], changes: Mapping[str, Content | None]) -> dict[str, Content]:

@@ -31,6 +31,7 @@ from serving_runtime.guard import Guard
 from serving_runtime.user_config import GuardTerms
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.operator import OperatedCluster
+from tests.fakes.pull_requests import FakeForge
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.repo import FakeRepo, Snapshot
 from tests.fakes.runtime import FakeServe
@@ -122,6 +123,8 @@ class Environment:
     on_rollback: str = "restore"
     kuberay: bool = False
     """Its Ray belongs to KubeRay's operator."""
+    review: str = "none"
+    approvals: int = 1
 
     @property
     def document(self) -> str:
@@ -132,6 +135,8 @@ class Environment:
             f"    trigger: {{{trigger}}}\n"
             f"    on_rollback: {self.on_rollback}\n"
             f"    target: {'kuberay' if self.kuberay else 'ray'}\n"
+            f"    review: {self.review}\n"
+            f"    review_approvals: {self.approvals}\n"
             f'    ray: {{dashboard: "http://{self.name}:8265"}}\n'
             f'    prometheus: {{url: "http://{self.name}:9090", scrape_interval: 5s}}\n'
             "    look_interval: 5s\n"
@@ -140,6 +145,8 @@ class Environment:
 
 PRODUCTION = Environment("production", stage="Production")
 BY_ALIAS = Environment("production", alias="champion")
+REVIEWED = Environment("production", stage="Production", review="required")
+EACH_STEP = Environment("production", stage="Production", review="every_step")
 STAGING = Environment("staging", alias="next", on_rollback="annotate")
 
 
@@ -388,8 +395,12 @@ class World:
         self.guards = guards
         self.models, self.environments = models, environments
         self.cpus, self.steps, self.template = dict.fromkeys(models, 1), STEPS, TEMPLATE
-        sluice = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n" + "".join(e.document for e in environments)
+        forge = "forge: {kind: gitea, url: http://forge, repository: team/config}\n"
+        sluice = forge if any(e.review != "none" for e in environments) else ""
+        sluice += "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n" + "".join(e.document for e in environments)
         self.repo = FakeRepo({"sluice.yaml": sluice, **self._documents()})
+        self.forge = FakeForge(on_merge=lambda pull: self.repo.merge(pull.head))
+        self.repo.on_branch = self.forge.pushed
         self.registry = FakeRegistry()
         self.serves: dict[str, Any] = {
             e.name: OperatedCluster(functools.partial(self._manifest, e.name)) if e.kuberay else FakeServe()
@@ -514,7 +525,7 @@ class World:
         """No accident goes on."""
         self.repo.recover()
         self.line.cut = self.rival_line.cut = False
-        self.registry.away = None
+        self.registry.away = self.forge.away = None
         for metrics in self.prometheuses.values():
             metrics.come_back()
         for serve in self.serves.values():
@@ -645,5 +656,6 @@ class World:
             registry=lambda _target: registry,
             runtime=lambda target: runtimes[target.dashboard],
             metrics=lambda target: prometheuses[target.url],
+            forge=lambda _target: Crasher(self.forge, due),
         )
         return Reconciler(doors, VirtualClock(), built_in_documents())

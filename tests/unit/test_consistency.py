@@ -67,6 +67,11 @@ def test_a_cluster_elsewhere_says_who_may_call() -> None:
     assert lint(PRODUCTION + "    ray: {dashboard: 'http://[::1]:8265'}\n") == ()
 
 
+def test_people_are_asked_where_there_is_a_forge() -> None:
+    (note,) = lint(environment("production", "    review: required\n"))
+    assert "environments.production.review: asks people by pull requests, and nobody says where" in str(note)
+
+
 def test_the_keys_of_tokens_come_by_https() -> None:
     def access(url: str) -> str:
         return f"{ELSEWHERE}    access: {{jwt: {{issuer: me, audience: us, jwks_url: '{url}'}}}}\n"

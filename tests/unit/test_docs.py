@@ -390,6 +390,14 @@ def test_the_documents_of_access_and_capture_are_read_without_a_finding() -> Non
     assert check(reading.repo) == ()
 
 
+def test_the_documents_of_reviews_of_rollouts_are_read_without_a_finding() -> None:
+    ((_, sluice),) = blocks("yaml", "docs/rollout-reviews.md")
+    reading = read_repo(with_defaults({"sluice.yaml": sluice}, built_in_documents()))
+    assert reading.notes == ()
+    assert reading.repo is not None
+    assert check(reading.repo) == ()
+
+
 @pytest.mark.parametrize("page", ["docs/forges.md", "docs/webhooks.md"])
 def test_the_documents_of_forges_and_webhooks_are_read_without_a_finding(page: str) -> None:
     ((_, lines),) = blocks("yaml", page)
