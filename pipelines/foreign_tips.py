@@ -17,7 +17,7 @@ from pipelines.histories import Edit, Histories
 from pipelines.known_environment import KnownEnvironment, Told
 from pipelines.ports import Repo
 from policies.config_repo_documents import read_repo, with_defaults
-from policies.layout import SLUICE, model_path, ray_service_path, release_path, serve_path
+from policies.layout import SLUICE, model_path, release_path, serve_path
 from policies.release import Release
 
 
@@ -105,17 +105,11 @@ class ForeignTips:
             gone = (place.name, slug) not in place.repo.releases and model_path(slug) in place.tip.files
             if gone and (release.stable or release.candidate):
                 return f"{release_path(place.name, slug)} is gone, its model document is not: bring the release back"
-        if path := self._lost_manifest(place, applied):
+        path = place.applier.lives_by
+        if path and path not in place.tip.files and self._repo.read_at(applied, (path,)):
             return f"{path} is gone: whoever applies the repo may delete the cluster; bring it back"
         serving = [slug for slug, release in place.releases.items() if release.stable or release.candidate]
         if serving and not (place.repo.serve.get(place.name) or {}).get("applications"):
             path = serve_path(place.name)
             return f"{path} is missing or names no application, but {', '.join(serving)} should serve: bring it back"
         return ""
-
-    def _lost_manifest(self, place: KnownEnvironment, applied: str) -> str:
-        """The path of KubeRay's manifest where it is gone since it was applied."""
-        if not place.document.is_kuberay or place.name in place.repo.ray_services:
-            return ""
-        path = ray_service_path(place.name)
-        return path if self._repo.read_at(applied, (path,)) else ""

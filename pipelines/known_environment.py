@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from policies.applying import Applier, applier
 from policies.config_repo_documents import ConfigRepo
 from policies.documents import EnvironmentDocument, ModelDocument
 from policies.facts import Rules
@@ -51,6 +52,11 @@ class KnownEnvironment:
     def document(self) -> EnvironmentDocument:
         """What people wrote about it."""
         return self.repo.sluice.environments[self.name]
+
+    @functools.cached_property
+    def applier(self) -> Applier:
+        """Who brings its Ray to what Git says."""
+        return applier(self.repo, self.name)
 
     @functools.cached_property
     def served(self) -> Mapping[str, ModelDocument]:

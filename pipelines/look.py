@@ -27,6 +27,7 @@ from pipelines.recorded_rollouts import recorded, records_of
 from pipelines.vouched import Trust, Vouched
 from pipelines.wanted_versions import look_at_wanted
 from policies.application import Application
+from policies.applying import Applier
 from policies.budget import BASELINE
 from policies.config_repo_documents import ConfigRepo
 from policies.convergence import Failed, Ready, Starting, readiness
@@ -45,7 +46,6 @@ from policies.release import Phase, Release
 from policies.rollout import JUDGED, wants_baseline
 from policies.rollout_record import Record
 from policies.slo import asked_of
-from policies.stepping import not_told, on_hold
 from policies.wishes import only_asks
 
 Config = Mapping[str, Any]
@@ -85,6 +85,7 @@ class EnvironmentLook:
 
     name: str
     document: EnvironmentDocument
+    applier: Applier
     runtime: RuntimeObservation
     desired: Config
     models: Mapping[str, ModelLook]
@@ -181,7 +182,13 @@ class Looker:
             models = self._measured(place, document, asked, now)
         desired = place.repo.serve.get(place.name) or {}
         return EnvironmentLook(
-            name=place.name, document=document, runtime=told.runtime, desired=desired, models=models, refused=refused
+            name=place.name,
+            document=document,
+            applier=place.applier,
+            runtime=told.runtime,
+            desired=desired,
+            models=models,
+            refused=refused,
         )
 
     def _with_room(self, document: EnvironmentDocument, models: Mapping[str, ModelLook]) -> Mapping[str, ModelLook]:
@@ -391,16 +398,12 @@ def _runtime_reason(place: KnownEnvironment, slug: str, release: Release, runtim
     """Why nothing can be known of Ray, or could be told to it, that this release is waited for."""
     if not runtime.available:
         return runtime.reason
-    return not_told(release, slug, runtime) if place.document.is_kuberay else ""
+    return place.applier.not_told(release, slug, runtime)
 
 
 def _out_of_place(place: KnownEnvironment, slug: str, release: Release, runtime: RuntimeObservation) -> str:
     why = out_of_place(release, slug, place.applications_of(release, slug), runtime)
-    if why or not place.document.is_kuberay:
-        return why
-    template = place.repo.clusters.get(place.name)
-    written = place.repo.ray_services.get(place.name)
-    return on_hold(written, template.head if template else None, runtime, release)
+    return why or place.applier.on_hold(release, runtime)
 
 
 def _candidate(release: Release, slug: str, runtime: RuntimeObservation) -> Ready | Starting | Failed:

@@ -7,27 +7,12 @@ This module must not decide: the steps are those of `policies/stepping.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from pipelines.look import EnvironmentLook, Look
 from policies.commit_message import message
 from policies.layout import ray_service_path
 from policies.ray_service import manifest_text
-from policies.release import Release
-from policies.stepping import NextManifest, next_manifest
-
-Config = Mapping[str, Any]
-
-
-def manifest_after(
-    look: Look, environment: EnvironmentLook, desired: Config, releases: Iterable[Release]
-) -> NextManifest:
-    """What the manifest says once the look's commit has made `desired` and `releases` of this environment."""
-    template = look.documents.clusters.get(environment.name)
-    written = look.documents.ray_services.get(environment.name)
-    head = template.head if template else None
-    return next_manifest(desired, written, head, environment.runtime, releases)
+from policies.stepping import NextManifest
 
 
 def manifest_changes(manifests: Mapping[str, NextManifest]) -> dict[str, str]:

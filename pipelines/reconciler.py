@@ -27,7 +27,7 @@ from pipelines.action_files import said_of, written
 from pipelines.carrying_out import carry_out
 from pipelines.look import Doors, EnvironmentLook, Look, Looker, ModelLook
 from pipelines.ports import Clock
-from pipelines.ray_service_file import manifest_after, manifest_changes, manifest_message, manifest_words
+from pipelines.ray_service_file import manifest_changes, manifest_message, manifest_words
 from pipelines.serve_configs import serve_config
 from pipelines.vouched import Trust
 from pipelines.without_git import seen_to_be_live, stops
@@ -206,10 +206,10 @@ class Reconciler:
 
     def _hold(self, environment: EnvironmentLook, stops: Sequence[Stop], problems: list[str]) -> bool:
         """Take these candidates out of traffic by Ray alone. Was anything submitted?"""
-        if environment.document.is_kuberay:
+        if by := environment.applier.stops_only_by:
             problems += [
-                f"{stop.subject} should stop, and what KubeRay's operator applies is only changed by a commit; until "
-                f"then it is out of traffic only where a host's guard has stopped it: {'; '.join(stop.cause.reasons)}"
+                f"{stop.subject} should stop, and {by}; until then it is out of traffic only where a host's guard has "
+                f"stopped it: {'; '.join(stop.cause.reasons)}"
                 for stop in stops
             ]
             return False
@@ -425,10 +425,13 @@ def _manifests(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[st
     """What becomes of KubeRay's manifests, by environment."""
     manifests = {}
     for name, environment in look.environments.items():
-        if environment.document.is_kuberay and not environment.refused:
-            releases = _after(environment, actions[name])
-            config = _config(environment, releases, look)
-            manifests[name] = manifest_after(look, environment, config, releases.values())
+        if environment.refused:
+            continue
+        releases = _after(environment, actions[name])
+        config = functools.partial(_config, environment, releases, look)
+        manifest = environment.applier.next_manifest(config, environment.runtime, releases.values())
+        if manifest is not None:
+            manifests[name] = manifest
     return manifests
 
 
@@ -437,10 +440,10 @@ def _manifests(look: Look, actions: Mapping[str, tuple[Action, ...]]) -> dict[st
 
 def _submit_in_words(environment: EnvironmentLook) -> str:
     """What the next tick would submit for the tip as it is; empty for nothing."""
-    if environment.refused or environment.document.is_kuberay:
+    if environment.refused:
         return ""
-    step = converge(environment.desired, environment.runtime, expected_empty=not _serving(environment))
-    return step.reason if isinstance(step, Submit) else ""
+    desired, runtime = environment.desired, environment.runtime
+    return environment.applier.submits(desired, runtime, expected_empty=not _serving(environment))
 
 
 def _serving(environment: EnvironmentLook) -> bool:

@@ -17,7 +17,7 @@ from policies.strict_yaml import Path
 def kuberay_has_its_template(repo: ConfigRepo) -> Iterator[Note]:
     """A manifest is rendered from the platform team's template, and from nothing else."""
     for name, environment in repo.sluice.environments.items():
-        if environment.is_kuberay and name not in repo.clusters:
+        if environment.target == "kuberay" and name not in repo.clusters:
             message = f"is kuberay, and the template of its RayService is missing: {cluster_path(name)}"
             yield repo.note("sluice", "", ("environments", name, "target"), message)
     for name in repo.clusters:

@@ -146,11 +146,6 @@ class EnvironmentDocument:
     """Who may call the models; none: anybody who reaches them, which is meant for a cluster on loopback only."""
     grpc: GrpcEntry = dataclasses.field(default_factory=GrpcEntry)
 
-    @property
-    def is_kuberay(self) -> bool:
-        """Does KubeRay's operator bring this environment's Ray to what Git says?"""
-        return self.target == "kuberay"
-
 
 @document(frozen=True, kw_only=True, config=_STRICT)
 class EdgeDocument:
