@@ -24,12 +24,15 @@ from policies.consenting import foreseen, outdated
 from policies.errors import Conflict, Retry, SluiceError
 from policies.facts import Observed, Rules
 from policies.forges import ForgeTarget
+from policies.markdown import prose
 from policies.names import slug
 from policies.pull_requests import PullRequestState
 from policies.release import Release
 
 _LOG = logging.getLogger(__name__)
 
+SAID: Final = 1000
+"""Characters of a comment: strangers' words may be in it."""
 LEFT_ALONE: Final = timedelta(minutes=1)
 """A forge that hangs costs a look up to 50 s: running rollouts are not to wait for it more than now and then."""
 MARKER: Final = "sluice:not-started"
@@ -133,7 +136,7 @@ def withdraw(repo: Repo, forge: Forge, action: WithdrawConsent) -> None:
     """Close the pull request with a word, then drop its branch."""
     if action.number is not None:
         forge.update(action.number, action.title, action.body)  # first: a close without it would be a person's no
-        forge.close(action.number, f"Closed by Sluicegate: {action.words}.")
+        forge.close(action.number, f"Closed by Sluicegate: {prose(action.words, SAID)}.")
     try:
         repo.drop(action.branch, action.head)
     except Conflict as error:
@@ -142,4 +145,4 @@ def withdraw(repo: Repo, forge: Forge, action: WithdrawConsent) -> None:
 
 def tell(forge: Forge, action: TellReviewers) -> None:
     """One comment, replaced by the next."""
-    forge.comment(action.number, MARKER, action.words)
+    forge.comment(action.number, MARKER, prose(action.words, SAID))

@@ -39,6 +39,7 @@ _USES = _STEPS | {Signal.STARTED, Signal.ENDED, Signal.STOPPED, Signal.SKIPPED, 
 """Signals after which a consent that lies at the tip is an old one."""
 _STEPPED = frozenset({Phase.SHADOW, Phase.CANARY, Phase.SETTLING})
 _REASON = 1000
+"""Characters of a reason: a forge's or a Git server's own words may be in it."""
 
 # --- what is asked --------------------------------------------------------------------------------------------
 
