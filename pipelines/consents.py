@@ -18,6 +18,7 @@ from typing import Final
 
 from pipelines.ports import Forge, Repo
 from policies.actions import AskConsent, TellReviewers, WithdrawConsent
+from policies.bookkeeping import books
 from policies.commit_message import message
 from policies.consent import BRANCHES, Consent, ConsentLook, Outdated, branches_of
 from policies.consenting import foreseen, outdated
@@ -112,7 +113,9 @@ def _unknown(wanted: Mapping[str, Consent | None], reason: str) -> Mapping[str, 
 
 
 def _facts(asking: Asking) -> tuple[Release, Observed, Rules]:
-    return asking.release, asking.observed, asking.rules
+    """As they are decided on: with what changes about a release without a change of phase."""
+    kept, _ = books(asking.release, asking.observed, asking.rules)
+    return kept, asking.observed, asking.rules
 
 
 # --- asking ---------------------------------------------------------------------------------------------------
