@@ -28,7 +28,7 @@ from policies.forges import ForgeTarget
 from policies.markdown import prose
 from policies.names import slug
 from policies.pull_requests import PullRequestState
-from policies.release import Release
+from policies.release import Phase, Release
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +50,12 @@ class Asking:
     observed: Observed
     rules: Rules
 
+    @property
+    def may_need_people(self) -> bool:
+        """May there be a question? Of a thousand models, nearly all rest: no version of them could start."""
+        rests = self.release.phase is Phase.STEADY and not self.observed.artifacts
+        return self.rules.review != "none" and not rests
+
 
 class ConsentLooker:
     """Looks at questions; remembers only that a forge was away, so as not to wait for it at every look.
@@ -65,7 +71,7 @@ class ConsentLooker:
         self, target: ForgeTarget | None, tip: str, models: Mapping[str, Asking], now: datetime
     ) -> Mapping[str, ConsentLook]:
         """What is shown of the questions about these models, by slug; where nobody is asked, nothing is."""
-        wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.rules.review != "none"}
+        wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.may_need_people}
         if target is None or self._door is None:
             return _unknown(wanted, "sluice.yaml names no forge")
         if self._away and now - self._away[0] < LEFT_ALONE:
