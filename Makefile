@@ -12,7 +12,7 @@ PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server 
 WITHOUT_REAL_PARTS := -n auto --dist worksteal -m "not real and not e2e and not faults"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-repo bench-decisions lock clean
+.PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-merge bench-repo bench-decisions lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -84,7 +84,10 @@ bench-serving: setup ## how models are served, beside what others use (about 16 
 bench-carry: setup ## seconds from transition to commit and from commit to live weight (about 6 minutes)
 	$(BIN)/python benchmarks/carry_speed.py
 
-bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 3 minutes)
+bench-merge: setup ## seconds from the merge of a rollout's pull request to its first live weight (about 8 minutes)
+	$(BIN)/python benchmarks/merge_speed.py
+
+bench-repo: setup ## what a config repo of 1,000 models costs: reading, and one look (about 6 minutes)
 	$(BIN)/python benchmarks/repo_speed.py
 
 bench-decisions: setup ## how good decisions are, beside the rules of others (about 10 minutes on 2 idle cores)

@@ -1,9 +1,15 @@
-"""Seconds that a config repo of many models costs: the first look, a look at nothing new, one after one file changed.
+"""Seconds that a config repo of many models costs: reading it, and a whole look.
 
-    .venv/bin/python benchmarks/repo_speed.py [--models 1000] [--looks 20]
+    .venv/bin/python benchmarks/repo_speed.py [--models 1000] [--rounds 20]
 
 Git is real (`pipelines/git_server.py` over HTTP); MLflow, Ray and Prometheus are in memory, as their answers are not
-what is measured. Every model is STEADY. A look is what `sluice run` does every 15 s: read, decide, render, compare.
+what is measured. Every model is STEADY. Each round changes one document and measures, one after the other:
+
+- plain: `git fetch` of the change into a clone of its own. Nobody who reads a config repo can be faster.
+- read: what `sluice run` reads of it: fetch, list, parse what changed, put it together.
+- look: a whole look and what follows from it: read, decide, render, compare, commit, submit.
+
+Every few rounds a new process reads everything for the first time: clone, list, parse. The ratios are of one round.
 Writes results/repo_speed.json.
 """
 
@@ -17,12 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.defaults import built_in_documents
+from pipelines.documents_in_force import DocumentsInForce
 from pipelines.git_server import HEALTH, create_repo
 from pipelines.look import Doors
 from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
@@ -39,6 +47,8 @@ from tests.fakes.runtime import FakeServe
 RESULTS = Path(__file__).resolve().parent / "results" / "repo_speed.json"
 START_S = 30.0
 SETTLE_TICKS = 200
+FIRST_EVERY = 4
+"""Rounds; a first read takes as long as ten others."""
 
 SLUICE = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n  production: {trigger: {stage: Production}}\n"
 MODEL = "apiVersion: sluicegate/v1\nkind: Model\nname: %s\nsettings: {cpus: 0.1}\nautoscaling: {max_replicas: %d}\n"
@@ -113,13 +123,13 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1000)
-    parser.add_argument("--looks", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         server, url = git_server(Path(folder))
         try:
             bench = Bench(url, Path(folder), arguments.models)
-            figures = measure(bench, arguments.looks)
+            figures = measure(bench, arguments.rounds)
         finally:
             server.stop()
     RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
@@ -136,31 +146,56 @@ def git_server(folder: Path) -> tuple[ManagedProcess, str]:
     return server, f"{address}/config.git"
 
 
-def measure(bench: Bench, looks: int) -> dict[str, object]:
-    """The first look is a process's own: everything is parsed that no look of this process remembers."""
-    first = seconds_of_a_new_process(bench)
+def measure(bench: Bench, rounds: int) -> dict[str, object]:
+    """Rounds of one change each; the processes that read are warm, but for those of `first`."""
     reconciler, door = bench.reconciler("measured"), bench.door("read")
-    read(door)
+    documents = DocumentsInForce(door, built_in_documents())
+    plain = bench.folder / "plain"
+    git("clone", "--quiet", "--bare", "--depth=1", bench.url, str(plain))
+    documents.of(door.read())
     reconciler.tick()
-    unchanged, changed, reads = [], [], []
-    for n in range(looks):
-        unchanged.append(look(reconciler))
+    taken: dict[str, list[float]] = {name: [] for name in ("first", "plain", "read", "look", "unchanged")}
+    for n in range(rounds):
+        taken["unchanged"].append(seconds(lambda: look(reconciler)))
         bench.change_one(2 + n)
-        reads.append(read(door))
-        changed.append(look(reconciler))
+        if n % FIRST_EVERY == 0:
+            taken["first"].append(seconds_of_a_new_process(bench, n))
+        both = {
+            "plain": lambda: git("-C", str(plain), "fetch", "--quiet", "origin", "main"),
+            "read": lambda: documents.of(door.read()),
+        }
+        for name in sorted(both, reverse=n % 2 == 0):  # who is first finds the server's files cold
+            taken[name].append(seconds(both[name]))
+        taken["look"].append(seconds(lambda: look(reconciler)))
         bench.serve.settle()
         while reconciler.tick().submitted:
             bench.serve.settle()
+    reads = taken["read"][::FIRST_EVERY]
     return {
         "models": bench.models,
-        "first_look_s": first,
-        "look_without_a_change_s": summary(unchanged),
-        "read_after_one_file_changed_s": summary(reads),
-        "look_after_one_file_changed_s": summary(changed),
+        "rounds": rounds,
+        "first_read_s": summary(taken["first"]),
+        "plain_git_fetch_of_a_change_s": summary(taken["plain"]),
+        "read_after_a_change_s": summary(taken["read"]),
+        "look_without_a_change_s": summary(taken["unchanged"]),
+        "look_after_a_change_s": summary(taken["look"]),
+        "read_over_plain_git_fetch": summary([r / p for r, p in zip(taken["read"], taken["plain"], strict=True)]),
+        "first_read_over_read": summary([f / r for f, r in zip(taken["first"], reads, strict=True)]),
     }
 
 
-def seconds_of_a_new_process(bench: Bench) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+def seconds_of_a_new_process(bench: Bench, n: int) -> float:
+    """Without its imports: they are the same for one model."""
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
         "from registry_bridge.config_repo import ConfigRepo\n"
@@ -169,30 +204,21 @@ def seconds_of_a_new_process(bench: Bench) -> float:
         "started = time.perf_counter(); door = ConfigRepo(sys.argv[1], 'main', Path(sys.argv[2]))\n"
         "DocumentsInForce(door, built_in_documents()).of(door.read()); print(time.perf_counter() - started)\n"
     )
-    arguments = [bench.url, str(bench.folder / "first"), str(Path(__file__).resolve().parents[1])]
+    arguments = [bench.url, str(bench.folder / f"first-{n}"), str(Path(__file__).resolve().parents[1])]
     done = subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True)
-    return round(float(done.stdout), 2)
+    return float(done.stdout)
 
 
-def look(reconciler: Reconciler) -> float:
-    started = time.perf_counter()
+def look(reconciler: Reconciler) -> None:
     tick: Tick = reconciler.tick()
-    took = time.perf_counter() - started
     if tick.problems:
         raise SystemExit("; ".join(tick.problems))
-    return took
-
-
-def read(door: ConfigRepo) -> float:
-    started = time.perf_counter()
-    door.read()
-    return time.perf_counter() - started
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
-    return {"n": len(values), "median": round(statistics.median(values), 3), "p95": round(p95, 3)}
+    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+    figures = {"min": min(values), "median": statistics.median(values), "p95": p95, "max": max(values)}
+    return {"n": len(values), **{name: round(figure, 3) for name, figure in figures.items()}}
 
 
 if __name__ == "__main__":

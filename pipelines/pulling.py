@@ -7,7 +7,7 @@ Rules:
 - What was accepted last is remembered on disk, so that a Ray that comes back empty is filled again while Git is away,
   also by a process that has just started.
 - A tip that does not descend from the last one, that names nothing, or that cannot be read is not applied; what was
-  accepted before it stays.
+  accepted before it stays. Where changes must be signed (`vouched.py`), of a tip counts here what counts anywhere.
 
 This module must not decide what serves: that is in the tip.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.ports import Clock, Repo, Runtime
+from pipelines.vouched import InForce, Trust, Vouched
 from policies.config_repo_documents import read_repo
 from policies.convergence import InPlace, Refused, Submit, Waiting, converge
 from policies.documents import RayTarget
@@ -71,18 +72,29 @@ class Puller:
     """One edge. It needs read access to the config repo, and its own Ray."""
 
     def __init__(
-        self, repo: Repo, runtime: Callable[[RayTarget], Runtime], clock: Clock, edge: str, memory: Path
+        self,
+        repo: Repo,
+        runtime: Callable[[RayTarget], Runtime],
+        clock: Clock,
+        edge: str,
+        memory: Path,
+        trust: Trust | None = None,
     ) -> None:
         """`memory` is the file that remembers what was accepted last."""
         self._repo, self._runtime, self._clock, self._edge, self._memory = repo, runtime, clock, edge, memory
         self._accepted = recall(memory)
+        self._vouched = Vouched(repo, trust or Trust())
         self._git_seen_at: datetime | None = None
 
     def tick(self) -> Pulled:
         """One attempt. Never raises for an outside that is away; what went wrong is in what it returns."""
         problems: list[str] = []
         try:
-            self._accept(self._repo.read())
+            tip = self._repo.read()
+            self._git_seen_at = self._clock.now()
+            found = self._vouched.of(tip)
+            problems += [str(note) for note in found.notes if note.file == SLUICE]
+            self._accept(found)
         except SluiceError as error:
             problems.append(f"{error}{self._goes_on()}")
         accepted = self._accepted
@@ -111,9 +123,11 @@ class Puller:
     def _goes_on(self) -> str:
         return f"; {self._accepted.commit[:8]} is applied on" if self._accepted else ""
 
-    def _accept(self, tip: Tip) -> None:
+    def _accept(self, found: InForce) -> None:
         """Take the tip over, if it may be applied. Raises Stalled, BadInput, and what Git raises."""
-        self._git_seen_at = self._clock.now()
+        tip = found.tip
+        if refused := found.refused.get(self._edge):
+            raise Stalled(refused)
         if self._accepted is not None and self._accepted.commit == tip.commit:
             return
         accepted = read_edge(tip, self._edge)

@@ -140,4 +140,4 @@ def reconciler(settings: Settings, clock: SystemClock) -> Reconciler:
 def puller(settings: Settings, clock: SystemClock, edge: str) -> Puller:
     """The loop at an edge, with its memory in the cache. Raises BadInput for what is no name."""
     memory = settings.cache / "edges" / f"{check_environment_name(edge)}.json"
-    return Puller(config_repo(settings), _Kept(settings).runtime, clock, edge, memory)
+    return Puller(config_repo(settings), _Kept(settings).runtime, clock, edge, memory, trust(settings))

@@ -36,6 +36,7 @@ _SHAPES = {
     "^[a-z0-9]([a-z0-9-]*": "should be lower-case letters, digits and dashes, with a letter or digit at both ends",
     "^/[a-z0-9]": "should be a path like /models/fraud: lower-case letters, digits and . _ - /",
     "^[^=]+=": "should be key=value",
+    "^[0-9a-f]{40}": "should be a whole commit id: 40 or 64 hexadecimal digits",
     "^sha256:": "should be sha256: and 64 hexadecimal digits",
     f"^{ROLLOUT_ID}": "should be letters, digits, - and _ only, at most 100: it is the name of a file",
     r"^[^\s@,]+$": "should be a person's name at the forge, without @",

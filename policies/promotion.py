@@ -144,7 +144,7 @@ def _asked_again(release: Release, present: frozenset[int]) -> int | None:
 
 
 def _settings_quarantined(release: Release, settings: Settings) -> bool:
-    if release.stable is None:
+    if release.stable is None or not release.quarantine:
         return False
     build = dataclasses.replace(release.stable, settings=settings).build
     return any(q.build == build for q in release.quarantine)

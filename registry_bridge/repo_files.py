@@ -12,6 +12,7 @@ This module must not know what a file means (`policies/layout.py` does).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections.abc import Collection, Iterable
@@ -153,7 +154,7 @@ def is_commit(text: str) -> bool:
 
 def is_wanted(path: str, wanted: Collection[str]) -> bool:
     """Is the path among those that are wanted, or below one of them that ends in /?"""
-    return path in wanted or path.startswith(tuple(w for w in wanted if w.endswith("/")))
+    return path in wanted or any(path[: at + 1] in wanted for at, char in enumerate(path) if char == "/")
 
 
 def shown(text: str) -> str:
@@ -179,6 +180,7 @@ def max_bytes(path: str) -> int:
     return MAX_SERVE_CONFIG_BYTES if located is not None and located.place is Place.SERVE else MAX_FILE_BYTES
 
 
+@functools.lru_cache(maxsize=MAX_FILES)
 def _path_complaint(path: str) -> str:
     parts = path.split("/")
     if any(part in ("", ".", "..") or part.lower().rstrip(". ") in _GIT_FOLDERS for part in parts):

@@ -23,6 +23,7 @@ BODY_WITHIN_S: Final = 60.0
 NOT_HERE: Final = in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", "No such model or version is here."))
 """To a stranger who asks whether it is ready: who answers in its place, they are not told."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
+_ENCODING, _LENGTH = b"content-encoding", b"content-length"
 _FIRST_ERROR: Final = 400
 _LONGEST_SHOWN: Final = 40
 
@@ -46,12 +47,11 @@ async def read_body(
     request: Request, limit_bytes: int = BODY_LIMIT_BYTES, within_s: float = BODY_WITHIN_S
 ) -> bytes | Answer:
     """The body, or the answer to one that is packed, too large or too slow, or that nobody waits for any more."""
-    packed = ", ".join(request.headers.getlist("content-encoding")).lower()
-    if packed not in ("", "identity"):
-        return _packed(packed)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        return too_large(limit_bytes)
+    for name, value in request.scope["headers"]:  # once, and not by Starlette's, which read them all for each name
+        if name == _ENCODING and value.lower() not in (b"", b"identity"):
+            return _packed(value.decode("latin-1"))
+        if name == _LENGTH and value.isdigit() and int(value) > limit_bytes:
+            return too_large(limit_bytes)
     try:
         async with asyncio.timeout(within_s):
             return await _read(request, limit_bytes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,29 @@ def plan_before_anything_runs() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def branches_when_told() -> list[str]:
+    """Filled by `world`: what was at the config repo's address when a person was told it."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def world(
-    ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory, plan_before_anything_runs: dict[str, Any]
+    ray_session: RaySession,
+    tmp_path_factory: pytest.TempPathFactory,
+    plan_before_anything_runs: dict[str, Any],
+    branches_when_told: list[str],
 ) -> Iterator[World]:
     """Every model's first version serves, and the reconciler runs."""
     folder = tmp_path_factory.mktemp("e2e")
-    with LocalStack(folder / "stack", ray=ray_session, documents=documents(), reconcile=False) as stack:
+
+    def say(line: str) -> None:
+        if line.startswith("Git server"):
+            there = subprocess.run(
+                ["git", "ls-remote", line.rsplit(maxsplit=1)[-1]], capture_output=True, text=True, check=True
+            )
+            branches_when_told.append(there.stdout)
+
+    with LocalStack(folder / "stack", ray=ray_session, documents=documents(), reconcile=False, say=say) as stack:
         world = World(folder, stack)
         world.begin(
             [
@@ -71,6 +89,12 @@ def world(
         yield world
         stack.stop()  # the reconciler first: it would bring back what is cleared
         clear(ray_session)
+
+
+@pytest.mark.usefixtures("world")
+def test_the_config_repo_can_be_cloned_when_its_address_is_said(branches_when_told: list[str]) -> None:
+    (branches,) = branches_when_told
+    assert "refs/heads/main" in branches
 
 
 # --- what is seen at the end of a story -------------------------------------------------------------------------

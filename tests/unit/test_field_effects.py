@@ -11,7 +11,7 @@ from pipelines.serve_configs import meant
 from policies.impact import Effect, impact
 from policies.schemas import schema
 
-NOT_SERVED = ("forge", "webhooks", "edges")
+NOT_SERVED = ("forge", "webhooks", "edges", "signatures")
 """Parts of sluice.yaml that the Serve config of an environment knows nothing of."""
 AS_OF_MODELS = ("settings", "autoscaling")
 """Parts of an ensemble that a model has as well."""

@@ -185,3 +185,17 @@ def test_what_yaml_cannot_hold_is_refused_when_written(value: Any) -> None:
 def test_what_is_not_plain_data_is_the_programmers_mistake(value: Any) -> None:
     with pytest.raises(TypeError):
         dump(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("a", "b", 1), "5m"),
+        (("a",), {"b": [1, "5m"]}),
+        (("a", "c"), None),
+        (("a", "b", 2), None),
+        (("a", "b", "c"), None),
+    ],
+)
+def test_what_stands_at_a_path_is_found_and_elsewhere_is_nothing(path: tuple[str | int, ...], value: object) -> None:
+    assert parse("a: {b: [1, 5m]}\n", "x").value(path) == value
