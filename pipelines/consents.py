@@ -18,18 +18,22 @@ from typing import Final
 
 from pipelines.ports import Forge, Repo
 from policies.actions import AskConsent, TellReviewers, WithdrawConsent
+from policies.bookkeeping import books
 from policies.commit_message import message
 from policies.consent import BRANCHES, Consent, ConsentLook, Outdated, branches_of
 from policies.consenting import foreseen, outdated
 from policies.errors import Conflict, Retry, SluiceError
 from policies.facts import Observed, Rules
 from policies.forges import ForgeTarget
+from policies.markdown import prose
 from policies.names import slug
 from policies.pull_requests import PullRequestState
-from policies.release import Release
+from policies.release import Phase, Release
 
 _LOG = logging.getLogger(__name__)
 
+SAID: Final = 1000
+"""Characters of a comment: strangers' words may be in it."""
 LEFT_ALONE: Final = timedelta(minutes=1)
 """A forge that hangs costs a look up to 50 s: running rollouts are not to wait for it more than now and then."""
 MARKER: Final = "sluice:not-started"
@@ -46,6 +50,12 @@ class Asking:
     observed: Observed
     rules: Rules
 
+    @property
+    def may_need_people(self) -> bool:
+        """May there be a question? Of a thousand models, nearly all rest: no version of them could start."""
+        rests = self.release.phase is Phase.STEADY and not self.observed.artifacts
+        return self.rules.review != "none" and not rests
+
 
 class ConsentLooker:
     """Looks at questions; remembers only that a forge was away, so as not to wait for it at every look.
@@ -61,7 +71,7 @@ class ConsentLooker:
         self, target: ForgeTarget | None, tip: str, models: Mapping[str, Asking], now: datetime
     ) -> Mapping[str, ConsentLook]:
         """What is shown of the questions about these models, by slug; where nobody is asked, nothing is."""
-        wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.rules.review != "none"}
+        wanted = {key: foreseen(*_facts(asking)) for key, asking in models.items() if asking.may_need_people}
         if target is None or self._door is None:
             return _unknown(wanted, "sluice.yaml names no forge")
         if self._away and now - self._away[0] < LEFT_ALONE:
@@ -109,7 +119,9 @@ def _unknown(wanted: Mapping[str, Consent | None], reason: str) -> Mapping[str, 
 
 
 def _facts(asking: Asking) -> tuple[Release, Observed, Rules]:
-    return asking.release, asking.observed, asking.rules
+    """As they are decided on: with what changes about a release without a change of phase."""
+    kept, _ = books(asking.release, asking.observed, asking.rules)
+    return kept, asking.observed, asking.rules
 
 
 # --- asking ---------------------------------------------------------------------------------------------------
@@ -133,7 +145,7 @@ def withdraw(repo: Repo, forge: Forge, action: WithdrawConsent) -> None:
     """Close the pull request with a word, then drop its branch."""
     if action.number is not None:
         forge.update(action.number, action.title, action.body)  # first: a close without it would be a person's no
-        forge.close(action.number, f"Closed by Sluicegate: {action.words}.")
+        forge.close(action.number, f"Closed by Sluicegate: {prose(action.words, SAID)}.")
     try:
         repo.drop(action.branch, action.head)
     except Conflict as error:
@@ -142,4 +154,4 @@ def withdraw(repo: Repo, forge: Forge, action: WithdrawConsent) -> None:
 
 def tell(forge: Forge, action: TellReviewers) -> None:
     """One comment, replaced by the next."""
-    forge.comment(action.number, MARKER, action.words)
+    forge.comment(action.number, MARKER, prose(action.words, SAID))

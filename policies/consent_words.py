@@ -29,7 +29,9 @@ from policies.release import Release
 WITHDRAWN: Final = "<!-- sluice:withdrawn -->"
 """In the body of a pull request that Sluicegate closed itself: its end is nobody's no."""
 _TITLE = 120
-_MOST_METRICS = 40
+"""Characters: one line of every forge's list."""
+_MOST = 40
+"""Rows of a table or lines of a list: more, nobody reads, and a body has a limit at each forge."""
 
 
 def title(consent: Consent, release: Release) -> str:
@@ -143,13 +145,13 @@ def _metrics(
     names = sorted(own.metrics)
     head = ["metric", f"v{version}", *([f"v{stable.version}", "difference"] if stable else [])]
     rows = []
-    for name in names[:_MOST_METRICS]:
+    for name in names[:_MOST]:
         value, other = own.metrics[name], others.get(name)
         against = [_figure(other), _difference(value, other)] if stable else []
         rows.append([code(name), _figure(value), *against])
     yield from table(head, rows)
-    if len(names) > _MOST_METRICS:
-        yield from ("", f"and {len(names) - _MOST_METRICS} more")
+    if len(names) > _MOST:
+        yield from ("", f"and {len(names) - _MOST} more")
     if own.run:
         yield from ("", f"Logged to {prose(own.run)}.")
 
@@ -170,7 +172,9 @@ def _signature(own: VersionFacts | None, stable: Application | None, before: Ver
         why = "; ".join(map(prose, reasons)) or "not both of them have one"
         yield f"Not compared with that of v{stable.version}: {why}."
     elif found := differences(before.signature, own.signature):
-        yield from (f"- {prose(one.words)} ({one.weight})" for one in found)
+        yield from (f"- {prose(one.words)} ({one.weight})" for one in found[:_MOST])
+        if len(found) > _MOST:
+            yield from ("", f"and {len(found) - _MOST} more")
     else:
         yield f"The same as that of v{stable.version}."
 

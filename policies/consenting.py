@@ -39,6 +39,7 @@ _USES = _STEPS | {Signal.STARTED, Signal.ENDED, Signal.STOPPED, Signal.SKIPPED, 
 """Signals after which a consent that lies at the tip is an old one."""
 _STEPPED = frozenset({Phase.SHADOW, Phase.CANARY, Phase.SETTLING})
 _REASON = 1000
+"""Characters of a reason: a forge's or a Git server's own words may be in it."""
 
 # --- what is asked --------------------------------------------------------------------------------------------
 
@@ -142,9 +143,8 @@ def consented(
     """What was noticed, if it needs no consent or has it; else why it waits, or that it is refused. And what to do."""
     tidied = tuple(_withdrawals(release, observed.consent))
     use = UseConsent(model=release.model, environment=release.environment)
-    if (
-        observed.taken_back_from is not None and observed.consent_given is not None
-    ):  # what was used, a revert brings back
+    brought_back = observed.taken_back_from is not None and observed.consent_given is not None
+    if brought_back:  # a revert of the commit that used it
         observed, tidied = dataclasses.replace(observed, consent_given=None), (*tidied, use)
     if not isinstance(noticed, Noticed):
         return noticed, tidied

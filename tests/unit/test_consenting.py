@@ -412,6 +412,15 @@ def test_the_body_shows_metrics_signature_and_admission_and_obeys_nobody():
     assert said == body(consent(steady()), steady(), dataclasses.replace(STARTED, start=start), seen, REQUIRED)
 
 
+def test_a_body_has_an_end_however_much_differs():
+    many = {f"m{n}": 1.0 for n in range(500)}
+    columns = tuple(Column(f"c{n}", Type("double")) for n in range(5000))
+    own = dataclasses.replace(facts(**many), signature=Signature(inputs=columns))
+    said = body(consent(steady()), steady(), STARTED, observed(facts={1: facts(), 2: own}), REQUIRED)
+    assert "and 460 more" in said
+    assert len(said) < 20_000
+
+
 def test_the_body_of_a_first_version_and_of_new_settings_say_what_there_is():
     first = steady(None, seen=(1,))
     said = body(consent(first), first, STARTED, observed(facts={2: facts()}), REQUIRED)

@@ -357,6 +357,7 @@ def test_the_readme_shows_how_everything_is_switched_on() -> None:
         "members",
         "forge",
         "webhooks",
+        "review",
     } <= shown
 
 
@@ -367,7 +368,8 @@ def test_what_the_readme_says_to_write_is_read_without_a_finding(lines: dict[str
         "access": {"keys": {"file": "/etc/sluice/keys"}},
         **(lines if where == "environment" else {}),
     }
-    top = lines if where == "sluice" else {}
+    forge = {"kind": "github", "repository": "ml/config"} if "review" in lines else None
+    top = lines if where == "sluice" else {"forge": forge}
     files = {"sluice.yaml": {"kind": "Sluice", "environments": {"production": environment}, **top}}
     for name in ("fraud", "spam"):
         files[f"models/{name}.yaml"] = {"kind": "Model", "name": name, **(lines if where == "model" else {})}
