@@ -168,6 +168,7 @@ def test_the_console_script_is_this_command() -> None:
         "SLO",
         "RepoRules",
         "Release",
+        "AcceptedHistory",
         "RayService",
         "Record",
         "HistoryRecord",
