@@ -39,7 +39,7 @@ from serving_runtime.fast_scoring import Form, Rows, fast_form, raw_predict
 from serving_runtime.feature_columns import arrays_of
 from serving_runtime.features import FeatureJoin, Used
 from serving_runtime.forcing import FORCE_HEADER
-from serving_runtime.missing_values import missing_values
+from serving_runtime.misfits import misfit
 from serving_runtime.outcomes import Outcome, outcome_of
 from serving_runtime.protocol import (
     COPY_HEADER,
@@ -163,7 +163,7 @@ class ModelServer:
         id_ = call.request_id
         if scored.answer.status == BAD_REQUEST:
             if scored.fault is not None:
-                words = "the model failed on request id %s, whose rows lack values"
+                words = "the model failed on request id %s, which holds what few models take"
                 _log.info(words, id_, exc_info=scored.fault, extra=about(id_))
             return dataclasses.replace(scored, answer=self.described.hinted(scored.answer))
         if scored.fault is not None:
@@ -219,11 +219,11 @@ class ModelServer:
         return Scored(await self._blamed_head(call, streamer, head), features=used.values)
 
     async def _blamed_head(self, call: Call, streamer: Streamer, head: Answer) -> Answer:
-        """The first of a stream, or the client's fault where the model failed on rows that lack values."""
+        """The first of a stream, or the client's fault where the model failed on what few models take."""
         if head.status != FAILED:
             return head
         parse = partial(streamer.parse, call)
-        return await asyncio.to_thread(_refusal, parse, self._loaded.input_schema) or head
+        return await asyncio.to_thread(_refusal, parse, self._loaded) or head
 
     async def _score_joined(self, call: Call, dialect: Dialect, features: FeatureJoin, *, warming: bool) -> Scored:
         parse = partial(dialect.parse, self._loaded.model, self._loaded.input_schema, call)
@@ -275,6 +275,7 @@ class _Loaded:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.input_schema = model.metadata.get_input_schema()
+        self.params_schema = model.metadata.get_params_schema()
         self.form: Form | None = fast_form(model)
         self._raw = raw_predict(model)
 
@@ -368,17 +369,17 @@ def _model_failed(call: Call, error: Exception) -> Scored:
 
 
 def _blamed(scored: Scored, call: Call, dialect: Dialect, loaded: _Loaded) -> Scored:
-    """Where the model failed on rows that lack values: the client's fault, and still with the model's reason."""
+    """Where the model failed on what few models take: the client's fault, and still with the model's reason."""
     if not isinstance(scored.fault, Exception) or isinstance(scored.fault, MemoryError):
         return scored  # no way to say no to rows
-    refusal = _refusal(partial(dialect.parse, loaded.model, loaded.input_schema, call), loaded.input_schema)
+    refusal = _refusal(partial(dialect.parse, loaded.model, loaded.input_schema, call), loaded)
     return scored if refusal is None else dataclasses.replace(scored, answer=refusal)
 
 
-def _refusal(parse: Callable[[], Parsed | Answer], input_schema: Any) -> Answer | None:
-    """The answer to rows on which a model failed, if they lack values. Blocks; never raises."""
+def _refusal(parse: Callable[[], Parsed | Answer], loaded: _Loaded) -> Answer | None:
+    """The answer to a request on which a model failed, if it holds what few models take. Blocks; never raises."""
     parsed = parse()
-    words = missing_values(parsed.data, input_schema) if isinstance(parsed, Parsed) else ""
+    words = misfit(parsed, loaded.input_schema, loaded.params_schema) if isinstance(parsed, Parsed) else ""
     return error_answer(BAD_REQUEST, "INVALID_PARAMETER_VALUE", words) if words else None
 
 

@@ -46,6 +46,7 @@ from serving_runtime.protocol import (
     error_answer,
     failed,
     model_fault,
+    request_error,
     without_rows,
 )
 
@@ -68,8 +69,8 @@ class OpenInference:
             if model_params(signature, request) is not None:
                 return None
             return form.take({str(name): array for name, array in input_columns(signature, request).items()})
-        except BadInput:
-            return None  # `score` comes to the same and says it
+        except Exception:  # noqa: BLE001 whatever a stranger's bytes raise: `score` comes to the same and says it
+            return None
 
     def write(self, call: Call, predictions: Any) -> Scored:
         """The answer that the model's predictions for the call's rows are. Never raises."""
@@ -88,7 +89,7 @@ class OpenInference:
         try:
             request = self._read(call)
             data, params = model_input(signature, request), model_params(signature, request)
-        except BadInput as error:
+        except Exception as error:  # noqa: BLE001 whatever a stranger's bytes raise, the model was not asked
             return Scored(_wrong(error))
         one = OneCall(model)
         try:
@@ -105,8 +106,8 @@ class OpenInference:
             if model_params(signature, request) is not None:
                 return None
             return reader.take(loose_columns(signature, request))
-        except BadInput:
-            return None  # `parse` comes to the same and says it
+        except Exception:  # noqa: BLE001 whatever a stranger's bytes raise: `parse` comes to the same and says it
+            return None
 
     def parse(self, _model: Any, _input_schema: Any, call: Call) -> Parsed | Answer:
         """The rows before the signature is enforced: what it asks for may be looked up. Never raises."""
@@ -114,7 +115,7 @@ class OpenInference:
         try:
             request = self._read(call)
             return Parsed(loose_input(signature, request), model_params(signature, request))
-        except BadInput as error:
+        except Exception as error:  # noqa: BLE001 whatever a stranger's bytes raise
             return _wrong(error)
 
     def finish(self, model: Any, parsed: Parsed, call: Call) -> Scored:
@@ -134,8 +135,12 @@ class OpenInference:
         return self._request
 
 
-def _wrong(error: BadInput) -> Answer:
-    return error_answer(400, "INVALID_PARAMETER_VALUE", str(error))
+def _wrong(error: Exception) -> Answer:
+    return (
+        error_answer(400, "INVALID_PARAMETER_VALUE", str(error))
+        if isinstance(error, BadInput)
+        else request_error(error)
+    )
 
 
 def _answer(request: InferRequest, tensors: tuple[Tensor, ...], named: Named) -> Answer:

@@ -208,9 +208,12 @@ def _texts(tensor: Tensor, slot: Slot) -> Any:
 
 def _text(element: str | bytes, name: str, slot: Slot) -> str:
     try:
-        return element if isinstance(element, str) else element.decode()
-    except UnicodeDecodeError:
-        raise _wrong(name, slot, "bytes that are no UTF-8") from None
+        if isinstance(element, bytes):
+            return element.decode()
+        element.encode()  # JSON may hold half of a character, which pandas and most models cannot
+    except UnicodeError:
+        raise _wrong(name, slot, "what is no UTF-8") from None
+    return element
 
 
 def _from_base64(element: str | bytes, name: str, slot: Slot) -> bytes:

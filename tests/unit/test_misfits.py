@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from policies.errors import Stalled
 from policies.serving import Batching, Features
@@ -21,15 +21,17 @@ from serving_runtime.event_stream import EVENT_STREAM
 from serving_runtime.feature_columns import Columns
 from serving_runtime.features import FeatureJoin
 from serving_runtime.look_ups import LookUps
-from serving_runtime.missing_values import missing_values
+from serving_runtime.misfits import misfit
 from serving_runtime.model_server import EXAMPLE_FILE, ModelServer
-from serving_runtime.protocol import COPY_HEADER, Answer, Call, CallKind
+from serving_runtime.protocol import COPY_HEADER, Answer, Call, CallKind, Parsed
 from tests.fakes.features import KnownFeatures, LookUpCounts
 from tests.fakes.signed_model import signed_model
 
 NAN, INF = float("nan"), float("inf")
 COLUMNS = Schema([ColSpec(DataType.double, "a"), ColSpec(DataType.double, "b", required=False)])
 TENSOR = Schema([TensorSpec(np.dtype("float64"), (-1, 2), "x")])
+TEXT = Schema([ColSpec(DataType.string, "t")])
+PARAMS = ParamSchema([ParamSpec("scale", "double", 1.0), ParamSpec("lang", "string", None)])
 JSON = "application/json"
 
 
@@ -38,6 +40,9 @@ JSON = "application/json"
     [
         (pd.DataFrame({"a": [1.0, NAN], "b": [1.0, 2.0]}), COLUMNS, "'a', first in row 1"),
         (pd.DataFrame({"a": [INF], "b": [1.0]}), COLUMNS, "'a', first in row 0"),
+        (pd.DataFrame({"a": [3.4e38, -1e39], "b": [1.0, 1.0]}), COLUMNS, "'a', first in row 1"),
+        (pd.DataFrame({"t": ["x", 5]}, dtype=object), TEXT, "'t', first in row 1"),
+        ([{"t": "x"}, {"t": ["y"]}], TEXT, "'t', first in row 1"),
         (pd.DataFrame({"a": [1.0, 2.0], "c": ["x", None]}), None, "'c', first in row 1"),
         (pd.DataFrame({"a": [NAN, 1.0], "c": [None, None]}), None, "'a', 'c', first in row 0"),
         (pd.DataFrame({"a": [pd.Timestamp("2026-01-01"), pd.NaT]}), None, "'a', first in row 1"),
@@ -54,14 +59,14 @@ JSON = "application/json"
     ],
 )
 def test_what_is_missing_is_named(data: Any, schema: Any, where: str) -> None:
-    assert where in missing_values(data, schema)
+    assert where in misfit(Parsed(data, None), schema, None)
 
 
 @pytest.mark.parametrize(
     "data", [pd.DataFrame({"a": [], "b": []}), {"x": np.empty((0, 2))}, [], np.array([]), {"a": [], "b": []}]
 )
 def test_no_rows_are_said_to_be_none(data: Any) -> None:
-    assert missing_values(data, None) == "The model takes no request without rows."
+    assert misfit(Parsed(data, None), None, None) == "The model takes no request without rows."
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,8 @@ def test_no_rows_are_said_to_be_none(data: Any) -> None:
         ([{"a": 1.0}], COLUMNS),
         (pd.DataFrame({"a": [1], "c": [""], "d": [False]}), None),
         (pd.DataFrame({"a": [{"inner": None}]}), None),
+        (pd.DataFrame({"a": [2**62]}), None),
+        (pd.DataFrame({"t": ["x", ""]}), TEXT),
         ({"x": np.array([[1.0, 2.0]])}, TENSOR),
         (np.array(["", "x"]), None),
         ([[1, 2], [3]], None),
@@ -78,7 +85,7 @@ def test_no_rows_are_said_to_be_none(data: Any) -> None:
     ],
 )
 def test_rows_that_lack_nothing_or_what_is_optional(data: Any, schema: Any) -> None:
-    assert missing_values(data, schema) == ""
+    assert misfit(Parsed(data, None), schema, None) == ""
 
 
 def picky(data: Any) -> list[float]:
@@ -91,9 +98,12 @@ def picky(data: Any) -> list[float]:
 class Asked:
     """Answers of one server, and how many of them were measured."""
 
-    def __init__(self, predict: Any = picky, schema: Schema = COLUMNS, stream: Any = None, **more: Any) -> None:
+    def __init__(
+        self, predict: Any = picky, schema: Schema = COLUMNS, stream: Any = None, params: Any = None, **more: Any
+    ) -> None:
         self.measured = 0
-        self.own = ModelServer(signed_model(predict, ModelSignature(inputs=schema), stream), self._took, **more)
+        signature = ModelSignature(inputs=schema, params=params)
+        self.own = ModelServer(signed_model(predict, signature, stream), self._took, **more)
 
     def _took(self, _ms: float) -> None:
         self.measured += 1
@@ -139,6 +149,44 @@ def test_a_request_without_rows_is_its_senders_where_the_model_fails(body: bytes
     answer = ask(body)
     assert (answer.status, ask.measured) == (400, 0)
     assert "without rows" in json.loads(answer.body)["message"]
+
+
+def test_null_for_a_param_is_its_senders_where_the_model_fails_and_its_default_is_none() -> None:
+    def scaled(data: Any, params: dict[str, Any]) -> list[float]:
+        return [params["scale"] * 2.0] * len(data)
+
+    ask = Asked(scaled, params=PARAMS)
+    row = {"dataframe_records": [{"a": 1, "b": 1}]}
+    assert ask(json.dumps({**row, "params": {"scale": 3.0}}).encode()).body == b'{"predictions": [6.0]}'
+    answer = ask(json.dumps({**row, "params": {"scale": None}}).encode())
+    assert (answer.status, json.loads(answer.body)["message"]) == (400, "The model takes no null for params: 'scale'.")
+    tensors = [TENSOR_OF, TENSOR_OF | {"name": "a"}]
+    answer = ask(json.dumps({"inputs": tensors, "parameters": {"scale": None}}).encode(), kind=CallKind.INFER)
+    assert (answer.status, ask.measured) == (400, 1)
+
+
+def test_null_for_a_param_that_may_be_null_is_the_models_to_live_with() -> None:
+    def speaks(_data: Any, params: dict[str, Any]) -> str:
+        return str(params["lang"].upper())
+
+    asked = {"dataframe_records": [{"a": 1, "b": 1}], "params": {"lang": None}}
+    assert Asked(speaks, params=PARAMS)(json.dumps(asked).encode()).status == 500
+
+
+@pytest.mark.parametrize("value", [5, ["a"], {"a": 1}])
+def test_what_is_no_text_is_its_senders_where_the_model_fails(value: object) -> None:
+    ask = Asked(lambda data: [text.encode().hex() for text in data["t"]], TEXT)
+    assert ask(b'{"dataframe_records": [{"t": "x"}]}').body == b'{"predictions": ["78"]}'
+    answer = ask(json.dumps({"dataframe_records": [{"t": value}]}).encode())
+    assert (answer.status, ask.measured) == (400, 1)
+
+
+def test_half_of_a_character_is_no_text_of_a_tensor() -> None:
+    ask = Asked(lambda data: list(data["t"]), TEXT)
+    asked = {"inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["\ud800"]}]}
+    answer = ask(json.dumps(asked).encode(), kind=CallKind.INFER)
+    assert (answer.status, ask.measured) == (400, 0)
+    assert "what is no UTF-8" in json.loads(answer.body)["message"]
 
 
 def test_a_model_that_lives_with_missing_values_is_asked() -> None:
