@@ -174,6 +174,8 @@ def _of_ensemble() -> Iterator[Example]:
     yield changed("settings.cpus", 2.0)
     yield changed("settings.packages", ["polars"])
     yield changed("settings.env", {"MODE": "fast"})
+    yield changed("settings.placement.bundles", [{"CPU": 1}, {"CPU": 1}], **_PLACED)
+    yield changed("settings.placement.strategy", "SPREAD", **_PLACED)
     yield changed("autoscaling.max_replicas", 3)
     yield changed("max_ongoing_requests", 8)
 

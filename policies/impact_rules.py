@@ -42,6 +42,7 @@ class Rule:
 
 _CODE = "Serve makes one hash of it for the code of all deployments: another hash is other code"
 _ACTOR = "an actor's reservation is made when it starts"
+_PLACED = f"{_ACTOR}; Serve looks at it once another field of the deployment changes as well"
 _TOLD = "replicas are told by `reconfigure`, within a second"
 
 RULES: tuple[Rule, ...] = (
@@ -56,6 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule("user_config.members.*", Effect.MOVES_TRAFFIC, "the front asks other hosts; replicas are told in place"),
     Rule("user_config.members.*.timeout_s", Effect.IN_PLACE, _TOLD),
     Rule("user_config.members.*.name", Effect.IN_PLACE, _TOLD),
+    Rule("user_config.placement", Effect.RESTARTS, "a front's placement group is here too, so that Serve looks at it"),
     Rule("autoscaling_config", Effect.RESTARTS, "adding or removing the block changes the hash of the code"),
     Rule("autoscaling_config.policy", Effect.RESTARTS, _CODE),
     Rule("autoscaling_config.*", Effect.IN_PLACE, "Serve's controller starts or stops replicas; the others stay"),
@@ -70,8 +72,8 @@ RULES: tuple[Rule, ...] = (
     Rule("logging_config", Effect.IN_PLACE, "replicas are told"),
     Rule("request_router_config", Effect.RESTARTS, _CODE),
     Rule("ray_actor_options", Effect.RESTARTS, _ACTOR),
-    Rule("placement_group_bundles", Effect.RESTARTS, _ACTOR),
-    Rule("placement_group_strategy", Effect.RESTARTS, _ACTOR),
+    Rule("placement_group_bundles", Effect.RESTARTS, _PLACED),
+    Rule("placement_group_strategy", Effect.RESTARTS, _PLACED),
 )
 
 _UNKNOWN = "nobody has seen what Serve does then, so it counts as the worst"

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.document_errors import adapter, known_only
 from policies.errors import BadInput
-from policies.serving import Access, Scalar
+from policies.serving import Access, Placement, Scalar
 from serving_runtime.user_config import LONGEST_TIMEOUT_S
 
 _STRICT = ConfigDict(extra="forbid")
@@ -54,6 +54,9 @@ class FrontConfig:
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     """In the document's order."""
     access: Access | None = None
+    placement: Placement | None = None
+    """What its replicas are placed by; they do nothing with it. It is said here too for Serve, which takes no notice of
+    a placement group that changes alone."""
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

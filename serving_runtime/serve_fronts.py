@@ -5,6 +5,8 @@ Rules:
 - A front names the application that has its member's route, or will have it in the same config. A member without one
   (no version yet) is left out; an ensemble that has too few is not served, and neither is an entry without a model.
 - What restarts replicas is in `args`; the members' hosts are in the `user_config`, and change in place.
+- A placement is in the `user_config` too: Serve takes no notice of a placement group that changes alone, and a front
+  keeps one name for ever. (A version's settings are in its application's name.)
 
 This module must not know what runs now: `policies/asking.py` says when a front may be told of a host.
 """
@@ -92,6 +94,7 @@ def _ensemble(ensemble: EnsembleDocument, hosted: Mapping[str, _Hosted], around:
         "needed": ensemble.needed,
         "members": [_member(hosted[slug], patience_s) for slug in slugs if slug in hosted],
         **_access(around),
+        **_placed(ensemble.settings),
     }
     environment = runtime_env(ensemble.settings)
     return {
@@ -132,6 +135,10 @@ def _member(each: _Hosted, timeout_s: float) -> dict[str, Any]:
 
 def _access(around: Surroundings) -> dict[str, Any]:
     return {} if around.access is None else {"access": plain(around.access)}
+
+
+def _placed(settings: Settings) -> dict[str, Any]:
+    return {} if settings.placement is None else {"placement": plain(settings.placement)}
 
 
 def _deployment(

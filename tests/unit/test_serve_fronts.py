@@ -10,7 +10,7 @@ from policies.application import Settings
 from policies.documents import GrpcEntry, ModelDocument, RolloutPolicy
 from policies.fronts import GRPC_APPLICATION, EnsembleDocument, Fronts
 from policies.release import Phase, Purpose, Release
-from policies.serving import Access
+from policies.serving import Access, Placement
 from serving_runtime.front_config import EnsembleArgs, GrpcArgs, parse_front_args, parse_front_config
 from serving_runtime.serve_config import Surroundings, ToServe, parse, render, text
 from serving_runtime.serve_fronts import render_fronts
@@ -102,6 +102,20 @@ def test_settings_reach_the_replicas() -> None:
     (app,) = fronts(steady(1), EnsembleDocument(name="both", members=("fraud",), settings=settings)).values()
     assert app["runtime_env"] == {"pip": ["mine==1"], "env_vars": {"A": "b"}}
     assert app["deployments"][0]["ray_actor_options"] == {"num_cpus": 0.25}
+    assert "placement" not in app["deployments"][0]["user_config"]
+
+
+def test_a_placement_is_told_twice_or_serve_would_take_no_notice_of_a_change() -> None:
+    placement = Placement(bundles=({"CPU": 1.0}, {"CPU": 2.0}), strategy="SPREAD")
+    placed = EnsembleDocument(name="both", members=("fraud", "Churn"), settings=Settings(cpus=0.5, placement=placement))
+    models = [served(steady(1)), CHURN]
+    (app,) = render_fronts(Fronts(ensembles=(placed,)), models, AROUND)
+    (deployment,) = app["deployments"]
+    assert deployment["placement_group_bundles"] == [{"CPU": 1.0}, {"CPU": 2.0}]
+    assert deployment["placement_group_strategy"] == "SPREAD"
+    assert parse_front_config(deployment["user_config"]).placement == placement
+    config = {"applications": [*render(models, AROUND)["applications"], app]}
+    assert parse(text(config)) == config
 
 
 def test_the_file_is_read_back_as_strictly_as_it_is_written() -> None:
