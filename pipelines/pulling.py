@@ -121,7 +121,7 @@ class Puller:
             self._clock.wait(pulled.again_after)
 
     def _goes_on(self) -> str:
-        return f"; {self._accepted.commit[:8]} is applied on" if self._accepted else ""
+        return f"; what was accepted last, {self._accepted.commit[:8]}, is what counts" if self._accepted else ""
 
     def _accept(self, found: InForce) -> None:
         """Take the tip over, if it may be applied. Raises Stalled, BadInput, and what Git raises."""

@@ -219,8 +219,12 @@ def _tags(asked: Asked) -> Iterator[Check]:
         "tags",
         _FAIL,
         _some(_tag_in_words(asked.tags, key, value) for key, value in wrong.items()),
-        f"set on v{asked.candidate.version} in MLflow: {', '.join(f'{key}={v}' for key, v in wrong.items())}",
+        f"set on v{asked.candidate.version} in MLflow: {', '.join(_to_set(*each) for each in wrong.items())}",
     )
+
+
+def _to_set(key: str, value: str) -> str:
+    return f"{key} to anything that is not empty" if value == ANY_VALUE else f"{key}={value}"
 
 
 def _carries(tags: Mapping[str, str], key: str, value: str) -> bool:
@@ -328,11 +332,16 @@ def _pickle(facts: VersionFacts, asked: Asked) -> Iterator[Check]:
     yield _check("pickle", _FAIL if terms.pickle == "deny" else _WARN, words, f"{safer}, or {allow}")
 
 
+def _mib(size_bytes: int) -> str:
+    mib = size_bytes / _MIB
+    return f"{mib:,.1f} MiB" if mib >= 1 else f"{mib:.3g} MiB"
+
+
 def _size(asked: Asked) -> Iterator[Check]:
     most, size = asked.terms.max_size_mib, asked.artifact.size_bytes
     if most is None:
         return
-    words = f"{size / _MIB:,.1f} MiB, at most {most:g} MiB are allowed"
+    words = f"{_mib(size)}, at most {most:g} MiB are allowed"
     mend = f"log it without what it does not need, or raise max_size_mib {_POLICY}"
     yield _check("size", _FAIL, words, mend) if size > most * _MIB else _check("size", _PASS, words)
 

@@ -57,6 +57,13 @@ class Proposal:
         others = {name.casefold() for name in self.approvers} - {self.author.casefold()}
         return any(name.casefold() in others for name in people)
 
+    def whom_to_ask(self, people: Collection[str]) -> str:
+        """What to do for an approval of one of them: nobody approves what they propose."""
+        others = [name for name in people if name.casefold() != self.author.casefold()]
+        if others:
+            return f"ask {_one_of(others)} for an approval"
+        return f"let somebody else propose it: {self.author} is the only one who may approve it, and proposed it"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -241,7 +248,7 @@ def _owned(proposal: Proposal, rules: RepoRules) -> Iterator[Finding]:
         for entry in rules.owners:
             if entry.own(path) and not proposal.approved_by(entry.owners):
                 note = _about(path, f"a change of it needs an approval of {_one_of(entry.owners)}")
-                yield Finding(rule="owners", note=note, mend=f"ask {_one_of(entry.owners)} for an approval")
+                yield Finding(rule="owners", note=note, mend=proposal.whom_to_ask(entry.owners))
 
 
 def _everything_owned(proposal: Proposal, rules: RepoRules) -> Iterator[Finding]:
@@ -253,7 +260,8 @@ def _everything_owned(proposal: Proposal, rules: RepoRules) -> Iterator[Finding]
         for key in getattr(proposal.after, section):
             path = path_of(key)
             if not any(entry.own(path) for entry in owned):
-                was = proposal.before is not None and key in getattr(proposal.before, section)
+                there = proposal.before is not None and key in getattr(proposal.before, section)
+                was = there and not any(entry.own(path) for entry in rules.owners)
                 mend = f"add it to owners in {RULES}"
                 note = _about(path, "nobody owns it, and the rules want an owner for each")
                 yield from _weighed("require_owners", note, mend, proposal, as_before=was)

@@ -293,10 +293,10 @@ def _counting(look: ConsentLook, pull: PullRequest) -> tuple[Approval, ...]:
 def _lacking(look: ConsentLook, pull: PullRequest, counting: Collection[Approval], needed: int) -> str:
     lacks = f"has {len(counting)} of {needed} approvals" if counting or needed > 1 else "has no approval"
     late = [
-        f"{a.by} approved {a.commit[:8] if a.commit else 'nobody knows which'}"
+        f"{a.by} approved {a.commit[:8]}, another commit" if a.commit else f"{a.by} approved a commit of no known name"
         for a in stale(look.approvals, pull.head)
     ]
-    said = f": {', '.join(late)}, another commit, so that is stale" if late else ""
+    said = f": {'; '.join(late)}, so that is stale" if late else ""
     return f"{lacks} of its head {pull.head[:8]}{said}"
 
 

@@ -68,6 +68,8 @@ def _in_full(repo: Repo, tip: Tip, commit: str) -> str:
         return tip.commit
     if repo.descends(tip.commit, commit):
         return commit
+    if tip.commit.startswith(commit):
+        raise BadInput(f"{commit!r} is too short for a name of the tip: write {SHORTEST} characters of it or more")
     raise BadInput(
         f"{commit[:64]!r} is not in the branch, whose tip is {tip.commit} ({one_line(tip.subject)}, by "
         f"{one_line(tip.author)}): look at it, and name it in full"

@@ -213,7 +213,7 @@ def _environments(before: ConfigRepo, after: ConfigRepo, ask: Ask | None) -> Ite
             at_once=impact(was, now, capacity),
             in_the_end=impact(now, then, capacity) if new else None,
             rolled_out=new,
-            remarks=(*said, f"what the cluster has is not known: {unknown}") if unknown and ask else said,
+            remarks=(*said, f"the cluster was not asked what it has: {unknown}") if unknown and ask else said,
         )
 
 

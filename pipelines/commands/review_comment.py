@@ -241,9 +241,13 @@ def _difference(environment: EnvironmentChange) -> _Part:
     lines = tuple(difference(environment))
     added = sum(line.startswith("+") for line in lines[2:])
     removed = sum(line.startswith("-") for line in lines[2:])
-    summary = f"<summary>serve.yaml of {environment.name}: {added} lines more, {removed} fewer</summary>"
+    summary = f"<summary>serve.yaml of {environment.name}: {_lines(added)} more, {removed} fewer</summary>"
     fence, *clean, end = fenced(lines, "diff")
     return _Part("difference", ("<details>", summary, "", fence), tuple(clean), (end, "", "</details>", ""))
+
+
+def _lines(number: int) -> str:
+    return "1 line" if number == 1 else f"{number} lines"
 
 
 def difference(environment: EnvironmentChange) -> Iterator[str]:

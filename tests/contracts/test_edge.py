@@ -138,7 +138,7 @@ def test_offline_for_days_it_serves_on_and_then_goes_straight_to_the_newest(edge
         pulled = edge.tick()
         edge.clock.wait(timedelta(days=1))
     assert (edge.version, pulled.in_place, pulled.git_seen_at) == (1, True, START)
-    assert "is applied on" in pulled.problems[0]
+    assert "is what counts" in pulled.problems[0]
     for version in (2, 3, 4):
         edge.stage.person_commits({PATH: serving(version)})
     edge.stage.recover()

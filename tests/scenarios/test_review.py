@@ -171,7 +171,7 @@ def test_a_cluster_is_asked_where_it_was_before_the_change(proposed: Proposed, h
         raise Retry("no route to host")
 
     found = review(LocalRepo(proposed.clone.folder), "main", head, People(), NOW, away)
-    assert "what the cluster has is not known: no route to host" in comment(found)
+    assert "the cluster was not asked what it has: no route to host" in comment(found)
 
 
 def test_what_changes_nothing_that_serves_says_so(proposed: Proposed) -> None:

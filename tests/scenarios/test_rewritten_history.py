@@ -230,6 +230,14 @@ def test_what_cannot_be_accepted_is_refused_in_words(environment, commit, why, w
     assert world.repo.branch_tip == tip
 
 
+def test_a_name_of_the_tip_that_is_too_short_is_said_to_be_too_short():
+    world, _, _ = with_a_lost_promotion()
+    tip = world.repo.branch_tip or ""
+    with pytest.raises(BadInput, match="too short for a name of the tip: write 8 characters of it or more"):
+        accept(world.repo, "production", tip[:7], by="Ada", why="so", now=world.now)
+    assert world.repo.branch_tip == tip
+
+
 def test_somebody_who_commits_meanwhile_takes_nothing_from_an_acceptance():
     world, there, _ = with_a_lost_promotion()
     world.repo.conflict_next_push()

@@ -234,6 +234,20 @@ def test_every_owner_of_a_file_must_have_approved() -> None:
     assert judge_change(proposal(change, approvers=("grace", "Edsger")), rules) == ()
 
 
+def test_an_owner_who_proposes_it_is_not_asked_to_approve_it() -> None:
+    rules = RepoRules(owners=(Owners(paths=("models/",), owners=("ada", "Grace")),))
+    change = dataclasses.replace(proposal({"models/fraud.yaml": MODEL + "max_ongoing_requests: 8\n"}), author="grace")
+    assert one(judge_change(change, rules)).mend == "ask ada for an approval"
+    alone = RepoRules(owners=(Owners(paths=("models/",), owners=("grace",)),))
+    assert one(judge_change(change, alone)).mend.startswith("let somebody else propose it: grace is the only one")
+
+
+def test_what_a_change_of_the_rules_leaves_without_an_owner_was_not_so_before() -> None:
+    rules = RepoRules(require_owners=True, owners=(Owners(paths=("models/",), owners=("ada",)),))
+    change = proposal({"models/fraud.yaml": MODEL + "max_ongoing_requests: 8\n"}, approvers=("ada",))
+    assert one(judge_change(change, rules)).note.severity is Severity.ERROR
+
+
 def test_a_new_model_needs_an_owner_and_an_old_one_is_only_said() -> None:
     rules = RepoRules(require_owners=True)
     new = proposal({"models/spam.yaml": MODEL.replace("fraud", "spam")})

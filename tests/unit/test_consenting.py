@@ -217,7 +217,7 @@ def test_an_open_question_that_says_what_it_should_is_left_alone():
         ((FRESH,), 1, "may be merged (approved by ada)"),
         ((FRESH,), 2, f"has 1 of 2 approvals of its head {HEAD[:8]}"),
         ((STALE,), 1, f"ada approved {OLD[:8]}, another commit, so that is stale"),
-        ((Approval(by="ada", commit=None),), 1, "ada approved nobody knows which, another commit"),
+        ((Approval(by="ada", commit=None),), 1, "ada approved a commit of no known name, so that is stale"),
         ((Approval(by="sluice", commit=HEAD),), 1, "has no approval"),
         ((Approval(by="eve", commit=HEAD, official=False),), 1, "has no approval"),
         ((), 0, "pull request 7 (https://forge/7) may be merged"),

@@ -101,9 +101,10 @@ def test_mlflows_time_outside_the_window_is_stale(late: timedelta) -> None:
     assert judged(Source.MLFLOW, mlflow(at=NOW + late)) is Outcome.STALE
 
 
-def test_a_signed_time_that_is_none_is_stale() -> None:
-    headers = {"x-mlflow-delivery-id": "d", "x-mlflow-timestamp": "soon"}
-    signature = mlflow_signature(SECRET, "d", "soon", BODY)
+@pytest.mark.parametrize("sent", ["soon", "", "9" * 13, "9" * 400, "9" * 5000])
+def test_a_signed_time_that_is_none_is_stale(sent: str) -> None:
+    headers = {"x-mlflow-delivery-id": "d", "x-mlflow-timestamp": sent}
+    signature = mlflow_signature(SECRET, "d", sent, BODY)
     assert judged(Source.MLFLOW, {**headers, "x-mlflow-signature": signature}) is Outcome.STALE
 
 
