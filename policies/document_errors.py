@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from policies.names import ROLLOUT_ID
 from policies.notes import Note, Severity
 from policies.strict_yaml import Parsed, Path, dotted
+from policies.wrong_fields import WrongFields
 
 T = TypeVar("T")
 
@@ -155,7 +156,16 @@ class _Explaining:
                 message = f"is missing{f': {about}' if about else ''}"
             case _:
                 message = _in_words((item, *others), path)
+                path, message = self._blamed(item, path, message)
         return note(self.parsed, self.file, path, message)
+
+    def _blamed(self, item: Any, path: Path, message: str) -> tuple[Path, str]:
+        """The field that a noun blames, its first that is written, and the message without its name at the start."""
+        wrong = item.get("ctx", {}).get("error")
+        fields = wrong.fields if isinstance(wrong, WrongFields) else ()
+        written = (field for field in fields if self.parsed.value((*path, *field)) is not None)
+        field = next(written, ())
+        return (*path, *field), message.removeprefix(f"{dotted(field)} ") if field else message
 
     def _unknown(self, path: Path) -> str:
         key = str(path[-1])

@@ -19,8 +19,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.capture_place import PLACE, PLACE_LIMIT_CHARS, read_place
 from policies.durations import Duration, format_duration
 from policies.reserved_amounts import Amount, BundledResource
+from policies.wrong_fields import WrongFields
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -109,7 +111,7 @@ class Capture:
 
     share: Annotated[float, Field(gt=0, le=1)]
     """Share of requests that is kept, chosen by request id."""
-    to: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|file://)(/[A-Za-z0-9._=-]+)*$")]
+    to: Annotated[str, Field(pattern=PLACE, max_length=PLACE_LIMIT_CHARS)]
     """`s3://bucket/prefix`, or `file:///folder` on each node. Credentials come from the usual AWS variables."""
     exclude: tuple[_FieldName, ...] = ()
     """Fields that are never written, features of these names too. Headers never are."""
@@ -121,9 +123,11 @@ class Capture:
     def __post_init__(self) -> None:
         """Raises ValueError where a file would never be written, or names a way out of its folder."""
         if not timedelta() < self.every <= _LONGEST_CAPTURE:
-            raise ValueError(f"every is above 0s and at most 1h, not {format_duration(self.every)}")
-        if ".." in self.to.split("/") or self.to == "file://":
-            raise ValueError("to is s3://bucket/prefix or file:///folder, without ..")
+            raise WrongFields(f"every is above 0s and at most 1h, not {format_duration(self.every)}", "every")
+        try:
+            read_place(self.to)
+        except ValueError as error:
+            raise WrongFields(f"to {error}", "to") from error
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

@@ -186,8 +186,13 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         ("capture: {share: 1, to: 's3://B/x'}\n", "3 to 63 lower-case letters, digits, . and -, folders of"),
         (
             "capture: {share: 1, to: 's3://traffic', every: 2h}\n",
-            "capture: every is above 0s and at most 1h, not 2h",
+            "models/fraud.yaml:4: error: capture.every: is above 0s and at most 1h, not 2h",
         ),
+        ("capture: {share: 1, to: 'file:///x/../y'}\n", "fraud.yaml:4: error: capture.to: has the part ..; write it"),
+        ("capture: {share: 1, to: 'file:///x/./y'}\n", "capture.to: has the part .; write it without"),
+        ("capture: {share: 1, to: 'file:///x/.parts'}\n", "capture.to: has the part .parts; write it without"),
+        ("capture: {share: 1, to: 'file://'}\n", "capture.to: names no folder; write file:///folder"),
+        (f"capture: {{share: 1, to: 'file:///{'x' * 201}'}}\n", "capture.to: is too long: 512 characters at most, 200"),
         (
             "capture: {share: 1, to: 's3://traffic', exclude: ['']}\n",
             "capture.exclude[0]: is empty: write at least one",
