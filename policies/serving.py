@@ -93,8 +93,10 @@ class Segments:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is there twice, or is the word for the rest."""
-        if len(set(self.values)) != len(self.values) or "other" in self.values:
-            raise ValueError("values are different from each other, and none is `other`, which is everything else")
+        for i, value in enumerate(self.values):
+            if value == "other" or value in self.values[:i]:
+                message = "values are different from each other, and none is `other`, which is everything else"
+                raise WrongFields(message, ("values", i))
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -156,8 +158,11 @@ class Features:
         names = (*self.required, *self.defaults)
         if not names:
             raise ValueError("defaults and required are both empty: no feature is looked up")
-        if len(set(names)) != len(names) or self.key in names:
-            raise ValueError("a feature is in defaults or in required, once, and the key is none")
+        for i, name in enumerate(names):
+            if name == self.key or name in names[:i]:
+                message = "a feature is in defaults or in required, once, and the key is none"
+                place = ("required", i) if i < len(self.required) else ("defaults", name)
+                raise WrongFields(f"{message}: {name!r}", place)
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -242,4 +247,4 @@ class Access:
         if self.open == bool(self.keys or self.jwt):
             raise ValueError("write keys or jwt (or both), or open: true to let anybody call; not both and not neither")
         if self.open and self.rate:
-            raise ValueError("rate limits callers by their key or token; with open: true nobody has one")
+            raise WrongFields("rate limits callers by their key or token; with open: true nobody has one", "rate")

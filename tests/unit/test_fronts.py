@@ -61,11 +61,11 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
             ("churn]", "chrn]"),
             "ensembles/both.yaml:4: error: members[1]: 'chrn' is not known here; did you mean churn?",
         ),
-        (("churn]", "fraud]"), "members has a model twice"),
+        (("churn]", "fraud]"), "both.yaml:4: error: members[1]: members has a model twice, 'fraud'"),
         (("members: [fraud, churn]", "members: []"), "members: is empty: write at least one"),
         (("name: both", "name: other"), "the ensemble 'other' belongs into the file ensembles/other.yaml"),
         (("name: both", "name: bo--th"), "no two dashes in a row"),
-        (("kind:", "minimum: 3\nkind:"), "minimum 3 is more than its 2 members"),
+        (("kind:", "minimum: 3\nkind:"), "both.yaml:2: error: minimum: 3 is more than its 2 members"),
         (
             ("kind:", "combine: best\nkind:"),
             (
@@ -73,11 +73,24 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
                 'replicas can import, not "best"'
             ),
         ),
-        (("kind:", "options: {frauds: 2}\nkind:"), "options of mean are weights above 0 of its members"),
-        (("kind:", "options: {fraud: -1}\nkind:"), "options of mean are weights above 0 of its members"),
-        (("kind:", "combine: first\noptions: {fraud: 1}\nkind:"), "first takes no options"),
-        (("kind:", "member_timeout: 30s\nkind:"), "below request_timeout"),
-        (("kind:", "request_timeout: 50s\nkind:"), "graceful_shutdown must be longer"),
+        (
+            ("kind:", "options: {frauds: 2}\nkind:"),
+            "2: error: options.frauds: 'frauds' is no member; options of mean are",
+        ),
+        (
+            ("kind:", "options:\n  churn: 2\n  fraud: -1\nkind:"),
+            (
+                "both.yaml:4: error: options.fraud: options of mean are weights above 0 of its members, by their "
+                "names, and this is none"
+            ),
+        ),
+        (
+            ("kind:", "combine: first\noptions: {fraud: 1}\nkind:"),
+            "both.yaml:3: error: options: first takes no options",
+        ),
+        (("kind:", "member_timeout: 30s\nkind:"), "2: error: member_timeout: 30s is not above 0s and below request_t"),
+        (("kind:", "request_timeout: 50s\nkind:"), "2: error: request_timeout: graceful_shutdown 40s is not longer"),
+        (("kind:", "request_timeout: 2h\nkind:"), "2: error: request_timeout: is above 0s and at most 1h, not 2h"),
         (("kind:", "environments: [prod]\nkind:"), "'prod' is not known here; known are production"),
         (("kind:", "route: /models/fraud/x\nkind:"), "lies below the route /models/fraud of the model 'fraud'"),
         (("kind:", "route: /models/churn\nkind:"), "is the route of the model 'churn' (models/churn.yaml) too"),
