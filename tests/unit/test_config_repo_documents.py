@@ -286,6 +286,32 @@ def test_a_model_document_that_is_wrong(body: str, says: str) -> None:
     assert says in note
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"policies__x": POLICY + "alpha: 2\n", "policies__y": ERRORS.replace("name: errors", "name: own") + "  x: 1\n"},
+        {"policies__x": "\t"},
+        {"policies__x": POLICY.replace("kind:", "knd:"), "policies__y": ERRORS.replace("name: errors", "nam: own")},
+        {
+            "policies__x": POLICY + "alpha: 2\n",
+            "policies__y": ERRORS.replace("name: errors", "name: own").replace("0.99", "0.1"),
+        },
+    ],
+)
+def test_what_a_broken_policy_may_be_is_not_called_absent(broken: dict[str, str]) -> None:
+    found = notes(models__fraud=MODEL + "rollout: mine\nslos: [own]\n", **broken)
+    assert {note.partition(":")[0] for note in found} == {name.replace("__", "/") + ".yaml" for name in broken}
+
+
+def test_what_no_broken_policy_can_be_is_called_absent() -> None:
+    found = notes(models__fraud=MODEL + "rollout: mien\nslos: [own]\n", policies__x=POLICY + "alpha: 2\n")
+    assert [note.partition(" error: ")[2].partition(" is")[0] for note in found] == [
+        "rollout: 'mien'",
+        "slos[0]: 'own'",
+        "alpha: should be less than or equal to 0.2, not 2",
+    ]
+
+
 def test_every_problem_is_named_not_only_the_first() -> None:
     found = notes(
         models__fraud=MODEL + "settings: {cpu: 1, gpus: -1}\nroute: x\n",

@@ -10,6 +10,7 @@ import pytest
 from policies.config_repo_documents import ConfigRepo
 from policies.consistency import check
 from policies.fronts import EnsembleDocument, ensemble_route
+from policies.names import slug
 from tests.unit.test_config_repo_documents import MODEL, SLUICE, repo, said
 
 ENSEMBLE = "apiVersion: sluicegate/v1\nkind: Ensemble\nname: both\nmembers: [fraud, churn]\n"
@@ -100,6 +101,30 @@ def test_what_is_wrong_is_said_where_it_stands(changed: tuple[str, str], words: 
     notes = said(files(ENSEMBLE.replace(*changed)))
     assert any(words in note for note in notes), notes
     assert all(note.startswith("ensembles/both.yaml") or "ensembles/both.yaml" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("churn", CHURN + "colour: x\n"),
+        ("churn", CHURN.replace("name:", "nam:")),
+        ("churn", "\t"),
+        ("churn", "[]\n"),
+        ("Churn EU", "\t"),
+        ("Churn EU", CHURN.replace("churn", "Churn EU") + "slos: 5\n"),
+    ],
+)
+def test_a_member_whose_document_is_broken_is_not_absent(name: str, broken: str) -> None:
+    notes = said(
+        files(ENSEMBLE.replace("churn", name)) | {"models/churn.yaml": CHURN, f"models/{slug(name)}.yaml": broken}
+    )
+    assert notes
+    assert all(note.startswith(f"models/{slug(name)}.yaml:") for note in notes), notes
+
+
+def test_a_member_that_no_broken_document_may_be_is_absent() -> None:
+    notes = said(files(ENSEMBLE.replace("churn", "chrn"), models__churn="\t"))
+    assert [note.partition(":")[0] for note in notes] == ["ensembles/both.yaml", "models/churn.yaml"]
 
 
 def test_an_ensemble_has_no_ensembles_as_members() -> None:
