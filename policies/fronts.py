@@ -67,7 +67,7 @@ class EnsembleDocument:
     on_failure: Literal["fail", "leave_out"] = "fail"
     """When a member does not answer well: the ensemble does not either, or the member is left out."""
     minimum: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
-    """With leave_out: members that must answer well."""
+    """With leave_out: members that must answer well; with fail it is not read, and all must."""
     request_timeout: Duration = timedelta(seconds=30)
     """After this an answer is a failure."""
     member_timeout: Duration | None = None
