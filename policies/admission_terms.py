@@ -17,6 +17,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.wrong_fields import WrongFields
+
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _Finite = Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
 _TagKey = Annotated[str, Field(min_length=1, max_length=250)]
@@ -44,7 +46,7 @@ class MetricTerm:
     def __post_init__(self) -> None:
         """Raises ValueError where no value could pass."""
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise ValueError(f"at_least {self.at_least:g} is above at_most {self.at_most:g}")
+            raise WrongFields(f"at_least {self.at_least:g} is above at_most {self.at_most:g}", "at_least")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -76,7 +78,8 @@ class AdmissionTerms:
     def __post_init__(self) -> None:
         """Raises ValueError where two terms speak of one metric, or an allow rule would mean nothing."""
         names = [term.metric for term in self.metrics]
-        if len(set(names)) != len(names):
-            raise ValueError("metrics names one twice")
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise WrongFields(f"metrics names {name!r} twice", ("metrics", i))
         if self.pickle_flavors and self.pickle == "allow":
-            raise ValueError("pickle_flavors means nothing while pickle is allow")
+            raise WrongFields("pickle_flavors means nothing while pickle is allow", "pickle_flavors")

@@ -19,6 +19,7 @@ from policies.capacity import CPU, GPU, MEMORY, Amounts, added, beyond, in_words
 from policies.reserved_amounts import SMALLEST, Amount, CustomResource
 from policies.serving import Features, Placement
 from policies.stored_values import STRICT, Digest, Words
+from policies.wrong_fields import WrongFields
 
 _MIB = 2**20
 
@@ -52,13 +53,15 @@ class Settings:
     def __post_init__(self) -> None:
         """Raises ValueError where the image is missing, or nobody would use it, or packages would come from two."""
         if (self.environment == "image") != (self.image is not None):
-            raise ValueError("image is written exactly where environment is image")
+            raise WrongFields("image is written exactly where environment is image", "image", "environment")
         if self.image and self.packages:
-            raise ValueError("with environment: image the packages are part of the image; leave packages out")
+            message = "with environment: image the packages are part of the image; leave packages out"
+            raise WrongFields(message, "packages")
         if self.placement and (missing := beyond(self.reserved, self.placement.bundles[0])):
-            raise ValueError(
+            raise WrongFields(
                 "the replica itself runs in the first bundle of its placement, which must hold what the other fields "
-                f"reserve: there it lacks {in_words(missing)}"
+                f"reserve: there it lacks {in_words(missing)}",
+                ("placement", "bundles", 0),
             )
 
     @property

@@ -30,7 +30,7 @@ from policies.layout import RULES, SLUICE, Located, Place, ensemble_path, locate
 from policies.names import slug
 from policies.notes import Note, Severity, errors, in_order
 from policies.ray_service import RayService, RayServiceTemplate
-from policies.references import Routed, cross_check
+from policies.references import Routed, Unread, cross_check
 from policies.release import Release
 from policies.repo_rules import RepoRules
 from policies.slo import SloProblem, objective
@@ -38,6 +38,8 @@ from policies.strict_yaml import Parsed, Path, dotted
 
 MAX_REVISION = 10**15
 """A decision adds one, a hold a hundred. Ray is told in JSON, whose readers keep whole numbers up to 9 * 10^15."""
+_SECTIONS = {"RolloutPolicy": ("policies",), "SLO": ("slos",), "RepoRules": ()}
+"""Where documents below policies/ are kept by their names."""
 BUILT_IN = "//built-in/"
 """Where `with_defaults` puts the built-in documents: no path in Git has an empty part, so nobody's file is there."""
 
@@ -168,6 +170,7 @@ class _Reader:
         self.sources: dict[tuple[str, str], tuple[str, Parsed]] = {}
         self.rules: RepoRules | None = None
         self._built_in: list[Document] = []
+        self._unread = Unread()
 
     def take(self, path: str, text: str) -> None:
         """Read the file at `path`."""
@@ -182,6 +185,8 @@ class _Reader:
             self.notes += read.notes
             if read.value is not None:
                 self._keep(located, read)
+            else:
+                self._miss(located, read)
 
     def finish(self) -> RepoReading:
         """Fill in the built-in documents and compare everything with everything."""
@@ -206,7 +211,7 @@ class _Reader:
             ray_services=self.ray_services,
             sources=self.sources,
         )
-        self.notes += cross_check(repo)
+        self.notes += cross_check(repo, self._unread)
         self.notes += _strangers(known, {*self.serve, *(environment for environment, _ in self.releases)})
         notes = in_order(self.notes)
         return RepoReading(repo=None if errors(notes) else repo, notes=notes)
@@ -235,6 +240,16 @@ class _Reader:
                 self.ray_services[located.environment] = read.value
             case _:
                 self.serve[located.environment] = copy.deepcopy(read.value)
+
+    def _miss(self, located: Located, read: Document) -> None:
+        """Remember what a document that cannot be read may be called: others may name it."""
+        if located.place is Place.MODEL:
+            # Its name is that of its file or has it as its slug; YAML that is broken has no other.
+            self._unread.add("models", located.slug, *_texts(read, ("name",)))
+        elif located.place is Place.POLICY:
+            names = _texts(read, ("name",), ("metadata", "name"))
+            for section in _SECTIONS.get(read.kind, ("policies", "slos")):
+                self._unread.add(section, *names)
 
     def _keep_model(self, read: Document) -> None:
         model: ModelDocument = read.value
@@ -307,6 +322,7 @@ class _Reader:
         name = read.value.metadata.name
         if isinstance(found, SloProblem):
             self.notes.append(note(read.parsed, read.file, found.path, found.message))
+            self._unread.add("slos", name)
             return "slos", ("metadata", "name"), name, None
         return "slos", ("metadata", "name"), name, found
 
@@ -331,6 +347,11 @@ class _Reader:
 
     def _error(self, file: str, message: str) -> None:
         self.notes.append(Note(severity=Severity.ERROR, file=file, line=None, field="", message=message))
+
+
+def _texts(read: Document, *paths: Path) -> tuple[str, ...]:
+    """The texts that stand at these places."""
+    return tuple(text for text in map(read.parsed.value, paths) if isinstance(text, str))
 
 
 def _stray(path: str) -> Note:

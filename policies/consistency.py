@@ -23,6 +23,7 @@ from policies.durations import format_duration
 from policies.evidence import Sli
 from policies.loopback import leads_to_loopback
 from policies.notes import Note, Severity, in_order
+from policies.packages import conflicts
 from policies.query_templates import read_pair
 from policies.secret_values import has_secret_shape, is_random, is_secret
 from policies.strict_yaml import Path, dotted
@@ -228,6 +229,28 @@ def _time_for_members(repo: ConfigRepo) -> Iterator[Note]:
                 yield repo.note("ensembles", key, ("members", i), message, Severity.WARNING)
 
 
+def _minimum_counts(repo: ConfigRepo) -> Iterator[Note]:
+    """A number that nobody reads is not what its author means."""
+    for key, ensemble in repo.ensembles.items():
+        _, parsed = repo.sources[("ensembles", key)]
+        if ensemble.on_failure == "fail" and parsed.value(("minimum",)) is not None:
+            everybody = f"{ensemble.minimum} is not read while on_failure is fail: then all members must answer well"
+            message = f"{everybody}; write on_failure: leave_out, or leave minimum out"
+            yield repo.note("ensembles", key, ("minimum",), message, Severity.WARNING)
+
+
+def _packages_can_be_had(repo: ConfigRepo) -> Iterator[Note]:
+    """What admission would refuse of a version for what its document says."""
+    served = [("models", key, model.settings) for key, model in repo.models.items()]
+    served += [("ensembles", key, ensemble.settings) for key, ensemble in repo.ensembles.items()]
+    for section, key, settings in served:
+        path: Path = ("settings", "packages")
+        shown = {i: package for i, package in enumerate(settings.packages) if not has_secret_shape(package)}
+        alone = [((*path, i), why) for i, package in shown.items() for why in conflicts([package])]
+        for where, why in alone or [(path, why) for why in conflicts(shown.values())]:
+            yield repo.note(section, key, where, why)
+
+
 def _somebody_may_force(repo: ConfigRepo) -> Iterator[Note]:
     """A permission needs a key that carries it."""
     for key, model in repo.models.items():
@@ -341,6 +364,8 @@ CHECKS: tuple[Callable[[ConfigRepo], Iterator[Note]], ...] = (
     _counted_exactly,
     _served_somewhere,
     _time_for_members,
+    _minimum_counts,
+    _packages_can_be_had,
     _somebody_may_force,
     _long_enough_to_measure,
     _room_for_every_step,

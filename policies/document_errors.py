@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from policies.names import ROLLOUT_ID
 from policies.notes import Note, Severity
 from policies.strict_yaml import Parsed, Path, dotted
+from policies.wrong_fields import WrongFields
 
 T = TypeVar("T")
 
@@ -28,6 +29,8 @@ _SHOWN = 60  # characters of a wrong value: enough to find it, no page of it
 _NEAR = 0.65  # difflib's ratio: `deafult` and `default` have 0.86, `colour` and `rollout` 0.62
 _SECRET_FIELDS = frozenset({"env"})
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
+_NUMBERS = frozenset({"int_type", "float_type"})
+_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _OUR_WORDS = {"an object": "a mapping", "a valid array": "a list", "a valid dictionary": "a mapping"}
 _SAY_IT_ALL = frozenset({"value_error", "too_short", "too_long", "string_too_short"})
 # What a text should have looked like, by the beginning of the pattern that it missed.
@@ -155,7 +158,16 @@ class _Explaining:
                 message = f"is missing{f': {about}' if about else ''}"
             case _:
                 message = _in_words((item, *others), path)
+                path, message = self._blamed(item, path, message)
         return note(self.parsed, self.file, path, message)
+
+    def _blamed(self, item: Any, path: Path, message: str) -> tuple[Path, str]:
+        """The field that a noun blames, its first that is written, and the message without its name at the start."""
+        wrong = item.get("ctx", {}).get("error")
+        fields = wrong.fields if isinstance(wrong, WrongFields) else ()
+        written = (field for field in fields if self.parsed.value((*path, *field)) is not None)
+        field = next(written, ())
+        return (*path, *field), message.removeprefix(f"{dotted(field)} ") if field else message
 
     def _unknown(self, path: Path) -> str:
         key = str(path[-1])
@@ -207,9 +219,28 @@ def _in_words(items: Sequence[Any], path: Path) -> str:
     """What is wrong, or all that it might have been."""
     first, *others = [_message(item) for item in items]
     message = first + "".join(f" or {other.removeprefix('should be ')}" for other in others)
-    if items[0]["type"] in _SAY_IT_ALL or _SECRET_FIELDS & set(path):
+    value = items[0]["input"]
+    if items[0]["type"] in _SAY_IT_ALL:
         return message
-    return f"{message}, not {_shown(items[0]['input'])}"
+    if _SECRET_FIELDS & set(path):
+        return f"{message}, not {_kind(value)}"
+    is_quoted = items[0]["type"] in _NUMBERS and isinstance(value, str) and _NUMBER.fullmatch(value)
+    return f"{message}, not {_shown(value)}{': write it without quotes' if is_quoted else ''}"
+
+
+def _kind(value: Any) -> str:
+    """What sort of value it is, where it may be a secret."""
+    match value:
+        case bool():
+            return "true or false: write it in quotes"
+        case int() | float():
+            return "a number: write it in quotes"
+        case str():
+            return "a text"
+        case None:
+            return 'nothing: write "" for an empty one'
+        case _:
+            return "a list" if isinstance(value, list) else "a mapping"
 
 
 def _message(item: Any) -> str:

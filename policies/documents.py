@@ -19,12 +19,13 @@ from pydantic.dataclasses import dataclass as document
 
 from policies.admission_terms import AdmissionTerms
 from policies.application import Settings
-from policies.durations import Duration
+from policies.durations import Duration, format_duration
 from policies.forges import ForgeTarget, Webhooks
 from policies.loopback import leads_to_loopback
 from policies.reserved_amounts import SMALLEST
 from policies.serving import Access, Batching, Capture, ForcedVersion, RequestKey, Segments
 from policies.stored_values import Percent
+from policies.wrong_fields import WrongFields
 
 API_VERSION = "sluicegate/v1"
 
@@ -91,7 +92,8 @@ class PrometheusTarget:
     def __post_init__(self) -> None:
         """Raises ValueError where bins would have no width."""
         if self.scrape_interval < _SHORTEST_SCRAPE:
-            raise ValueError("scrape_interval is no time at all: evidence is counted in bins of that width")
+            message = "scrape_interval is no time at all: evidence is counted in bins of that width"
+            raise WrongFields(message, "scrape_interval")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -108,7 +110,8 @@ class Autoscaling:
     def __post_init__(self) -> None:
         """Raises ValueError where there would be more replicas at least than at most."""
         if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+            message = f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            raise WrongFields(message, "min_replicas", "max_replicas")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -253,12 +256,19 @@ class ModelDocument:
 
     def __post_init__(self) -> None:
         """Raises ValueError where requests would be cut off by a shutdown, or nothing would be judged."""
-        if not timedelta() < self.request_timeout <= _LONGEST_REQUEST:
-            raise ValueError("request_timeout is above 0s and at most 1h")
-        if self.graceful_shutdown <= self.request_timeout:
-            raise ValueError("graceful_shutdown must be longer than request_timeout, or a rollout would lose requests")
+        check_request_times(self.request_timeout, self.graceful_shutdown)
         if not self.slos:
-            raise ValueError("slos is empty: a candidate that is not judged could never pass")
+            raise WrongFields("slos is empty: a candidate that is not judged could never pass", "slos")
+
+
+def check_request_times(request_timeout: timedelta, graceful_shutdown: timedelta) -> None:
+    """Of a model or an ensemble. Raises ValueError where requests would be cut off when replicas are replaced."""
+    request, graceful = format_duration(request_timeout), format_duration(graceful_shutdown)
+    if not timedelta() < request_timeout <= _LONGEST_REQUEST:
+        raise WrongFields(f"request_timeout is above 0s and at most 1h, not {request}", "request_timeout")
+    if graceful_shutdown <= request_timeout:
+        message = f"graceful_shutdown {graceful} is not longer than request_timeout {request}: requests would be lost"
+        raise WrongFields(message, "graceful_shutdown", "request_timeout")
 
 
 # --- policies/*.yaml ------------------------------------------------------------------------------------------
@@ -278,7 +288,9 @@ class Bake:
     def __post_init__(self) -> None:
         """Raises ValueError where a step could only ever be inconclusive."""
         if self.min_duration > self.max_duration:
-            raise ValueError("min_duration is longer than max_duration: the step could never pass")
+            least, most = format_duration(self.min_duration), format_duration(self.max_duration)
+            message = f"min_duration {least} is longer than max_duration {most}: the step could never pass"
+            raise WrongFields(message, "min_duration", "max_duration")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -306,7 +318,10 @@ class Budget:
     def __post_init__(self) -> None:
         """Raises ValueError where the windows are the wrong way round."""
         if not timedelta() < self.short_window < self.long_window <= timedelta(days=1):
-            raise ValueError("0s < short_window < long_window <= 1d")
+            short, long = format_duration(self.short_window), format_duration(self.long_window)
+            message = f"short_window {short} and long_window {long} should be 0s < short_window < long_window <= 1d"
+            blamed = ("short_window", "long_window")
+            raise WrongFields(message, *(blamed if self.long_window <= timedelta(days=1) else reversed(blamed)))
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -369,4 +384,4 @@ class RolloutPolicy:
     def __post_init__(self) -> None:
         """Raises ValueError where the steps do not rise."""
         if list(self.steps) != sorted(set(self.steps)):
-            raise ValueError(f"steps must rise: {list(self.steps)}")
+            raise WrongFields(f"steps must rise: {list(self.steps)}", "steps")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.durations import Duration
+from policies.durations import Duration, format_duration
+from policies.wrong_fields import WrongFields
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _LAST_PORT = 65535
@@ -34,7 +35,7 @@ class ForgeTarget:
         if self.url is None and self.kind in {"gitea", "forgejo"}:
             raise ValueError(f"url is missing: there is no one {self.kind}")
         if self.repository.count("/") > 1 and self.kind != "gitlab":
-            raise ValueError("repository is owner/name; only GitLab has groups in groups")
+            raise WrongFields("repository is owner/name; only GitLab has groups in groups", "repository")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -51,6 +52,6 @@ class Webhooks:
     def __post_init__(self) -> None:
         """Raises ValueError for a port that is none, or a window of no time."""
         if not 0 < int(self.listen.rpartition(":")[2]) <= _LAST_PORT:
-            raise ValueError(f"listen names no port between 1 and {_LAST_PORT}")
+            raise WrongFields(f"listen names no port between 1 and {_LAST_PORT}", "listen")
         if not timedelta() < self.window <= _LONGEST_WINDOW:
-            raise ValueError("window is above 0s and at most 1h")
+            raise WrongFields(f"window is above 0s and at most 1h, not {format_duration(self.window)}", "window")

@@ -24,9 +24,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
 from policies.application import Settings
-from policies.documents import Autoscaling, GrpcEntry
-from policies.durations import Duration
+from policies.documents import Autoscaling, GrpcEntry, check_request_times
+from policies.durations import Duration, format_duration
 from policies.serving import EntryPoint, Scalar
+from policies.wrong_fields import WrongFields
 
 Config = Mapping[str, Any]
 
@@ -39,8 +40,6 @@ GRPC_ROUTE = "/grpc"
 MOST_MEMBERS = 20
 MEMBER_SHARE_OF_TIMEOUT = 0.8
 """Of the request's time a member may use this much: the rest is for combining what the others said."""
-# An hour: longer than any answer over HTTP that somebody still waits for (`serving_runtime/user_config.py`).
-_LONGEST_REQUEST = timedelta(hours=1)
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
@@ -68,7 +67,7 @@ class EnsembleDocument:
     on_failure: Literal["fail", "leave_out"] = "fail"
     """When a member does not answer well: the ensemble does not either, or the member is left out."""
     minimum: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
-    """With leave_out: members that must answer well."""
+    """With leave_out: members that must answer well; with fail it is not read, and all must."""
     request_timeout: Duration = timedelta(seconds=30)
     """After this an answer is a failure."""
     member_timeout: Duration | None = None
@@ -83,27 +82,34 @@ class EnsembleDocument:
 
     def __post_init__(self) -> None:
         """Raises ValueError where it could never answer, or would lose requests when it is replaced."""
-        if not timedelta() < self.request_timeout <= _LONGEST_REQUEST:
-            raise ValueError("request_timeout is above 0s and at most 1h")
+        check_request_times(self.request_timeout, self.graceful_shutdown)
         if self.member_timeout is not None and not timedelta() < self.member_timeout < self.request_timeout:
-            raise ValueError("member_timeout is above 0s and below request_timeout, or a slow member is never left out")
-        if self.graceful_shutdown <= self.request_timeout:
-            raise ValueError("graceful_shutdown must be longer than request_timeout, or a change would lose requests")
-        if len(set(self.members)) != len(self.members):
-            raise ValueError("members has a model twice: give it weight in options instead")
-        if self.combine in ("mean", "vote") and not self._are_weights:
-            raise ValueError(f"options of {self.combine} are weights above 0 of its members, by their names")
-        if self.combine in ("median", "first") and self.options:
-            raise ValueError(f"{self.combine} takes no options")
+            member, request = format_duration(self.member_timeout), format_duration(self.request_timeout)
+            message = f"member_timeout {member} is not above 0s and below request_timeout {request}"
+            raise WrongFields(f"{message}: a slow member would never be left out", "member_timeout")
+        for i, name in enumerate(self.members):
+            if name in self.members[:i]:
+                message = f"members has a model twice, {name[:80]!r}: give it weight in options instead"
+                raise WrongFields(message, ("members", i))
+        self._check_options()
         if self.settings.features is not None:
-            raise ValueError("features are looked up by models: write them into the members' documents")
+            message = "features are looked up by models: write them into the members' documents"
+            raise WrongFields(message, ("settings", "features"))
         if self.minimum > len(self.members):
-            raise ValueError(f"minimum {self.minimum} is more than its {len(self.members)} members")
+            raise WrongFields(f"minimum {self.minimum} is more than its {len(self.members)} members", "minimum")
 
-    @property
-    def _are_weights(self) -> bool:
-        numbers = (type(value) in (int, float) and value > 0 for value in self.options.values())  # type: ignore[operator]
-        return self.options.keys() <= set(self.members) and all(numbers)
+    def _check_options(self) -> None:
+        """What a function of the document's own takes, nobody knows."""
+        if self.combine in ("median", "first") and self.options:
+            raise WrongFields(f"{self.combine} takes no options", "options")
+        if self.combine not in ("mean", "vote"):
+            return
+        for name, weight in self.options.items():
+            right = f"options of {self.combine} are weights above 0 of its members, by their names"
+            if name not in self.members:
+                raise WrongFields(f"{name[:80]!r} is no member; {right}", ("options", name))
+            if type(weight) not in (int, float) or weight <= 0:  # type: ignore[operator]
+                raise WrongFields(f"{right}, and this is none", ("options", name))
 
     @property
     def needed(self) -> int:

@@ -1,7 +1,8 @@
 """What documents name in each other, and routes that meet: errors of a repo that cannot be read one document at a time.
 
 Rules:
-- What is named must be there, wherever it is needed; a note stands at the name, in the document that names it.
+- What is named must be there, wherever it is needed; a note stands at the name, in the document that names it. Of a
+  name that a document may have which cannot be read, nothing is said: it is not known to be absent.
 - No two have one route, and none has a route below another's, in an environment that serves both. The note stands in
   the document whose author chose: where only one of the two writes its route, in that one, else in the later one by
   name; it names the other.
@@ -19,7 +20,7 @@ from policies.document_errors import unknown_key
 from policies.documents import ModelDocument
 from policies.errors import BadInput
 from policies.fronts import GRPC_ROUTE, EnsembleDocument
-from policies.names import check_environment_name
+from policies.names import check_environment_name, slug
 from policies.notes import Note
 from policies.strict_yaml import Path
 
@@ -43,7 +44,25 @@ class Routed:
     words: str
 
 
-def cross_check(repo: ConfigRepo) -> Iterator[Note]:
+class Unread:
+    """The documents that cannot be read, and what they may be called; sections are `models`, `policies`, `slos`."""
+
+    def __init__(self) -> None:
+        self._names: set[tuple[str, str]] = set()
+        self._nameless: set[str] = set()
+
+    def add(self, section: str, *names: str) -> None:
+        """One more document, by all names that it may have; without any, it may have every name."""
+        self._names.update((section, name) for name in names)
+        if not names:
+            self._nameless.add(section)
+
+    def may_be(self, section: str, name: str) -> bool:
+        """Is there a document of that name, for all that is known?"""
+        return section in self._nameless or (section, name) in self._names
+
+
+def cross_check(repo: ConfigRepo, unread: Unread) -> Iterator[Note]:
     """What is named and not there, and routes that meet."""
     for environment in repo.sluice.environments:
         try:
@@ -53,10 +72,10 @@ def cross_check(repo: ConfigRepo) -> Iterator[Note]:
     yield from _edges(repo)
     for key, model in repo.models.items():
         yield from _environments(repo, "models", key, model)
-        yield from _references(repo, key, model)
+        yield from _references(repo, unread, key, model)
     for name, ensemble in repo.ensembles.items():
         yield from _environments(repo, "ensembles", name, ensemble)
-        yield from _members(repo, ensemble)
+        yield from _members(repo, unread, ensemble)
     yield from _routes(repo)
 
 
@@ -80,12 +99,12 @@ def _environments(repo: ConfigRepo, section: str, key: str, served: ModelDocumen
             yield repo.note(section, key, ("environments", i), _absent(environment, repo.sluice.environments))
 
 
-def _references(repo: ConfigRepo, key: str, model: ModelDocument) -> Iterator[Note]:
+def _references(repo: ConfigRepo, unread: Unread, key: str, model: ModelDocument) -> Iterator[Note]:
     """What a model names and the repo does not have."""
-    if model.rollout not in repo.policies:
+    if model.rollout not in repo.policies and not unread.may_be("policies", model.rollout):
         yield repo.note("models", key, ("rollout",), _absent(model.rollout, repo.policies))
     for i, name in enumerate(model.slos):
-        if name not in repo.slos:
+        if name not in repo.slos and not unread.may_be("slos", name):
             yield repo.note("models", key, ("slos", i), _absent(name, repo.slos))
         if name in model.slos[:i]:
             yield repo.note("models", key, ("slos", i), f"{name} is named twice: once is enough")
@@ -95,7 +114,7 @@ def _absent(name: str, there: Iterable[str]) -> str:
     return f"{name[:80]!r} " + unknown_key(name, sorted(there))
 
 
-def _members(repo: ConfigRepo, ensemble: EnsembleDocument) -> Iterator[Note]:
+def _members(repo: ConfigRepo, unread: Unread, ensemble: EnsembleDocument) -> Iterator[Note]:
     """Members that are no models, or that are not served wherever the ensemble is."""
     models = {model.name: model for model in repo.models.values()}
     for i, name in enumerate(ensemble.members):
@@ -103,9 +122,9 @@ def _members(repo: ConfigRepo, ensemble: EnsembleDocument) -> Iterator[Note]:
         if name not in models and name in repo.ensembles:
             message = f"{name} is an ensemble itself: members are models, which have releases of their own"
             yield repo.note("ensembles", ensemble.name, path, message)
-        elif name not in models:
+        elif name not in models and not _may_be_unread(unread, name):
             yield repo.note("ensembles", ensemble.name, path, _absent(name, models))
-        else:
+        elif name in models:
             there = repo.environments_of(models[name])
             without = sorted(repo.environments_of(ensemble) & set(repo.sluice.environments) - there)
             if without:
@@ -113,6 +132,14 @@ def _members(repo: ConfigRepo, ensemble: EnsembleDocument) -> Iterator[Note]:
                     f"the model {name!r} is not served in {', '.join(without)}: serve it there, or name environments"
                 )
                 yield repo.note("ensembles", ensemble.name, path, message)
+
+
+def _may_be_unread(unread: Unread, name: str) -> bool:
+    """By its name, or by that of its file."""
+    try:
+        return unread.may_be("models", name) or unread.may_be("models", slug(name))
+    except BadInput:  # no model is called so
+        return False
 
 
 def _routes(repo: ConfigRepo) -> Iterator[Note]:

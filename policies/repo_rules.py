@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.durations import Duration
+from policies.durations import Duration, format_duration
+from policies.wrong_fields import WrongFields
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -62,11 +63,12 @@ class FrozenWindow:
         if (self.since is None) != (self.until is None) or (self.since is None) == (not self.days):
             raise ValueError("a frozen window is since and until, or days of the week; not both and not neither")
         if self.since is not None and self.until is not None and self.since >= self.until:
-            raise ValueError("until is not after since: the window would be empty")
+            raise WrongFields("until is not after since: the window would be empty", "until")
         if self.hours_until is not None and self.hours_from >= self.hours_until:
-            raise ValueError("hours_until is not after hours_from: write one window for each day")
+            message = "hours_until is not after hours_from: write one window for each day"
+            raise WrongFields(message, "hours_until")
         if not self.days and (self.hours_from != "00:00" or self.hours_until is not None):
-            raise ValueError("hours_from and hours_until belong to days")
+            raise WrongFields("hours_from and hours_until belong to days", "hours_from", "hours_until")
 
     def holds(self, now: datetime) -> bool:
         """Is it frozen then? `now` is in UTC."""
@@ -102,4 +104,4 @@ class RepoRules:
     def __post_init__(self) -> None:
         """Raises ValueError for a time that no canary can be shorter than."""
         if self.min_canary is not None and self.min_canary <= timedelta():
-            raise ValueError("min_canary is above 0s")
+            raise WrongFields(f"min_canary is above 0s, not {format_duration(self.min_canary)}", "min_canary")

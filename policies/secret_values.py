@@ -18,13 +18,16 @@ _SECRET_PAIRS = frozenset({("api", "key"), ("access", "key"), ("private", "key")
 # Names that say where a secret is, or something about it, and not what it is.
 _ABOUT = frozenset({"path", "file", "dir", "url", "uri", "name", "ttl", "type", "id", "length", "limit", "count"})
 _HARMLESS = re.compile(r"|true|false|yes|no|on|off|none|null|[0-9.]{1,9}", re.IGNORECASE)
+SLUICE_KEY = r"sluice_[\w-]{43}"
+"""An API key of Sluicegate itself: its prefix and 32 bytes in base64 (`serving_runtime/api_keys.py`). Nothing is asked
+of what stands before it, and metrics have shorter names."""
 # Shapes that providers give their keys so that they can be found: AWS, GitHub, GitLab, Slack, OpenAI and Hugging Face,
-# Google; a private key; an address with a password; a signed token. No part of a line is read over and over: a stranger
-# may have written a megabyte of it.
+# Google, ourselves; a private key; an address with a password; a signed token. No part of a line is read over and over:
+# a stranger may have written a megabyte of it.
 _SECRET_SHAPES = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[abprs]-"
     r"[\w-]{10,}|\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]*:[^/\s@]+@"
-    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\."
+    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.|" + SLUICE_KEY
 )
 _ONE_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 # Bits per character: English words and identifiers stay below 3.8 at such lengths, random base64 is above 4.2.

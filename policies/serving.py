@@ -19,8 +19,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
+from policies.capture_place import PLACE, PLACE_LIMIT_CHARS, read_place
 from policies.durations import Duration, format_duration
 from policies.reserved_amounts import Amount, BundledResource
+from policies.wrong_fields import WrongFields
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -91,8 +93,10 @@ class Segments:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a value is there twice, or is the word for the rest."""
-        if len(set(self.values)) != len(self.values) or "other" in self.values:
-            raise ValueError("values are different from each other, and none is `other`, which is everything else")
+        for i, value in enumerate(self.values):
+            if value == "other" or value in self.values[:i]:
+                message = "values are different from each other, and none is `other`, which is everything else"
+                raise WrongFields(message, ("values", i))
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -109,7 +113,7 @@ class Capture:
 
     share: Annotated[float, Field(gt=0, le=1)]
     """Share of requests that is kept, chosen by request id."""
-    to: Annotated[str, Field(pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]|file://)(/[A-Za-z0-9._=-]+)*$")]
+    to: Annotated[str, Field(pattern=PLACE, max_length=PLACE_LIMIT_CHARS)]
     """`s3://bucket/prefix`, or `file:///folder` on each node. Credentials come from the usual AWS variables."""
     exclude: tuple[_FieldName, ...] = ()
     """Fields that are never written, features of these names too. Headers never are."""
@@ -121,9 +125,11 @@ class Capture:
     def __post_init__(self) -> None:
         """Raises ValueError where a file would never be written, or names a way out of its folder."""
         if not timedelta() < self.every <= _LONGEST_CAPTURE:
-            raise ValueError(f"every is above 0s and at most 1h, not {format_duration(self.every)}")
-        if ".." in self.to.split("/") or self.to == "file://":
-            raise ValueError("to is s3://bucket/prefix or file:///folder, without ..")
+            raise WrongFields(f"every is above 0s and at most 1h, not {format_duration(self.every)}", "every")
+        try:
+            read_place(self.to)
+        except ValueError as error:
+            raise WrongFields(f"to {error}", "to") from error
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -152,8 +158,11 @@ class Features:
         names = (*self.required, *self.defaults)
         if not names:
             raise ValueError("defaults and required are both empty: no feature is looked up")
-        if len(set(names)) != len(names) or self.key in names:
-            raise ValueError("a feature is in defaults or in required, once, and the key is none")
+        for i, name in enumerate(names):
+            if name == self.key or name in names[:i]:
+                message = "a feature is in defaults or in required, once, and the key is none"
+                place = ("required", i) if i < len(self.required) else ("defaults", name)
+                raise WrongFields(f"{message}: {name!r}", place)
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)
@@ -238,4 +247,4 @@ class Access:
         if self.open == bool(self.keys or self.jwt):
             raise ValueError("write keys or jwt (or both), or open: true to let anybody call; not both and not neither")
         if self.open and self.rate:
-            raise ValueError("rate limits callers by their key or token; with open: true nobody has one")
+            raise WrongFields("rate limits callers by their key or token; with open: true nobody has one", "rate")

@@ -20,11 +20,12 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as document
 
-from policies.durations import Duration
+from policies.durations import Duration, format_duration
 from policies.errors import BadInput
 from policies.evidence import Objective, Queries, Sli
 from policies.query_templates import bucket_pair, read_pair, read_template
 from policies.release import Phase, Rollout
+from policies.wrong_fields import WrongFields
 
 OPENSLO_VERSION = "openslo/v1"
 
@@ -205,7 +206,8 @@ class TimeWindow:
     def __post_init__(self) -> None:
         """Raises ValueError where there would be no budget."""
         if not _SHORTEST_WINDOW <= self.duration <= _LONGEST_WINDOW:
-            raise ValueError("an error budget's window is 1d at least and 366d at most, such as 30d")
+            right = "an error budget's window is 1d at least and 366d at most, such as 30d"
+            raise WrongFields(f"{right}, not {format_duration(self.duration)}", "duration")
 
 
 @document(frozen=True, kw_only=True, config=_STRICT)

@@ -285,7 +285,8 @@ def _plain_scalar(text: str) -> Any:
         return value
     if _DOUBTFUL.fullmatch(text):
         raise ValueError(
-            f"{text[:40]} is read differently by different YAML readers: use quotes, or plain decimal digits"
+            f"{text[:40]} is read differently by different YAML readers: write a number in plain decimal digits, and "
+            "anything else in quotes"
         )
     return text
 

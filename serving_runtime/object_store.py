@@ -6,7 +6,8 @@ the usual AWS environment (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`, `AWS_ACCESS_KEY_
 Rules:
 - A file is there whole or not at all: an S3 put is atomic; in a folder it is written beside, synced and renamed.
 - The same name twice is the same file, the later one wins: a put that was not answered may be repeated.
-- Names are checked here, whoever made them: no name leads out of the store, and none begins with a dot.
+- Names are checked here, whoever made them: no name leads out of the store, and none begins with a dot. The address
+  is a person's, and `policies/capture_place.py` reads it.
 - Every call ends: time limits and few attempts on S3, see the figures below. Whoever calls must not be an event loop.
 - What went wrong is `Retry` (away, busy), `Stalled` (a person must act: no bucket, not allowed) or `BadInput`.
 
@@ -23,8 +24,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
+from policies.capture_place import PART_LIMIT_CHARS, UNFINISHED, read_place
 from policies.errors import BadInput, Retry, SluiceError, Stalled
 
 CONNECT_S = 3.0  # a store in reach answers in milliseconds; one that is away must not hold the caller
@@ -32,13 +33,10 @@ READ_S = 20.0  # for the largest file that capture writes over a slow line
 ATTEMPTS = 3  # the client's own, a second or two apart; whoever calls has more patience if it wants
 READ_LIMIT_BYTES = 256 * 1024 * 1024  # what `get` holds in memory; capture's files have a few MiB
 NAME_LIMIT_CHARS = 512  # S3 takes 1024 bytes with the prefix, a file system 255 a part
-PART_LIMIT_CHARS = 200
 PAGE_FILES = 1000  # what S3 lists at once at most
 STALE_PART_S = 24 * 3600.0  # no put takes a day: what is older was left by a process that died
 
 _PART = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.=+-]{{0,{PART_LIMIT_CHARS - 1}}}")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_UNFINISHED = ".parts"  # a folder within the store; no name begins with a dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +63,12 @@ class ObjectStore(Protocol):
 def open_store(address: str) -> ObjectStore:
     """The store at `s3://bucket/prefix` or `file:///folder`. Raises BadInput for another address; asks nobody yet."""
     try:
-        parts = urlsplit(address)
+        place = read_place(address)
     except ValueError as error:
-        raise BadInput(f"{address[:100]!r} is no address: {error}") from error
-    path = parts.path.strip("/")
-    if parts.query or parts.fragment or "%" in address:
-        raise BadInput(f"{address[:100]!r} has more than a place in it; write s3://bucket/prefix or file:///folder")
-    if path:
-        check_name(path)
-    match parts.scheme:
-        case "s3" if _BUCKET.fullmatch(parts.netloc):
-            return S3Store(parts.netloc, path)
-        case "file" if not parts.netloc and path:
-            return FolderStore(Path("/") / path)
-    raise BadInput(f"{address[:100]!r} is no place to write to; write s3://bucket/prefix or file:///folder")
+        raise BadInput(f"{address[:100]!r} {error}") from error
+    if place.bucket is None:
+        return FolderStore(Path("/") / place.path)
+    return S3Store(place.bucket, place.path)
 
 
 def check_name(name: str) -> str:
@@ -99,7 +89,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._unfinished = folder / _UNFINISHED
+        self._unfinished = folder / UNFINISHED
         self._swept = False
 
     def put(self, name: str, content: bytes) -> None:

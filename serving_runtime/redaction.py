@@ -6,7 +6,10 @@ Rules:
 - Names are read as words (`apiKey`, `api_key` and `API-KEY` are the same two): a feature called `tokens_seen` or
   `author` is no secret, one called `token` is.
 - Names that stand beside their values hide them too: `{"name": "token", "data": [...]}`, `{"columns": ["token"], ...}`.
-- A text that looks like a credential is hidden wherever it stands, because people paste them into comment fields.
+- A text that looks like a credential is hidden wherever it stands, because people paste them into comment fields. So is
+  one in which a name that looks like a secret stands beside its value: `password=hunter2`, `"api_key": "x7Fq2a"`. Such
+  a value has a digit and four characters or more: prose (`the token: a coin`) and most code (`token = next(it)`) have
+  not.
 - When in doubt it is hidden: a feature lost to this can be renamed, a password on disk cannot be taken back.
 """
 
@@ -18,6 +21,8 @@ import math
 import re
 from collections.abc import Collection
 from typing import Any
+
+from policies.secret_values import SLUICE_KEY
 
 # Deeper than any request that a model takes; what lies below is not looked at, so it is not written either.
 DEPTH_LIMIT = 20
@@ -44,7 +49,10 @@ _SECRET_TEXT = re.compile(
     r"|\b(?:gh[pousr]|glpat|xox[abprs]|sk)[_-][\w-]{16}"  # tokens of code hosts, chats and APIs
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|://[^/\s:@]{1,64}:[^/\s:@]{1,64}@"  # a password in an address
+    rf"|{SLUICE_KEY}"
 )
+# Bounded everywhere: a stranger may have written `a=a=a=...` a hundred thousand times.
+_PAIR = re.compile(r"(?<![\w-])([\w-]{1,64}+)[\"']?\s{0,2}[=:]\s{0,2}[\"']?(?=[^\s\"',;&]{0,63}[0-9])[^\s\"',;&]{4}")
 
 _COLUMN = re.compile(r"^(input|feature|prediction)\.")
 
@@ -65,7 +73,7 @@ class Redaction:
 
     def text(self, value: str) -> str | None:
         """The text, or None where it looks like a credential."""
-        return None if _SECRET_TEXT.search(value) else value
+        return None if _SECRET_TEXT.search(value) or _has_secret_pair(value) else value
 
     def value(self, value: Any, depth: int = DEPTH_LIMIT) -> Any:
         """A JSON value with what is hidden as null."""
@@ -91,6 +99,10 @@ class Redaction:
         named = [value.get(name) for name in _NAMING]
         names = [item for name in named for item in (name if isinstance(name, list) else [name])]
         return any(isinstance(name, str) and self.hides(name) for name in names)
+
+
+def _has_secret_pair(text: str) -> bool:
+    return any(looks_secret(pair.group(1)) for pair in _PAIR.finditer(text))
 
 
 @functools.lru_cache(NAMES_REMEMBERED)

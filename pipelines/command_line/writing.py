@@ -109,7 +109,7 @@ def keys(
     action: Annotated[KeysAction, typer.Argument(help="new makes one.")],  # noqa: ARG001 there is one so far
     name: Annotated[str, typer.Argument(help="Whose key it is, as logs will call them.")],
     models: Annotated[
-        list[str] | None, typer.Option("--model", help="A registered model it may call; repeatable. [all]")
+        list[str] | None, typer.Option("--model", help="A registered model it may call, or * for all; repeatable. [*]")
     ] = None,
     permissions: Annotated[
         list[str] | None, typer.Option("--permission", help="force or feedback; repeatable.")

@@ -30,13 +30,13 @@ class NewKey:
 def new(name: str, models: Sequence[str], permissions: Sequence[str], expires: str | None, now: datetime) -> NewKey:
     """A new key for the holder `name`.
 
-    `models` are names in MLflow, none is all of them; `expires` is a day or a moment (ISO 8601, UTC where it does not
-    say). Raises BadInput for names, permissions and moments that no key can have.
+    `models` are names in MLflow; none, or `*`, is all of them. `expires` is a day or a moment (ISO 8601, UTC where it
+    does not say). Raises BadInput for names, permissions and moments that no key can have.
     """
     unknown = sorted(set(permissions) - set(PERMISSIONS))
     if unknown:
         raise BadInput(f"{unknown[0]!r} is no permission: there are {' and '.join(PERMISSIONS)}")
-    slugs = [slug(model) for model in models] or [EVERY_MODEL]
+    slugs = [model if model == EVERY_MODEL else slug(model) for model in models] or [EVERY_MODEL]
     key, line = new_key(name, slugs, permissions, _moment(expires, now) if expires else None)
     return NewKey(key, line)
 

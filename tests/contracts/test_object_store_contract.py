@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
+from policies.capture_place import PLACE
 from policies.errors import BadInput, Retry, Stalled
+from policies.serving import Capture
 from serving_runtime import object_store
 from serving_runtime.object_store import FolderStore, ObjectStore, S3Store, Stored, open_store
 from tests.contracts.store_harness import SERVERS, aim_at, bucket, moto, new_bucket, radosgw, store
@@ -81,12 +88,34 @@ def test_an_address_names_a_bucket_with_a_prefix_or_a_folder() -> None:
     assert isinstance(open_store("file:///var/captured"), FolderStore)
 
 
+def is_taken(reads: Callable[[str], object], address: str) -> bool:
+    try:
+        reads(address)
+    except (ValidationError, BadInput):
+        return False
+    return True
+
+
+@given(st.from_regex(re.compile(PLACE), fullmatch=True))
+def test_what_a_document_may_say_is_what_can_be_written_to(address: str) -> None:
+    in_a_document = is_taken(lambda to: TypeAdapter(Capture).validate_python({"share": 1, "to": to}), address)
+    assert in_a_document == is_taken(open_store, address)
+
+
+def test_a_person_may_choose_a_folder_that_begins_with_a_dot(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/.sluice/captured")
+    store.put("model=fraud/a.parquet", b"1")
+    assert (tmp_path / ".sluice/captured/model=fraud/a.parquet").read_bytes() == b"1"
+    assert list(store.list()) == [Stored("model=fraud/a.parquet", 1)]
+
+
 @pytest.mark.parametrize(
     "address",
     [
         "", "bucket", "/folder", "file://folder", "file:///", "file:///a/../b", "file:///a%2f..", "s3://", "s3:///a",
         "s3://Bucket", "s3://key:secret@bucket", "s3://bucket/a b", "s3://bucket/a?b", "s3://bucket/a#b", "gs://bucket",
-        "http://bucket/a", "file:///.ssh", "s3://[", "s3://bucket/../other",
+        "http://bucket/a", "s3://[", "s3://bucket/../other", "file:///a/.", "file:///a/.parts/b", "file:///a//b", "file://",
+        f"file:///{'a' * 201}", f"s3://bucket{'/abcdefghi' * 51}", "file:///a\n", "file:///ü",
     ],
 )  # fmt: skip
 def test_another_address_is_refused(address: str) -> None:

@@ -522,7 +522,7 @@ def test_an_emergency_is_asked_too_and_an_undo_is_not():
 
 
 def test_terms_that_contradict_themselves_are_refused():
-    with pytest.raises(ValueError, match="metrics names one twice"):
+    with pytest.raises(ValueError, match="metrics names 'auc' twice"):
         AdmissionTerms(metrics=(AUC, AUC))
     with pytest.raises(ValueError, match="pickle_flavors means nothing"):
         AdmissionTerms(pickle="allow", pickle_flavors=("sklearn",))

@@ -357,7 +357,7 @@ def test_a_line_of_a_megabyte_is_searched_once(line: str) -> None:
         ("slo_approvers: ['@ada']", "a person's name at the forge, without @"),
         ("frozen: [{why: x}]", "a frozen window is since and until, or days of the week"),
         ("frozen: [{why: x, days: [monday], hours_from: '25:00'}]", "a time of day in UTC"),
-        ("min_canary: 0s", "min_canary is above 0s"),
+        ("min_canary: 0s", "rules.yaml:3: error: min_canary: is above 0s, not 0s"),
     ],
 )
 def test_what_is_wrong_with_the_rules_is_said_with_what_is_right(line: str, words: str) -> None:

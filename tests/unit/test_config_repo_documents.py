@@ -178,16 +178,21 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         (
             "settings: {gpus: 1, placement: {bundles: [{CPU: 0.5}, {GPU: 1}]}}\n",
             (
-                "settings: the replica itself runs in the first bundle of its placement, which must hold what the "
-                "other fields reserve: there it lacks 0.5 CPU, 1 GPU"
+                "settings.placement.bundles[0]: the replica itself runs in the first bundle of its placement, which "
+                "must hold what the other fields reserve: there it lacks 0.5 CPU, 1 GPU"
             ),
         ),
         ("capture: {share: 1, to: /var/x}\n", "capture.to: should be s3://bucket/prefix or file:///folder, a buck"),
         ("capture: {share: 1, to: 's3://B/x'}\n", "3 to 63 lower-case letters, digits, . and -, folders of"),
         (
             "capture: {share: 1, to: 's3://traffic', every: 2h}\n",
-            "capture: every is above 0s and at most 1h, not 2h",
+            "models/fraud.yaml:4: error: capture.every: is above 0s and at most 1h, not 2h",
         ),
+        ("capture: {share: 1, to: 'file:///x/../y'}\n", "fraud.yaml:4: error: capture.to: has the part ..; write it"),
+        ("capture: {share: 1, to: 'file:///x/./y'}\n", "capture.to: has the part .; write it without"),
+        ("capture: {share: 1, to: 'file:///x/.parts'}\n", "capture.to: has the part .parts; write it without"),
+        ("capture: {share: 1, to: 'file://'}\n", "capture.to: names no folder; write file:///folder"),
+        (f"capture: {{share: 1, to: 'file:///{'x' * 201}'}}\n", "capture.to: is too long: 512 characters at most, 200"),
         (
             "capture: {share: 1, to: 's3://traffic', exclude: ['']}\n",
             "capture.exclude[0]: is empty: write at least one",
@@ -220,11 +225,13 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         ),
         (
             "settings: {features: {entry_point: 'a:b', key: user, defaults: {age: 1}, required: [age]}}\n",
-            "settings.features: a feature is in defaults or in required, once, and the key is none",
+            "settings.features.defaults.age: a feature is in defaults or in required, once, and the key is none: 'age'",
         ),
         ("settings: 5\n", "settings: should be a mapping, not 5"),
         ("settings:\n", "settings: should be a mapping, not null"),
-        ("settings: {env: {KEY: 5}}\n", "settings.env.KEY: should be a valid string"),
+        ("settings: {env: {KEY: 5}}\n", "settings.env.KEY: should be a valid string, not a number: write it in quotes"),
+        ("settings: {env: {KEY: true}}\n", "KEY: should be a valid string, not true or false: write it in quotes"),
+        ("settings: {env: {KEY: [hunter2]}}\n", "settings.env.KEY: should be a valid string, not a list"),
         ("max_ongoing_requests: 1.5\n", "max_ongoing_requests: should be a valid integer"),
         ("environments: production\n", 'environments: should be a list, not "production"'),
         ("request_timeout: 30\n", "request_timeout: 30 is not a duration; write it like 30s, 5m, 1h30m or 30d"),
@@ -234,13 +241,41 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
         ("route: fraud\n", "route: should be a path like /models/fraud"),
         ("route: /a/../b\n", "route: /a/../b has an empty part, . or ..: write it without"),
         ("route: /a//b\n", "route: /a//b has an empty part"),
-        ("graceful_shutdown: 5s\n", "fraud.yaml:1: error: graceful_shutdown must be longer than request_timeout"),
-        ("slos: []\n", "slos is empty: a candidate that is not judged could never pass"),
+        (
+            "graceful_shutdown: 5s\n",
+            (
+                "fraud.yaml:4: error: graceful_shutdown: 5s is not longer than request_timeout 30s: requests would be "
+                "lost"
+            ),
+        ),
+        (
+            "rollout: default\nrequest_timeout: 50s\n",
+            "fraud.yaml:5: error: request_timeout: graceful_shutdown 40s is not longer than request_timeout 50s",
+        ),
+        ("request_timeout: 2h\n", "fraud.yaml:4: error: request_timeout: is above 0s and at most 1h, not 2h"),
+        ("slos: []\n", "fraud.yaml:4: error: slos: is empty: a candidate that is not judged could never pass"),
+        (
+            "settings:\n  environment: image\n",
+            "fraud.yaml:5: error: settings.environment: image is written exactly where environment is image",
+        ),
+        ("settings:\n  image: a:1\n", "fraud.yaml:5: error: settings.image: is written exactly where environment is"),
+        (
+            "segments:\n  key: {header: x}\n  values: [a, other]\n",
+            "fraud.yaml:6: error: segments.values[1]: values are different from each other, and none is `other`",
+        ),
+        (
+            "batching: {max_batch_size: '12'}\n",
+            'max_batch_size: should be a valid integer, not "12": write it without quotes',
+        ),
+        ("settings: {cpus: .nan}\n", ".nan is read differently by different YAML readers: write a number in plain"),
         ("slos: [errors, errors]\n", "slos[1]: errors is named twice: once is enough"),
         ("slos: [errors, latancy]\n", "slos[1]: 'latancy' is not known here; did you mean latency?"),
         ("rollout: deafult\n", "rollout: 'deafult' is not known here; did you mean default?"),
         ("environments: [production, staging]\n", "environments[1]: 'staging' is not known here; known are production"),
-        ("autoscaling: {min_replicas: 3}\n", "autoscaling: min_replicas 3 is above max_replicas 1"),
+        (
+            "autoscaling: {min_replicas: 3}\n",
+            "fraud.yaml:4: error: autoscaling.min_replicas: 3 is above max_replicas 1",
+        ),
         ("name: other\n", "models/fraud.yaml:4: error: the key 'name' appears twice, first in line 3: keep one"),
         ("route: *x\n", "models/fraud.yaml:4: error: route: an alias, *x"),
         ("\troute: x\n", "models/fraud.yaml:4: error: a tab: indent with spaces"),
@@ -249,6 +284,32 @@ def test_what_a_repo_says_does_not_leak_into_the_next_reading() -> None:
 def test_a_model_document_that_is_wrong(body: str, says: str) -> None:
     (note,) = notes(models__fraud=MODEL + body)
     assert says in note
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"policies__x": POLICY + "alpha: 2\n", "policies__y": ERRORS.replace("name: errors", "name: own") + "  x: 1\n"},
+        {"policies__x": "\t"},
+        {"policies__x": POLICY.replace("kind:", "knd:"), "policies__y": ERRORS.replace("name: errors", "nam: own")},
+        {
+            "policies__x": POLICY + "alpha: 2\n",
+            "policies__y": ERRORS.replace("name: errors", "name: own").replace("0.99", "0.1"),
+        },
+    ],
+)
+def test_what_a_broken_policy_may_be_is_not_called_absent(broken: dict[str, str]) -> None:
+    found = notes(models__fraud=MODEL + "rollout: mine\nslos: [own]\n", **broken)
+    assert {note.partition(":")[0] for note in found} == {name.replace("__", "/") + ".yaml" for name in broken}
+
+
+def test_what_no_broken_policy_can_be_is_called_absent() -> None:
+    found = notes(models__fraud=MODEL + "rollout: mien\nslos: [own]\n", policies__x=POLICY + "alpha: 2\n")
+    assert [note.partition(" error: ")[2].partition(" is")[0] for note in found] == [
+        "rollout: 'mien'",
+        "slos[0]: 'own'",
+        "alpha: should be less than or equal to 0.2, not 2",
+    ]
 
 
 def test_every_problem_is_named_not_only_the_first() -> None:
@@ -326,9 +387,12 @@ def test_no_sluice_document_says_how_to_get_one() -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("steps: [10, 5]\n", "steps must rise: [10, 5]"),
+        ("steps: [10, 5]\n", "mine.yaml:4: error: steps: must rise: [10, 5]"),
         ("steps: [0]\n", "steps[0]: should be greater than or equal to 1, not 0"),
-        ("step: {min_duration: 1h}\n", "step: min_duration is longer than max_duration: the step could never pass"),
+        (
+            "step: {min_duration: 1h}\n",
+            "step.min_duration: 1h is longer than max_duration 30m: the step could never pass",
+        ),
         ("shadow: {max_durations: 1h}\n", "shadow.max_durations: is not known here; did you mean max_duration?"),
         (
             "on_inconclusive: stop\n",
@@ -363,7 +427,7 @@ def test_a_policy_that_is_wrong(body: str, says: str) -> None:
             "metricSource.type: should be 'sluicegate', 'Prometheus' or 'prometheus'",
         ),
         ("isRolling: true", "isRolling: false", "timeWindow[0].isRolling: should be True, not false"),
-        ("duration: 30d", "duration: 0d", "timeWindow[0]: an error budget's window is 1d at least"),
+        ("duration: 30d", "duration: 0d", "timeWindow[0].duration: an error budget's window is 1d at least"),
         ("budgetingMethod: Occurrences", "budgetingMethod: Timeslices", "budgetingMethod: should be 'Occurrences'"),
         ("  service", "  alertPolicies: []\n  service", "alertPolicies: is not read here: leave it out"),
         ("  service", "  indicatorRef: x\n  service", "indicatorRef: is not read here: write the indicator here"),

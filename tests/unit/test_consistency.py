@@ -10,6 +10,7 @@ from pipelines.defaults import built_in_documents
 from policies.config_repo_documents import parse_repo, with_defaults
 from policies.consistency import check
 from policies.notes import Note, Severity
+from policies.packages import NEEDED
 
 SLUICE = "apiVersion: sluicegate/v1\nkind: Sluice\nenvironments:\n"
 PRODUCTION = "  production:\n    trigger: {stage: Production}\n"
@@ -317,3 +318,50 @@ def test_a_password_in_a_package_index() -> None:
     (note,) = lint(model='settings: {packages: ["--index-url https://me:pw@pypi.example/simple"]}\n')
     assert note.field == "settings.packages[0]"
     assert "pw@" not in str(note)
+
+
+# --- what nobody could install, or reads ----------------------------------------------------------------------
+
+
+def test_packages_that_admission_would_refuse() -> None:
+    found = lint(model="settings:\n  packages:\n    - 'scikit-learn==1.7.2'\n    - 'not a req!!'\n    - 'ray==2.10'\n")
+    assert [str(note) for note in found] == [
+        (
+            "models/fraud.yaml:7: error: settings.packages[1]: 'not a req!!' is no requirement: write a package and "
+            "its versions, as in scikit-learn==1.7.2"
+        ),
+        (
+            "models/fraud.yaml:8: error: settings.packages[2]: it asks for ray==2.10, and replicas need "
+            f"ray{NEEDED['ray']}"
+        ),
+    ]
+
+
+def test_packages_that_exclude_each_other() -> None:
+    (note,) = lint(model="settings:\n  packages: ['redis<5', 'redis>=6']\n")
+    assert str(note) == "models/fraud.yaml:5: error: settings.packages: redis<5 and redis>=6 exclude each other"
+
+
+def test_a_package_with_a_password_is_not_repeated() -> None:
+    (note,) = lint(model="settings:\n  packages: ['--index-url https://me:hunter2@host/simple']\n")
+    assert "holds a password or token" in str(note)
+    assert "hunter2" not in str(note)
+
+
+ENSEMBLE = "apiVersion: sluicegate/v1\nkind: Ensemble\nname: both\nmembers: [fraud, churn]\n"
+
+
+def test_a_minimum_that_nobody_reads() -> None:
+    others = {"models/churn.yaml": MODEL.replace("fraud", "churn"), "ensembles/both.yaml": ENSEMBLE + "minimum: 2\n"}
+    (note,) = lint(more=others)
+    assert str(note) == (
+        "ensembles/both.yaml:5: warning: minimum: 2 is not read while on_failure is fail: then all members must answer "
+        "well; write on_failure: leave_out, or leave minimum out"
+    )
+    assert lint(more=others | {"ensembles/both.yaml": ENSEMBLE + "minimum: 2\non_failure: leave_out\n"}) == ()
+
+
+def test_the_packages_of_an_ensemble_too() -> None:
+    own = ENSEMBLE.replace(", churn", "") + "settings: {packages: ['not a req!!']}\n"
+    (note,) = lint(more={"ensembles/both.yaml": own})
+    assert "ensembles/both.yaml:5: error: settings.packages[0]: 'not a req!!' is no requirement" in str(note)

@@ -10,6 +10,7 @@ import pytest
 from policies.config_repo_documents import ConfigRepo
 from policies.consistency import check
 from policies.fronts import EnsembleDocument, ensemble_route
+from policies.names import slug
 from tests.unit.test_config_repo_documents import MODEL, SLUICE, repo, said
 
 ENSEMBLE = "apiVersion: sluicegate/v1\nkind: Ensemble\nname: both\nmembers: [fraud, churn]\n"
@@ -61,11 +62,11 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
             ("churn]", "chrn]"),
             "ensembles/both.yaml:4: error: members[1]: 'chrn' is not known here; did you mean churn?",
         ),
-        (("churn]", "fraud]"), "members has a model twice"),
+        (("churn]", "fraud]"), "both.yaml:4: error: members[1]: members has a model twice, 'fraud'"),
         (("members: [fraud, churn]", "members: []"), "members: is empty: write at least one"),
         (("name: both", "name: other"), "the ensemble 'other' belongs into the file ensembles/other.yaml"),
         (("name: both", "name: bo--th"), "no two dashes in a row"),
-        (("kind:", "minimum: 3\nkind:"), "minimum 3 is more than its 2 members"),
+        (("kind:", "minimum: 3\nkind:"), "both.yaml:2: error: minimum: 3 is more than its 2 members"),
         (
             ("kind:", "combine: best\nkind:"),
             (
@@ -73,11 +74,24 @@ def test_an_environment_has_the_ensembles_that_name_it() -> None:
                 'replicas can import, not "best"'
             ),
         ),
-        (("kind:", "options: {frauds: 2}\nkind:"), "options of mean are weights above 0 of its members"),
-        (("kind:", "options: {fraud: -1}\nkind:"), "options of mean are weights above 0 of its members"),
-        (("kind:", "combine: first\noptions: {fraud: 1}\nkind:"), "first takes no options"),
-        (("kind:", "member_timeout: 30s\nkind:"), "below request_timeout"),
-        (("kind:", "request_timeout: 50s\nkind:"), "graceful_shutdown must be longer"),
+        (
+            ("kind:", "options: {frauds: 2}\nkind:"),
+            "2: error: options.frauds: 'frauds' is no member; options of mean are",
+        ),
+        (
+            ("kind:", "options:\n  churn: 2\n  fraud: -1\nkind:"),
+            (
+                "both.yaml:4: error: options.fraud: options of mean are weights above 0 of its members, by their "
+                "names, and this is none"
+            ),
+        ),
+        (
+            ("kind:", "combine: first\noptions: {fraud: 1}\nkind:"),
+            "both.yaml:3: error: options: first takes no options",
+        ),
+        (("kind:", "member_timeout: 30s\nkind:"), "2: error: member_timeout: 30s is not above 0s and below request_t"),
+        (("kind:", "request_timeout: 50s\nkind:"), "2: error: request_timeout: graceful_shutdown 40s is not longer"),
+        (("kind:", "request_timeout: 2h\nkind:"), "2: error: request_timeout: is above 0s and at most 1h, not 2h"),
         (("kind:", "environments: [prod]\nkind:"), "'prod' is not known here; known are production"),
         (("kind:", "route: /models/fraud/x\nkind:"), "lies below the route /models/fraud of the model 'fraud'"),
         (("kind:", "route: /models/churn\nkind:"), "is the route of the model 'churn' (models/churn.yaml) too"),
@@ -87,6 +101,30 @@ def test_what_is_wrong_is_said_where_it_stands(changed: tuple[str, str], words: 
     notes = said(files(ENSEMBLE.replace(*changed)))
     assert any(words in note for note in notes), notes
     assert all(note.startswith("ensembles/both.yaml") or "ensembles/both.yaml" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("churn", CHURN + "colour: x\n"),
+        ("churn", CHURN.replace("name:", "nam:")),
+        ("churn", "\t"),
+        ("churn", "[]\n"),
+        ("Churn EU", "\t"),
+        ("Churn EU", CHURN.replace("churn", "Churn EU") + "slos: 5\n"),
+    ],
+)
+def test_a_member_whose_document_is_broken_is_not_absent(name: str, broken: str) -> None:
+    notes = said(
+        files(ENSEMBLE.replace("churn", name)) | {"models/churn.yaml": CHURN, f"models/{slug(name)}.yaml": broken}
+    )
+    assert notes
+    assert all(note.startswith(f"models/{slug(name)}.yaml:") for note in notes), notes
+
+
+def test_a_member_that_no_broken_document_may_be_is_absent() -> None:
+    notes = said(files(ENSEMBLE.replace("churn", "chrn"), models__churn="\t"))
+    assert [note.partition(":")[0] for note in notes] == ["ensembles/both.yaml", "models/churn.yaml"]
 
 
 def test_an_ensemble_has_no_ensembles_as_members() -> None:

@@ -36,6 +36,11 @@ def test_without_models_it_is_for_all() -> None:
     assert (about["models"], about["expires"]) == (["*"], "2999-12-31T00:00:00Z")
 
 
+def test_a_star_is_all_of_them_as_it_is_in_the_file() -> None:
+    _, line, _ = run("admin", "--model", "*")
+    assert json.loads(line)["models"] == ["*"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
+from policies.secret_values import has_secret_shape
+from serving_runtime.api_keys import new_key
 from serving_runtime.redaction import DEPTH_LIMIT, Redaction, looks_secret
 
 
@@ -55,7 +58,8 @@ def test_a_name_beside_its_value_hides_it(value: object) -> None:
     [
         "Bearer abcdefgh.1234", "basic dXNlcjpwYXNzMQ==", "see eyJhbGciOiJI.eyJzdWIiOiIx.c2ln", "AKIAIOSFODNN7EXAMPLE",
         "ghp_0123456789abcdef0123", "sk-0123456789abcdef", "-----BEGIN RSA PRIVATE KEY-----",
-        "postgres://user:pass@host/db",
+        "postgres://user:pass@host/db", "my key is sluice_" + "x7Fq2a-" * 6 + "_", "password=hunter2secret, thanks",
+        "DB_PASSWORD = 'hunter2'", 'see {"apiKey": "x7Fq2a"}', "pin: 1234", "https://host/path?token=x7Fq2a&page=1",
     ],
 )  # fmt: skip
 def test_a_text_that_looks_like_a_credential_is_hidden_wherever_it_stands(text: str) -> None:
@@ -64,10 +68,28 @@ def test_a_text_that_looks_like_a_credential_is_hidden_wherever_it_stands(text: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a bearer of news", "https://host/path", "12:30", "risk_taking_behaviour_high", "Basic subscription"]
-)
+    "text",
+    [
+        "", "a bearer of news", "https://host/path", "12:30", "risk_taking_behaviour_high", "Basic subscription",
+        "sluice_requests_in_progress_by_version_total", "forgot my password: please help", "token = next(tokens)",
+        "tokens=1024", "the pin: 12", "password=", "page=1234", "pass: 4711",
+    ],
+)  # fmt: skip
 def test_an_ordinary_text_is_not(text: str) -> None:
     assert Redaction().text(text) == text
+
+
+def test_a_key_as_sluicegate_makes_it_is_hidden_and_never_in_a_document() -> None:
+    key, _ = new_key("shop")
+    assert Redaction().value({"note": f"use {key} for it"}) == {"note": None}
+    assert has_secret_shape(f"use {key} for it")
+
+
+def test_a_text_made_to_be_slow_is_not() -> None:
+    started = time.process_time()
+    for text in ("a=" * 100_000, "a" * 200_000, "a" * 100_000 + "=", "token=" * 40_000, "a:\n" * 60_000):
+        assert Redaction().text(text) == text
+    assert time.process_time() - started < 5, "a second or less is usual, a quadratic one takes minutes"
 
 
 def test_what_lies_too_deep_to_be_looked_at_is_not_written() -> None:

@@ -43,7 +43,7 @@ def refusal(text: str, **limits: int) -> str:
         ("? [a]\n: b", "f.yaml:1:3: a mapping or list as a key: keys are text"),
         ("{a: 1}: b", "a mapping or list as a key: keys are text"),
         ("x: [1, 012]", "f.yaml:1:8: x: 012 is read differently by different YAML readers"),
-        ("x: 0x1F", "0x1F is read differently by different YAML readers: use quotes, or plain decimal digits"),
+        ("x: 0x1F", "0x1F is read differently by different YAML readers: write a number in plain decimal digits"),
         ("x: 1_000", "1_000 is read differently"),
         ("x: .inf", ".inf is read differently"),
         ("x: -.INF", "-.INF is read differently"),
