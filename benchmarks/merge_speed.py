@@ -72,10 +72,11 @@ def measure(local: LocalStack, server: ForgeServer, rollouts: int) -> dict[str, 
     stack = DemoStack(local)
     local.start_reconciler()
     promote(local.tracking_uri, 1)
-    await_(lambda: len(stack.history(MODEL)) == 1, "v1 ended")
-    ask_people(local, server.url)
+    await_(lambda: running(stack, 1), "v1 started")
     times: dict[str, list[float]] = {"question": [], "start": [], "live": []}
     with Load(f"{stack.route_url(MODEL)}/invocations", [json.dumps({"inputs": [[1.0]]})], rate=RATE) as load:
+        await_(lambda: len(stack.history(MODEL)) == 1, "v1 ended")
+        ask_people(local, server.url)
         for version in range(2, rollouts + 2):
             one_rollout(local, server, stack, version, times)
         counters = load.stop()
