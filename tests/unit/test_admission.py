@@ -385,8 +385,8 @@ def test_all_checks_on_one_line_the_failures_first():
     found = admission(asked(required={"owner": "*"}, artifact=PICKLED))
     assert not found.admitted
     assert (
-        found.reason
-        == "v2 is not admitted: tags: the tag owner is missing (set on v2 in MLflow: owner to anything that is not empty)"
+        found.reason == "v2 is not admitted: tags: the tag owner is missing "
+        "(set on v2 in MLflow: owner to anything that is not empty)"
     )
     assert found.summary.startswith(
         "refused: tags fail, pickle warn, signature pass, packages pass; tags: the tag owner"
