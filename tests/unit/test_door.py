@@ -7,7 +7,7 @@ import gzip
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -217,6 +217,32 @@ def test_who_finds_no_room_is_told_when_to_come_again_in_both_protocols_and_heal
             gate.set()
             assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
         assert own.counts.answers == Counter({UserOutcome.REFUSED: 2, UserOutcome.OK: 2})
+
+    asyncio.run(asyncio.wait_for(story(), WAIT_S))
+
+
+def test_bodies_that_do_not_come_take_nobodys_place() -> None:
+    own = replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED))
+    own.host.configure(config(max_ongoing_requests=1, max_queued_requests=1))
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(app=own)
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica", timeout=WAIT_S) as client:
+            slow = [asyncio.create_task(client.post("/invocations", content=never(), headers=JSON)) for _ in range(40)]
+            slow += [asyncio.create_task(client.post("/feedback", content=never(), headers=JSON)) for _ in range(40)]
+            for _ in range(3):
+                answer = await client.post("/invocations", json={"inputs": [1.0]})
+                assert (answer.status_code, answer.content) == (200, b'{"predictions": [1.0]}')
+            given_way, _ = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+            assert {task.result().status_code for task in given_way} == {408}
+            assert (await client.post("/invocations", json={"inputs": [1.0]})).status_code == 200
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
 
     asyncio.run(asyncio.wait_for(story(), WAIT_S))
 
