@@ -164,9 +164,12 @@ class Door:
         named = self._about.named
         if found.model == named.model and found.version in (None, named.version):
             return None
-        asks = found.model == named.model and found.endpoint is Endpoint.V2_VERSION_INFER
-        if asks and found.version in self._host.versions:  # the host says who may ask for it
-            return None
+        if found.model == named.model and found.version is not None:
+            match found.endpoint:
+                case Endpoint.V2_VERSION_INFER if found.version in self._host.versions:  # the host says who may ask it
+                    return None
+                case Endpoint.V2_VERSION_READY if self._host.is_ready(found.version):
+                    return None
         if found.endpoint in OPEN:
             return NOT_HERE
         asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"

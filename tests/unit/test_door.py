@@ -23,7 +23,7 @@ from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Served, UserOutcome
-from serving_runtime.protocol import BODY_LIMIT_BYTES
+from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call
 from serving_runtime.user_config import UserConfig, parse_user_config
 from tests.conditions import wait_until
 from tests.fakes.bare_model import BareModel
@@ -116,6 +116,34 @@ def test_whether_a_model_is_ready_is_told_to_everybody_and_nothing_else(path: st
     answer = client.get(path)
     told = {"name": "fraud", "ready": True} if status == 200 else {"error": "No such model or version is here."}
     assert (answer.status_code, answer.json()) == (status, told)
+
+
+@pytest.mark.parametrize(("named_by", "status"), [({"to": "anyone"}, 200), ({"to": "keys"}, 200), (None, 404)])
+def test_a_candidates_version_is_ready_where_somebody_may_name_it(named_by: dict[str, str] | None, status: int) -> None:
+    asked: list[str] = []
+    own = replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED), connect=Never(asked).connect)
+    split = {"application": "fraud--v8", "version": 8, "build": "1" * 8, "timeout_s": 5.0, "max_ongoing": 4}
+    forced = {"forced_version": named_by} if named_by else {}
+    own.host.configure(config(split={**split, "weight_percent": 0, "shadow": True}, **forced))
+    client = TestClient(own)
+    assert client.get("/v2/models/fraud/versions/8/ready").status_code == status
+    assert client.get("/v2/models/fraud/versions/9/ready").status_code == 404
+    assert client.get("/v2/models/other/versions/8/ready").status_code == 404
+    assert asked == [], "nobody is asked for it"
+
+
+class Never:
+    """The way to a candidate that notes who is asked."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    def connect(self, _application: str) -> Never:
+        return self
+
+    async def answer(self, call: Call) -> Answer:
+        self._asked.append(call.request_id)
+        return Answer(500, b"")
 
 
 def test_a_body_of_unknown_length_is_read_up_to_the_limit(client: TestClient) -> None:
