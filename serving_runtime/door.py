@@ -6,7 +6,7 @@ Rules:
 - Who may call (`access.py`), and by which way (`public_route.py`), is asked before anything is read. Only what
   `endpoints.OPEN` names is answered to everybody.
 - Errors are in the words of the protocol that the path belongs to.
-- A body is read only up to its limits (`exchange.py`).
+- A body is read only up to its limits (`arrivals.py`), and takes no place before it is here.
 - Every answer names the version that gave it.
 - Nothing here knows Ray: the door is called with Starlette's `Request`, by Serve or by a test.
 """
@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 from serving_runtime import feedback
 from serving_runtime.access import Gate
+from serving_runtime.arrivals import Arrivals
 from serving_runtime.callers import ANYBODY, FEEDBACK, FORCE, Caller, Refusal
 from serving_runtime.description import Described
 from serving_runtime.doorstep import REQUEST_ID_HEADER, REQUEST_ID_LIMIT_CHARS
 from serving_runtime.endpoints import OPEN, Endpoint, Found, below_route, find_endpoint, is_v2
 from serving_runtime.event_stream import ACCEPT, EVENT_STREAM, asked_for_events
-from serving_runtime.exchange import NOT_HERE, read_body, request_id, spoken
+from serving_runtime.exchange import NOT_HERE, request_id, spoken
 from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.host import DEFAULT_TIMEOUT_S, Host, Reply
 from serving_runtime.open_inference import in_protocol, live, model_metadata, ready, server_metadata
@@ -51,6 +52,8 @@ CARRIED: Final = {
 """Headers that a protocol itself needs behind the door; the host names others."""
 UNTOLD: Final = (32, 256, DEFAULT_TIMEOUT_S)
 """Places, line and patience until the first configuration arrives, which Serve delivers before the first request."""
+SLOW_BESIDE: Final = 8
+"""Slow bodies that take no room from the line: half of what Serve lets through above it (`serve_config.SPARE`)."""
 _CONTENT_TYPE, _REQUEST_ID = b"content-type", REQUEST_ID_HEADER.encode()
 _VERSION: Final = VERSION_HEADER.encode()
 _OF_EVERY_CALL: Final = frozenset({_CONTENT_TYPE, _REQUEST_ID})
@@ -73,7 +76,7 @@ class Door:
         self._tracer = tracer or Untraced()
         self._host = host
         self._gate, self._route = gate, route
-        self._room = Room()
+        self._room, self._arrivals = Room(), Arrivals()
         self._about = about
         self._refused = refused
         self._names: frozenset[str] = frozenset()
@@ -107,7 +110,7 @@ class Door:
         if (unknown := self._unknown(Found(Endpoint.V2_VERSION_INFER, self._about.named.model, version))) is not None:
             self._refused()
             return unknown, self._about.named.version
-        if not await self._enter():
+        if not await self._room.enter(*self._limits, len(call.body)):
             self._refused()
             return overloaded(call.request_id), self._about.named.version
         wanted = {name.decode() for name in self._wanted(call.kind)}
@@ -161,9 +164,12 @@ class Door:
         named = self._about.named
         if found.model == named.model and found.version in (None, named.version):
             return None
-        asks = found.model == named.model and found.endpoint is Endpoint.V2_VERSION_INFER
-        if asks and found.version in self._host.versions:  # the host says who may ask for it
-            return None
+        if found.model == named.model and found.version is not None:
+            match found.endpoint:
+                case Endpoint.V2_VERSION_INFER if found.version in self._host.versions:  # the host says who may ask it
+                    return None
+                case Endpoint.V2_VERSION_READY if self._host.is_ready(found.version):
+                    return None
         if found.endpoint in OPEN:
             return NOT_HERE
         asked = f"{found.model}" if found.version is None else f"version {found.version} of {found.model}"
@@ -171,14 +177,16 @@ class Door:
         return in_protocol(error_answer(404, "RESOURCE_DOES_NOT_EXIST", words))
 
     async def _ask(self, request: Request, kind: CallKind, caller: Caller, version: str | None) -> Response:
-        """A request for a prediction: find it room, read it, let the host answer. `version`: its path's."""
-        # Before its body is read: a line of bodies could be gigabytes.
-        if not await self._enter():
+        """A request for a prediction: read it, find it room, let the host answer. `version`: its path's."""
+        places, line, _ = self._limits
+        if self._room.is_full(places, line):  # before its body is read, which would be for nothing
+            return self._refuse(spoken(overloaded(request_id(request)), kind))
+        body = await self._arrivals.read(request, self._most_slow)
+        if isinstance(body, Answer):
+            return self._refuse(spoken(body, kind))
+        if not await self._room.enter(*self._limits, len(body)):
             return self._refuse(spoken(overloaded(request_id(request)), kind))
         try:
-            body = await read_body(request)
-            if isinstance(body, Answer):
-                return self._refuse(spoken(body, kind))
             call = self._call(request, body, kind)
             if self._about.streams and asked_for_events(request.headers.get(ACCEPT, ""), body):
                 call = dataclasses.replace(call, headers={**call.headers, ACCEPT: EVENT_STREAM})
@@ -211,7 +219,7 @@ class Door:
         """
         if caller is not ANYBODY and FEEDBACK not in caller.permissions:
             return self._refuse(error_answer(403, "PERMISSION_DENIED", _MAY_NOT_REPORT))
-        body = await read_body(request, feedback.BODY_LIMIT_BYTES)
+        body = await self._arrivals.read(request, self._most_slow, feedback.BODY_LIMIT_BYTES)
         answer = body if isinstance(body, Answer) else self._host.report(body)
         return self._respond(answer, self._about.named.version)
 
@@ -236,11 +244,20 @@ class Door:
             self._encoded = {each: encoded | CARRIED[each] for each in CallKind}
         return self._encoded[kind]
 
-    async def _enter(self) -> bool:
+    @property
+    def _limits(self) -> tuple[int, int, float]:
+        """Places, line and patience. Slow bodies take room from the line: Serve counts them all."""
         config = self._host.config
         if config is None:
-            return await self._room.enter(*UNTOLD)
-        return await self._room.enter(config.max_ongoing_requests, config.max_queued_requests, config.request_timeout_s)
+            return UNTOLD
+        line = config.max_queued_requests - max(0, self._arrivals.slow - SLOW_BESIDE)
+        return config.max_ongoing_requests, line, config.request_timeout_s
+
+    @property
+    def _most_slow(self) -> int:
+        """At most half of the line."""
+        config = self._host.config
+        return SLOW_BESIDE + (config.max_queued_requests if config else UNTOLD[1]) // 2
 
     def _refuse(self, answer: Answer) -> Response:
         self._refused()

@@ -19,7 +19,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
@@ -144,9 +144,10 @@ class Ensemble:
                 outcome = Outcome.BAD if outcome is Outcome.GOOD else outcome
                 failed.append(each)
             self._tally.heard(each.member.model, outcome)
-        versions = ",".join(f"{each.member.model}={each.version}" for each in heard if each not in failed)
         if len(said) < needed:
-            return _answer_of(failed, call), versions
+            sent = _first_of(failed)
+            return _answer_of(sent, call), _versions(each for each in heard if each not in failed or each is sent)
+        versions = _versions(each for each in heard if each not in failed)
         size = sum(len(each.answer.body) for each in heard)
         return await self._answer(call, partial(self._written, words, said, versions), size), versions
 
@@ -175,11 +176,19 @@ class Ensemble:
         return self._front.config.needed if self._front.config else 1
 
 
-def _answer_of(failed: Sequence[Heard], call: Call) -> Answer:
-    """A wrong request first; then whatever failed first. A member that answered something else failed, too."""
+def _first_of(failed: Sequence[Heard]) -> Heard:
+    """Whose answer is sent: a wrong request first; then whatever failed first."""
     wrong = [each for each in failed if outcome_of(each.answer.status) is Outcome.CLIENT_ERROR]
-    answer = (wrong or list(failed))[0].answer
-    return answer if outcome_of(answer.status) is not Outcome.GOOD else model_fault(call.request_id)
+    return (wrong or list(failed))[0]
+
+
+def _answer_of(sent: Heard, call: Call) -> Answer:
+    """The member's own answer; one that answered something else than it should failed, too."""
+    return sent.answer if outcome_of(sent.answer.status) is not Outcome.GOOD else model_fault(call.request_id)
+
+
+def _versions(heard: Iterable[Heard]) -> str:
+    return ",".join(f"{each.member.model}={each.version}" for each in heard if each.version)
 
 
 def _plain(value: Any) -> Any:

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from serving_runtime.access import Gate
+from serving_runtime.arrivals import Arrivals
 from serving_runtime.callers import Refusal
 from serving_runtime.door import VERSION_HEADER
 from serving_runtime.doorstep import REQUEST_ID_HEADER
 from serving_runtime.endpoints import OPEN, Endpoint, below_route, find_endpoint, is_v2
 from serving_runtime.ensemble import Ensemble
 from serving_runtime.ensemble_tensors import Tensors
-from serving_runtime.exchange import NOT_HERE, read_body, request_id, spoken
+from serving_runtime.exchange import NOT_HERE, request_id, spoken
 from serving_runtime.open_inference import in_protocol, live, ready, server_metadata
 from serving_runtime.protocol import Answer, Call, CallKind, error_answer
 
@@ -36,6 +37,8 @@ HEADERS_LIMIT: Final = 32
 """Headers that are passed on; clients send a dozen."""
 HEADER_LIMIT_CHARS: Final = 512
 """Of each header's value: keys of users and trace contexts are shorter."""
+MOST_SLOW: Final = 32
+"""Bodies that may be slow at once: half of the requests that a front takes by default, and Serve counts them all."""
 OURS: Final = "x-sluice-"
 """What begins so is said among ourselves, or about one model only (a forced version)."""
 _KEPT_HERE: Final = frozenset(
@@ -69,6 +72,7 @@ class FrontDoor:
     ) -> None:
         """Keys name an ensemble by its `name`, as a model; `refused()` is called for each request turned away here."""
         self._name, self._gate = name, gate
+        self._arrivals = Arrivals()
         self._ensemble, self._tensors = ensemble, tensors
         self._refused = refused
 
@@ -121,7 +125,7 @@ class FrontDoor:
         return tell(heard, needed, request_id)
 
     async def _invoke(self, request: Request, kind: CallKind = CallKind.INVOCATIONS) -> Response:
-        body = await read_body(request)
+        body = await self._arrivals.read(request, MOST_SLOW)
         if isinstance(body, Answer):
             return self._refuse(spoken(body, kind))
         headers = passed_on(request.headers.items())

@@ -173,6 +173,16 @@ class Host:
         """Which may answer here."""
         return frozenset(str(served.version) for served in self._serving)
 
+    def is_ready(self, version: str) -> bool:
+        """Would it answer who may name it? The candidate only where somebody may, and where it is asked at all."""
+        if version == str(self._served.version):
+            return True
+        challenger = self._challenger
+        if challenger is None or version != str(challenger.served.version):
+            return False
+        may_be_named = self._config is not None and self._config.forced_version is not None
+        return may_be_named and challenger.refuses_forced() in (None, Fallback.FULL)
+
     @property
     def _serving(self) -> tuple[Served, ...]:
         """This version, and its challenger."""

@@ -3,6 +3,8 @@
 Rules:
 - A line goes where Serve's own go. With `RAY_SERVE_LOG_ENCODING=JSON` (or a `logging_config` that says so) each is a
   JSON object; `model`, `version`, `build` are in all of ours, `request_id` in those about one request.
+- A traceback is text before Serve's formatters see it: they print it, and in a replica `print` is Serve's own, which
+  writes each of its lines as a tuple (`ray.serve._private.logging_utils: redirected_print`, Ray 2.60).
 - What a line says of a request is its id: never a body, a header, a key.
 - Errors go to Sentry where `SENTRY_DSN` is set and its SDK is installed, with the same fields; without local variables
   and without requests, which hold what users sent.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -32,6 +35,8 @@ class NamedLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass it on; another handler's level is respected."""
         record.__dict__.update(self._fields)
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
         for handler in self._others:
             if record.levelno >= handler.level:
                 handler.handle(record)

@@ -43,7 +43,8 @@ def status(
 
     last_words = status_path or (stack / "status.json" if in_stack(repo) else None)
     said = status_file.read(last_words) if last_words else None
-    shown = views.releases(config_repo(settings_of(repo, branch, stack)).read(), said.waits if said else ())
+    tip = config_repo(settings_of(repo, branch, stack)).read()
+    shown = views.releases(tip, said.waits, said.at) if said else views.releases(tip)
     problems = (*said.problems, *status_file.silence(said, datetime.now(UTC))) if said else ()
     if output is Output.JSON:
         typer.echo(views.as_json("releases", shown, problems=list(problems)))

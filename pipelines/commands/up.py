@@ -7,11 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from pipelines.local_stack import LocalStack
 
 LOOKS_AFTER_S = 1.0
 """Serving goes on without a reconciler, so a second more does not matter."""
+
+WHY: Final = "grep -r -A 30 REQUEST_ID"
+"""The reason of a 500 is the traceback below the line that names the request; README and operations.md say the same."""
 
 
 def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None], *, grpc: bool = False) -> None:
@@ -31,7 +35,7 @@ def up(folder: Path, models: tuple[str, ...], say: Callable[[str], None], *, grp
         say("")
         say(f"Log a model to {stack.tracking_uri}, write models/<model>.yaml in the config repo")
         say(f"(git clone {stack.repo_url}), push, and move a version to Production.")
-        say(f"Why an answer was 500: grep -r REQUEST_ID {stack.ray.replica_logs}")
+        say(f"Why an answer was 500: {WHY} {stack.ray.replica_logs}")
         say("`sluice status`, `history` and `plan` work in this folder. Ctrl-C stops everything.")
         while not stopped.wait(LOOKS_AFTER_S):
             _look_after(stack, say)

@@ -61,6 +61,8 @@ class ReleaseView:
     candidate: int | None
     trying: str
     """What the candidate gets, in words; empty where there is none."""
+    because: str
+    """Why it is taken back; empty where it is not."""
     rollout: str | None
     since: datetime | None
     waits: str
@@ -71,14 +73,21 @@ class ReleaseView:
     queued: int | None
 
 
-def releases(tip: Tip, waits: Iterable[Wait] = ()) -> tuple[ReleaseView, ...]:
-    """Every release of the tip. Raises BadInput where the repo cannot be read."""
+def releases(tip: Tip, waits: Iterable[Wait] = (), looked_at: datetime | None = None) -> tuple[ReleaseView, ...]:
+    """Every release of the tip. Raises BadInput where the repo cannot be read.
+
+    `waits` are of the look at `looked_at`: one that is older than its release's phase says nothing about it any more.
+    """
     repo = parse_repo(with_defaults(tip.files, built_in_documents()))
     reasons = {(w.environment, w.model): w for w in waits}
     return tuple(
-        _view(release, reasons.get((release.environment, release.model)))
+        _view(release, None if _is_newer(release, looked_at) else reasons.get((release.environment, release.model)))
         for _, release in sorted(repo.releases.items())
     )
+
+
+def _is_newer(release: Release, looked_at: datetime | None) -> bool:
+    return release.rollout is not None and looked_at is not None and looked_at < release.rollout.current.since
 
 
 def _view(release: Release, wait: Wait | None) -> ReleaseView:
@@ -91,6 +100,7 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         stable=release.stable.version if release.stable else None,
         candidate=release.candidate.version if release.candidate else None,
         trying=_trying(release),
+        because=_own_words(release) if release.phase is Phase.ROLLING_BACK else "",
         rollout=release.rollout.id if release.rollout else None,
         since=release.rollout.current.since if release.rollout else None,
         waits=wait.reason if wait else _own_words(release),
@@ -143,7 +153,9 @@ def _status_block(view: ReleaseView, now: datetime) -> list[str]:
         since = f" since {format_duration(_whole(now - view.since))}" if view.since else ""
         head += f"; {view.trying}{since}, rollout {view.rollout}"
     lines = [head]
-    if view.waits:
+    if view.because:
+        lines.append(f"  taken back: {view.because}")
+    if view.waits and view.waits != view.because:
         lines.append(f"  {view.waits}{_end_in_words(view.until, view.ends)}")
     if view.queued is not None:
         lines.append(f"  v{view.queued} is queued")

@@ -290,7 +290,9 @@ def test_the_replicas_log_has_the_reason_of_a_500_under_its_request_id(alone: Se
         return [text for text in (log.read_text(errors="replace") for log in logs) if "reason-wanted" in text]
 
     wait_until(lambda: bool(told()), LIVE_S, f"the id in a log below {ray_session.replica_logs}")
-    assert "ValueError: thirteen" in "".join(told())
+    lines = "".join(told()).splitlines()
+    reason = next(at for at, line in enumerate(lines) if line.startswith("ValueError: thirteen"))
+    assert "Traceback (most recent call last):" in lines[max(reason - 30, 0) : reason], "as `grep -A 30` shows it"
 
 
 def test_it_tells_its_health_and_its_versions_and_makes_request_ids(alone: Serving) -> None:

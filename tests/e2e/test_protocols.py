@@ -32,6 +32,9 @@ SLUG = "parrot"
 ROUTE = f"/models/{SLUG}"
 SSE = {"accept": "text/event-stream"}
 PLACES, LINE = 2, 1
+SLOW = PLACES + LINE + 12
+"""More than there are places, and fewer than Serve lets in."""
+SOON_S = 3.0  # a place is held by nobody
 BURST, BURSTS = 100, 5  # far more than Serve may let in at once, fewer than it may keep
 
 
@@ -163,6 +166,24 @@ def test_overload_is_503_with_retry_after_in_the_protocols_words(url: str) -> No
     assert {answer.status_code for answer in answers} == {200, 503}
     assert {answer.headers.get("retry-after") for answer in refused} == {"1"}
     assert {answer.json()["error_code"] for answer in refused} == {"TEMPORARILY_UNAVAILABLE"}
+
+
+def test_bodies_that_do_not_come_keep_nobody_from_an_answer(url: str) -> None:
+    where = urllib.parse.urlsplit(url)
+    slow = [http.client.HTTPConnection(str(where.hostname), where.port, timeout=ANSWER_S) for _ in range(SLOW)]
+    for connection in slow:
+        connection.putrequest("POST", f"{where.path}/invocations")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", "100")
+        connection.endheaders(b"{")
+    given_way = slow[0].getresponse()
+    assert given_way.status == 408
+    assert "too many come as slowly" in json.loads(given_way.read())["message"]
+    for _ in range(3):
+        answer = requests.post(f"{url}/invocations", json=says("one"), timeout=ANSWER_S)
+        assert (answer.status_code, answer.elapsed.total_seconds() < SOON_S) == (200, True)
+    for connection in slow:
+        connection.close()
 
 
 def test_a_burst_is_answered_by_the_replicas_own_door_and_not_by_serve(url: str) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 from pipelines import settings
 from pipelines.cli import app
+from pipelines.commands.up import WHY
 from pipelines.defaults import built_in_documents
 from pipelines.generated_docs import GENERATED, refreshed
 from policies.commit_message import message
@@ -50,6 +51,14 @@ def blocks(language: str, *names: str) -> Iterator[tuple[str, str]]:
     for name in names or PAGES:
         for found in re.finditer(rf"^( *)```{language}\n(.*?)^\1```", PAGES[name], re.MULTILINE | re.DOTALL):
             yield name, "\n".join(line.removeprefix(found[1]) for line in found[2].splitlines())
+
+
+def test_the_reason_of_a_500_is_found_by_one_command_everywhere() -> None:
+    said = {page: re.findall(r"grep -r[^`\n]* REQUEST_ID", text) for page, text in PAGES.items()}
+    assert {page: set(found) for page, found in said.items() if found} == {
+        "README.md": {WHY},
+        "docs/operations.md": {WHY},
+    }
 
 
 # --- what is generated --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import gzip
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -23,7 +23,7 @@ from serving_runtime.feedback import RECEIPT_HEADER
 from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Served, UserOutcome
-from serving_runtime.protocol import BODY_LIMIT_BYTES
+from serving_runtime.protocol import BODY_LIMIT_BYTES, Answer, Call
 from serving_runtime.user_config import UserConfig, parse_user_config
 from tests.conditions import wait_until
 from tests.fakes.bare_model import BareModel
@@ -116,6 +116,34 @@ def test_whether_a_model_is_ready_is_told_to_everybody_and_nothing_else(path: st
     answer = client.get(path)
     told = {"name": "fraud", "ready": True} if status == 200 else {"error": "No such model or version is here."}
     assert (answer.status_code, answer.json()) == (status, told)
+
+
+@pytest.mark.parametrize(("named_by", "status"), [({"to": "anyone"}, 200), ({"to": "keys"}, 200), (None, 404)])
+def test_a_candidates_version_is_ready_where_somebody_may_name_it(named_by: dict[str, str] | None, status: int) -> None:
+    asked: list[str] = []
+    own = replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED), connect=Never(asked).connect)
+    split = {"application": "fraud--v8", "version": 8, "build": "1" * 8, "timeout_s": 5.0, "max_ongoing": 4}
+    forced = {"forced_version": named_by} if named_by else {}
+    own.host.configure(config(split={**split, "weight_percent": 0, "shadow": True}, **forced))
+    client = TestClient(own)
+    assert client.get("/v2/models/fraud/versions/8/ready").status_code == status
+    assert client.get("/v2/models/fraud/versions/9/ready").status_code == 404
+    assert client.get("/v2/models/other/versions/8/ready").status_code == 404
+    assert asked == [], "nobody is asked for it"
+
+
+class Never:
+    """The way to a candidate that notes who is asked."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self._asked = asked
+
+    def connect(self, _application: str) -> Never:
+        return self
+
+    async def answer(self, call: Call) -> Answer:
+        self._asked.append(call.request_id)
+        return Answer(500, b"")
 
 
 def test_a_body_of_unknown_length_is_read_up_to_the_limit(client: TestClient) -> None:
@@ -217,6 +245,32 @@ def test_who_finds_no_room_is_told_when_to_come_again_in_both_protocols_and_heal
             gate.set()
             assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
         assert own.counts.answers == Counter({UserOutcome.REFUSED: 2, UserOutcome.OK: 2})
+
+    asyncio.run(asyncio.wait_for(story(), WAIT_S))
+
+
+def test_bodies_that_do_not_come_take_nobodys_place() -> None:
+    own = replica(ModelServer(BareModel(fails_on_13), lambda _ms: None, named=NAMED))
+    own.host.configure(config(max_ongoing_requests=1, max_queued_requests=1))
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def story() -> None:
+        transport = httpx.ASGITransport(app=own)
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica", timeout=WAIT_S) as client:
+            slow = [asyncio.create_task(client.post("/invocations", content=never(), headers=JSON)) for _ in range(40)]
+            slow += [asyncio.create_task(client.post("/feedback", content=never(), headers=JSON)) for _ in range(40)]
+            for _ in range(3):
+                answer = await client.post("/invocations", json={"inputs": [1.0]})
+                assert (answer.status_code, answer.content) == (200, b'{"predictions": [1.0]}')
+            given_way, _ = await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+            assert {task.result().status_code for task in given_way} == {408}
+            assert (await client.post("/invocations", json={"inputs": [1.0]})).status_code == 200
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
 
     asyncio.run(asyncio.wait_for(story(), WAIT_S))
 

@@ -81,13 +81,19 @@ def test_every_member_gets_the_request_as_it_came_and_the_predictions_become_one
 
 
 @pytest.mark.parametrize(
-    ("fails", "status"),
-    [(WRONG, 400), (FAULT, 500), (Gone("away"), 503), (hangs, 504), (Reply(Answer(200, b"no JSON"), "1"), 500)],
+    ("fails", "status", "named"),
+    [
+        (WRONG, 400, f"a=1,b={WRONG.version}"),
+        (FAULT, 500, f"a=1,b={FAULT.version}"),
+        (Gone("away"), 503, "a=1"),
+        (hangs, 504, "a=1"),
+        (Reply(Answer(200, b"no JSON"), "1"), 500, "a=1,b=1"),
+    ],
 )
-def test_a_member_that_fails_fails_the_ensemble(fails: Any, status: int) -> None:
+def test_a_member_that_fails_fails_the_ensemble(fails: Any, status: int, named: str) -> None:
     counts = Counts()
     answer, versions = answered({"a": predicts(1.0), "b": Host(fails)}, counts=counts, timeout_s=0.2)
-    assert (answer.status, versions) == (status, "a=1")
+    assert (answer.status, versions) == (status, named)
     assert "id-7" in answer.body.decode() or fails in (WRONG, FAULT)
     assert sum(counts.answers.values()) == 1
     assert counts.members["b", Outcome.CLIENT_ERROR if fails is WRONG else Outcome.BAD] == 1
@@ -106,6 +112,14 @@ def test_with_enough_others_it_is_left_out(fails: Any) -> None:
 def test_a_wrong_request_is_said_before_a_fault() -> None:
     answer, _ = answered({"a": Host(FAULT), "b": Host(WRONG)}, needed=1)
     assert answer == WRONG.answer
+
+
+def test_a_members_error_names_the_version_that_gave_it() -> None:
+    wrong = Host(Reply(Answer(400, b"{}"), "4"))
+    assert answered({"a": wrong, "b": Host(Reply(Answer(400, b"{}"), "5"))})[1] == "a=4"
+    assert answered({"a": predicts(1.0, version="3"), "b": wrong})[1] == "a=3,b=4"
+    answer = TestClient(Web({"a": wrong})).post("/both/invocations", content=CALL.body)
+    assert (answer.status_code, answer.headers["x-sluice-version"]) == (400, "a=4")
 
 
 def test_predictions_that_do_not_go_together_are_the_ensembles_fault() -> None:

@@ -99,3 +99,34 @@ def test_a_models_fault_arrives_at_sentry_without_what_a_user_sent(sentry: tuple
     assert {key: event["tags"][key] for key in FIELDS} == FIELDS
     assert event["extra"]["request_id"] == "r-1"
     assert b"what a user sent" not in b"".join(envelopes)
+
+
+IN_A_REPLICA = """
+import builtins, logging, sys
+from ray._common.formatters import JSONFormatter
+from ray.serve._private.logging_utils import ServeFormatter, redirected_print
+from serving_runtime.replica_log import NamedLines, about
+
+builtins.print = redirected_print  # as Serve does in each replica
+text, objects = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+text.setFormatter(ServeFormatter("replica", "r"))
+objects.setFormatter(JSONFormatter())
+log = logging.getLogger("a.replica")
+log.addHandler(NamedLines({}, [text, objects]))
+try:
+    [].predict
+except AttributeError as error:
+    log.error("the model failed", exc_info=error, extra=about("r-1"))
+"""
+
+
+def test_a_traceback_has_its_lines_in_a_text_log_and_is_one_field_of_json() -> None:
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_REPLICA], env=environment, check=True, timeout=60, capture_output=True, text=True
+    )
+    head, *rest = done.stdout.splitlines()
+    assert head.endswith("the model failed")
+    last = "AttributeError: 'list' object has no attribute 'predict'"
+    assert rest == ["Traceback (most recent call last):", '  File "<string>", line 14, in <module>', last]
+    assert json.loads(done.stderr)["exc_text"].splitlines() == rest

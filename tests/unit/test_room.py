@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from serving_runtime.room import Room
+from serving_runtime.room import LINE_LIMIT_BYTES, Room
 
 WAIT_S = 20.0  # never reached when all is well
 
@@ -88,5 +88,33 @@ def test_a_client_that_goes_away_takes_no_place_along(its_turn_came: bool) -> No
             room.leave()
         assert await room.enter(1, 0, WAIT_S)
         assert not await room.enter(1, 0, WAIT_S)
+
+    run(story)
+
+
+def test_bodies_in_line_are_kept_to_so_many_bytes() -> None:
+    async def story() -> None:
+        room, half = Room(), LINE_LIMIT_BYTES // 2
+        assert await room.enter(1, 9, WAIT_S, LINE_LIMIT_BYTES), "whoever is not in line is not counted"
+        waits = [asyncio.create_task(room.enter(1, 9, WAIT_S, half)) for _ in range(2)]
+        await turns()
+        assert not await room.enter(1, 9, WAIT_S, 1)
+        room.leave()
+        assert await waits[0]
+        assert not await room.enter(1, 9, 0.01, half), "there is room, and it waits in vain"
+        room.leave()
+        assert await waits[1]
+
+    run(story)
+
+
+def test_a_room_without_a_line_is_full_when_its_places_are_taken() -> None:
+    async def story() -> None:
+        room = Room()
+        assert not room.is_full(1, 0)
+        assert await room.enter(1, 0, WAIT_S)
+        assert room.is_full(1, 0)
+        assert not room.is_full(1, 1)
+        assert not room.is_full(2, 0)
 
     run(story)

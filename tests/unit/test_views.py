@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 
 import pytest
 
@@ -32,10 +33,10 @@ from tests.unit.releases import (
 ROLLOUT = " since 6m, rollout r1"
 
 
-def status(release: Release, *waits: Wait) -> list[str]:
+def status(release: Release, *waits: Wait, looked_at: datetime | None = None) -> list[str]:
     files = {**repo_files(Answers(models=("fraud",))), release_path("production", "fraud"): release_text(release)}
     tip = Tip(commit="0" * 40, files=files, author="", subject="")
-    return status_lines(releases(tip, waits), NOW)
+    return status_lines(releases(tip, waits, looked_at), NOW)
 
 
 def paused_from(phase: Phase, weight: int, kind: CauseKind = CauseKind.INCONCLUSIVE) -> Release:
@@ -102,6 +103,16 @@ def test_a_pause_says_all_that_ends_it(phase: Phase, kind: CauseKind, facts: dic
     paused = paused_from(phase, 10 if phase is Phase.CANARY else 0, kind)
     (wait,) = only(Wait, decide(paused, observed(**facts), RULES, NOW))
     assert status(paused, wait)[1] == f"  paused: so it is; it ends when {ends}"
+
+
+def test_a_rollback_says_why_and_a_wait_of_a_look_before_it_says_nothing() -> None:
+    cause = Cause(kind=CauseKind.GUARD, reasons=("5 of 9 were bad",))
+    back = rolling(Phase.ROLLING_BACK, cause=cause)
+    wait = Wait(model="fraud", environment="production", reason="it is told")
+    assert status(back)[1:] == ["  taken back: 5 of 9 were bad"]
+    assert status(back, wait)[1:] == ["  taken back: 5 of 9 were bad", "  it is told"]
+    assert status(back, wait, looked_at=NOW)[1:] == status(back, wait)[1:]
+    assert status(back, wait, looked_at=NOW - 7 * MINUTE)[1:] == status(back)[1:]
 
 
 def test_past_the_rollouts_time_no_evidence_ends_a_pause_and_status_does_not_say_so() -> None:
