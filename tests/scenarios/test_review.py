@@ -279,6 +279,12 @@ def test_names_of_strangers_are_shown_and_obeyed_by_nobody(proposed: Proposed) -
     assert "##[" not in as_data(found)
 
 
+def test_a_suspicion_of_lint_hides_no_key_on_the_same_line(proposed: Proposed) -> None:
+    odd = MODEL.replace("cpus: 1", "cpus: 1\n  env: {A: q7Zt0VbX2mKp9RwL4sYd6NfHc8Gj}  # ghp_" + "a1B2" * 10)
+    found = proposed.review({"models/fraud.yaml": odd})
+    assert [f.rule for f in found.findings if f.note.severity is Severity.ERROR] == ["secrets"]
+
+
 def test_links_submodules_bombs_and_huge_files_are_findings_and_never_followed(proposed: Proposed) -> None:
     bomb = "a: &a [x]\n" + "".join(f"{c}: [*a, *a]\n" for c in "bcdef")
     found = proposed.review(
