@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,7 +26,7 @@ from policies.layout import RULES, SLUICE, Place, ensemble_path, locate, model_p
 from policies.loosening import loosened
 from policies.notes import Note, Severity
 from policies.repo_rules import RepoRules
-from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens
+from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens, named_value
 from policies.strict_yaml import Path
 
 _DOCUMENTS = (SLUICE, "models/", "ensembles/", "policies/")
@@ -345,21 +344,12 @@ _WITH_NAMES = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".env", ".prop
 
 
 def _look_of(line: str, *, named: bool) -> _Look | None:
-    name, value = _named(line) if named else ("", "")
+    name, value = named_value(line) if named else ("", "")
     if has_secret_shape(line):
         return _Look.SHAPE
     if name and is_secret(name, value):
         return _Look.NAME
     return _Look.RANDOM if any(is_random(token) for token in long_tokens(line)) else None
-
-
-_NAMED = re.compile(r"[\s#-]*(?:export )?[\"']?([A-Za-z0-9_.-]{1,200})[\"']?\s{0,9}[:=](.*)")
-
-
-def _named(line: str) -> tuple[str, str]:
-    """A name and its value, as YAML, JSON and variables have them; empty for anything else."""
-    found = _NAMED.fullmatch(line)
-    return (found[1], found[2].strip().rstrip(",").strip("'\"")) if found else ("", "")
 
 
 CHECKS: tuple[Callable[[Proposal, RepoRules], Iterator[Finding]], ...] = (
