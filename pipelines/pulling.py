@@ -30,6 +30,7 @@ from policies.errors import BadInput, SluiceError, Stalled
 from policies.layout import SLUICE, serve_path
 from policies.notes import errors
 from policies.observations import RuntimeObservation, Tip
+from policies.secret_values import hidden_in
 from serving_runtime.serve_config import parse
 
 Config = Mapping[str, Any]
@@ -204,7 +205,7 @@ def write_report(path: Path, pulled: Pulled) -> None:
     del shown["again_after"]
     for name in ("at", "git_seen_at"):
         shown[name] = shown[name].isoformat() if shown[name] else None
-    _write(path, {"schema": SCHEMA, **shown})
+    _write(path, hidden_in({"schema": SCHEMA, **shown}))
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:

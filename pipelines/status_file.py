@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines.reconciler import Tick
 from policies.actions import Wait
+from policies.secret_values import hidden_in
 
 SCHEMA = 1
 SILENT_AFTER = timedelta(minutes=2)
@@ -43,7 +44,7 @@ def write(path: Path, tick: Tick, webhooks: Mapping[str, Mapping[str, int]] | No
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
-    draft.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(hidden_in(said), indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from policies.application import Settings
 from policies.config_repo_documents import BUILT_IN, ConfigRepo
@@ -26,13 +26,15 @@ from policies.layout import RULES, SLUICE, Place, ensemble_path, locate, model_p
 from policies.loosening import loosened
 from policies.notes import Note, Severity
 from policies.repo_rules import RepoRules
-from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens
+from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens, named_value
 from policies.strict_yaml import Path
 
 _DOCUMENTS = (SLUICE, "models/", "ensembles/", "policies/")
 _OURS = frozenset({Place.RELEASE, Place.SERVE, Place.RAY_SERVICE, Place.RECORD, Place.HISTORY})
-_MOST_OF_A_FILE = 5
-"""Findings of one rule in one file: a pasted dump has thousands, and the first says it."""
+_MOST_SUSPECTED = 5
+"""Lines of one file that only look random: most of them are digests, and a list of those hides what fails."""
+_MOST_SECRETS = 20
+"""Lines of one file with a secret: a pasted dump has thousands, and the first say it. What is left out is counted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -291,12 +293,11 @@ def _frozen(proposal: Proposal, rules: RepoRules) -> Iterator[Finding]:
 def _ours(proposal: Proposal, _rules: RepoRules) -> Iterator[Finding]:
     """What a person's commit to a release means is said where it is judged (docs/adr/0004)."""
     by_us = [path for path in proposal.changed if (at := locate(path)) is not None and at.place in _OURS]
-    for path in by_us[:_MOST_OF_A_FILE]:
+    for path in by_us[:1]:
         more = f" (and {len(by_us) - 1} more such files)" if len(by_us) > 1 else ""
         message = f"Sluicegate writes this file, and takes a person's change of it for a wish{more}"
         note = _about(path, message, Severity.WARNING)
         yield Finding(rule="written by Sluicegate", note=note, mend="use `sluice`, or revert a commit")
-        return
 
 
 def _one_of(people: Collection[str]) -> str:
@@ -314,38 +315,49 @@ def _secrets(proposal: Proposal, rules: RepoRules) -> Iterator[Finding]:
     """In every new line of every file, comments included: what was pushed once is read by many."""
     suspected = Severity.ERROR if rules.random_text == "fail" else Severity.WARNING
     for path, lines in proposal.new_lines.items():
-        found = 0
+        found: dict[_Look, list[int]] = {}
         for number, line in lines:
-            severity, message = _in_line(line, suspected, named=path.endswith(_WITH_NAMES))
-            if message and found < _MOST_OF_A_FILE:
-                found += 1
-                note = Note(severity=severity, file=path, line=number, field="", message=message)
-                mend = "take it out, make the secret worthless, and give it to the nodes in their environment"
-                yield Finding(rule="secrets", note=note, mend=mend if severity is Severity.ERROR else "")
+            look = _look_of(line, named=path.endswith(_WITH_NAMES))
+            if look is not None:
+                found.setdefault(look, []).append(number)
+        certain = sorted((n, look) for look, numbers in found.items() if look is not _Look.RANDOM for n in numbers)
+        random = [(n, _Look.RANDOM) for n in found.get(_Look.RANDOM, ())]
+        yield from _listed(path, certain, _MOST_SECRETS, Severity.ERROR)
+        yield from _listed(path, random, _MOST_SUSPECTED, suspected)
+
+
+def _listed(path: str, found: Sequence[tuple[int, _Look]], most: int, severity: Severity) -> Iterator[Finding]:
+    """The first of these lines, and how many are left out: what fails and what is suspected never share a limit."""
+    mend = "take it out, make the secret worthless, and give it to the nodes in their environment"
+    said = [(number, look.value) for number, look in found[:most]]
+    if len(found) > most:
+        left = len(found) - most
+        words = "line of this file looks" if left == 1 else "lines of this file look"
+        said.append((found[most][0], f"from here on {left:,} more {words} like that, and not each is listed"))
+    for number, message in said:
+        note = Note(severity=severity, file=path, line=number, field="", message=message)
+        yield Finding(rule="secrets", note=note, mend=mend if severity is Severity.ERROR else "")
+
+
+class _Look(StrEnum):
+    """Why a line is suspected."""
+
+    SHAPE = "has the shape of a key, a token or a password: it is not repeated here"
+    NAME = "by its name it is a secret: it is not repeated here"
+    RANDOM = "looks random, as a secret would: if it is one, it does not belong here"
 
 
 _WITH_NAMES = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".env", ".properties", ".sh")
 """Files in which `password: x` is a value with its name, and no sentence about passwords."""
 
 
-def _in_line(line: str, suspected: Severity, *, named: bool) -> tuple[Severity, str]:
-    name, value = _named(line) if named else ("", "")
+def _look_of(line: str, *, named: bool) -> _Look | None:
+    name, value = named_value(line) if named else ("", "")
     if has_secret_shape(line):
-        return Severity.ERROR, "has the shape of a key, a token or a password: it is not repeated here"
+        return _Look.SHAPE
     if name and is_secret(name, value):
-        return Severity.ERROR, "by its name it is a secret: it is not repeated here"
-    if any(is_random(token) for token in long_tokens(line)):
-        return suspected, "looks random, as a secret would: if it is one, it does not belong here"
-    return suspected, ""
-
-
-_NAMED = re.compile(r"[\s#-]*(?:export )?[\"']?([A-Za-z0-9_.-]{1,200})[\"']?\s{0,9}[:=](.*)")
-
-
-def _named(line: str) -> tuple[str, str]:
-    """A name and its value, as YAML, JSON and variables have them; empty for anything else."""
-    found = _NAMED.fullmatch(line)
-    return (found[1], found[2].strip().rstrip(",").strip("'\"")) if found else ("", "")
+        return _Look.NAME
+    return _Look.RANDOM if any(is_random(token) for token in long_tokens(line)) else None
 
 
 CHECKS: tuple[Callable[[Proposal, RepoRules], Iterator[Finding]], ...] = (

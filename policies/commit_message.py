@@ -5,6 +5,7 @@ Rules:
   breaks and the marks that reverse the reading direction never reach a message.
 - Only what is given as a trailer reads back as one: a line of the body that looks like a trailer is indented, and the
   trailers are the last paragraph, which is where Git looks for them.
+- Subject and body repeat nothing that looks like a secret: both are made of what is wrong with what others wrote.
 - The same arguments give the same bytes.
 
 This module must not know what a trailer means; it only sees to it that nobody can forge one.
@@ -16,6 +17,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Final
+
+from policies.secret_values import hidden
 
 SUBJECT_LIMIT: Final = 120
 """Characters. `git log --oneline` stays on one line of a wide terminal; model names may be 250 long."""
@@ -37,7 +40,7 @@ def message(subject: str, body: str = "", trailers: Mapping[str, str] | None = N
     Trailers keep their order; their keys are letters, digits and dashes. Raises ValueError for an empty subject, an
     empty trailer value or a key of another shape: those are mistakes of the caller, never of the text.
     """
-    parts = [_required(one_line(subject, SUBJECT_LIMIT), "subject")]
+    parts = [_required(one_line(hidden(subject), SUBJECT_LIMIT), "subject")]
     lines = _body_lines(body)
     if lines:
         parts.append("\n".join(lines))
@@ -87,7 +90,7 @@ def _body_lines(body: str) -> list[str]:
 
 def _body_line(line: str) -> str:
     indent = len(line) - len(line.lstrip(" "))
-    text = one_line(line)
+    text = one_line(hidden(line))
     if not text:
         return ""
     return " " * min(max(indent, 2), 8) + text if indent or _LOOKS_LIKE_TRAILER.match(text) else text

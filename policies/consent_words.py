@@ -16,7 +16,6 @@ from typing import Final
 
 from policies.admission import Check
 from policies.application import Application, Settings
-from policies.commit_message import one_line
 from policies.consent import STABLE, Consent
 from policies.documents import Bake, RolloutPolicy
 from policies.durations import format_duration
@@ -25,6 +24,8 @@ from policies.markdown import code, prose, table
 from policies.model_signatures import differences
 from policies.observations import VersionFacts
 from policies.release import Release
+from policies.secret_values import hidden_in
+from policies.shown_text import shown
 
 WITHDRAWN: Final = "<!-- sluice:withdrawn -->"
 """In the body of a pull request that Sluicegate closed itself: its end is nobody's no."""
@@ -39,9 +40,9 @@ def title(consent: Consent, release: Release) -> str:
     over = f" over v{release.stable.version}" if release.stable else ""
     if consent.rollout:
         step = "becomes stable" if consent.to == STABLE else f"to {consent.to} %"
-        return one_line(f"{consent.model} ({consent.environment}): v{consent.version} {step}{over}", _TITLE)
+        return shown(f"{consent.model} ({consent.environment}): v{consent.version} {step}{over}", _TITLE)
     what = f"v{consent.version} with new settings" if _serves(release, consent) else f"start v{consent.version}{over}"
-    return one_line(f"{consent.model} ({consent.environment}): {what}", _TITLE)
+    return shown(f"{consent.model} ({consent.environment}): {what}", _TITLE)
 
 
 def _serves(release: Release, consent: Consent) -> bool:
@@ -125,11 +126,11 @@ def _bake(bake: Bake) -> str:
 
 
 def _settings(before: Settings, after: Settings) -> Iterator[str]:
-    has, wants = before.fields, after.fields
+    has, wants = (hidden_in(each.fields, by_name=True) for each in (before, after))
     rows = [
         (code(key), code(str(has.get(key))), code(str(wants.get(key))))
         for key in sorted({*has, *wants})
-        if has.get(key) != wants.get(key)
+        if before.fields.get(key) != after.fields.get(key)
     ]
     yield from table(("setting", "serves", "wanted"), rows)
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from policies.names import ROLLOUT_ID
 from policies.notes import Note, Severity
+from policies.secret_values import hidden
 from policies.strict_yaml import Parsed, Path, dotted
 from policies.wrong_fields import WrongFields
 
@@ -262,7 +263,7 @@ def _message(item: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = _CREDENTIALS.sub("://...@", json.dumps(value, ensure_ascii=False, default=str))
+    text = hidden(_CREDENTIALS.sub("://...@", json.dumps(value, ensure_ascii=False, default=str)))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -27,6 +27,7 @@ from policies.ray_service import API_VERSION as RAY_VERSION
 from policies.ray_service import RayServiceTemplate, read_manifest
 from policies.release import Release
 from policies.repo_rules import RepoRules
+from policies.secret_values import hidden
 from policies.slo import INSTEAD, OPENSLO_VERSION, SloDocument
 from policies.strict_yaml import MAX_CHARACTERS, MAX_SERVE_CONFIG, Parsed, YamlError, dotted, parse
 
@@ -177,11 +178,11 @@ def _header(file: str, parsed: Parsed, kinds: Mapping[str, tuple[str, Any]]) -> 
     if not isinstance(kind, str) or kind not in kinds:
         near = difflib.get_close_matches(str(kind), kinds, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        wrong = "is missing" if kind is None else f"{str(kind)[:40]!r} does not belong here{hint}"
+        wrong = "is missing" if kind is None else f"{hidden(str(kind))[:40]!r} does not belong here{hint}"
         return "", (note(parsed, file, ("kind",), f"{wrong}: write {_headers(kinds)}"),)
     version = parsed.data.get("apiVersion")
     if version != kinds[kind][0]:
-        wrong = "is missing" if version is None else f"{str(version)[:40]!r} is not read"
+        wrong = "is missing" if version is None else f"{hidden(str(version))[:40]!r} is not read"
         return kind, (note(parsed, file, ("apiVersion",), f"{wrong}: write apiVersion: {kinds[kind][0]}"),)
     return kind, ()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from policies.capacity import Amounts, Capacity, in_words
 from policies.impact import Change, DeploymentImpact, Impact
+from policies.secret_values import hidden_in
 
 _LONGEST_VALUE = 60
 """Characters of a value: what is longer is read in the files."""
@@ -43,6 +44,7 @@ def value_in_words(value: Any) -> str:
     """As JSON, cut where it is long; `none` where there is nothing."""
     if value is None:
         return "none"
+    value = hidden_in(value, by_name=True)
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 

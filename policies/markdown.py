@@ -1,7 +1,8 @@
 """Markdown for a forge's comment, made of texts that strangers chose.
 
 Rules:
-- Such a text is on one line, without control and direction characters, and does nothing: no link, no image, no HTML, no
+- Such a text is on one line, without what looks like a secret, its direction marks by their code (`shown_text.py`), and
+  does nothing: no link, no image, no HTML, no
   heading, no mention that sends somebody a mail, no reference that appears on another page.
 - Names of files, fields and values stand in code spans, in which a forge looks for none of these. Sentences are prose:
   every character that Markdown could read is escaped, and what forges read beyond Markdown is cut by a word joiner.
@@ -16,7 +17,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from policies.commit_message import one_line
+from policies.shown_text import shown as shown_text
+from policies.shown_text import shown_line
 
 CELL: Final = 300
 """Characters of one cell or sentence: three lines of a table. More is in the files themselves."""
@@ -37,7 +39,7 @@ _REFERENCE: Final = re.compile(r"([@#!~%$&])(?=[\w\\\"'])|(?<=\b[Gg][Hh])(?=-\d)
 
 def prose(text: str, limit: int = CELL) -> str:
     """A sentence, with nothing in it that a forge obeys."""
-    return _REFERENCE.sub(lambda m: f"{m.group(1) or ''}{JOINER}", _escaped(one_line(text, limit)))
+    return _REFERENCE.sub(lambda m: f"{m.group(1) or ''}{JOINER}", _escaped(shown_text(text, limit)))
 
 
 def _escaped(text: str) -> str:
@@ -47,7 +49,7 @@ def _escaped(text: str) -> str:
 
 def code(text: str, limit: int = CELL) -> str:
     """A name in a code span, fit for a table too; nothing for nothing."""
-    shown = one_line(text, limit)
+    shown = shown_text(text, limit)
     if not shown:
         return ""
     fence = "`" * (_longest_run(shown) + 1)
@@ -64,14 +66,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def fenced(lines: Sequence[str], language: str) -> list[str]:
     """Lines as they are, in a block that none of them can end."""
-    clean = [_printable(line[:LINE]) for line in lines]
+    clean = [shown_line(line)[:LINE] for line in lines]
     fence = "`" * max(3, 1 + max((_longest_run(line) for line in clean), default=0))
     return [f"{fence}{language}", *clean, fence]
 
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall(r"`+", text)), default=0)
-
-
-def _printable(line: str) -> str:
-    return line if line.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in line)

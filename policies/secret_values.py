@@ -1,7 +1,8 @@
 """Does a text look like a secret: by a shape that providers give their keys, by its name, or because it is random.
 
 Rules:
-- A text that is found is never repeated: whoever asks says where it stands.
+- A text that is found is never repeated: whoever asks says where it stands, and every door through which text goes out
+  hides it (`shown_text.py`).
 - What only looks random is a suspicion, and says so: hashes and identifiers look random, too.
 """
 
@@ -11,7 +12,10 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+HIDDEN = "(not shown: looks like a secret)"
 
 _SECRET_WORDS = frozenset({"secret", "token", "password", "passwd", "pwd", "credential", "credentials", "apikey"})
 _SECRET_PAIRS = frozenset({("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key"), ("auth", "key")})
@@ -26,8 +30,9 @@ of what stands before it, and metrics have shorter names."""
 # a stranger may have written a megabyte of it.
 _SECRET_SHAPES = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[abprs]-"
-    r"[\w-]{10,}|\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]*:[^/\s@]+@"
-    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.|" + SLUICE_KEY
+    r"[\w-]{10,}|\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bAIza[\w-]{30,}|://[^/\s:@]*:[^/\s@]+@"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY(?s:.*?-----END [A-Z ]*PRIVATE KEY-*|.*)"
+    r"|(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*|" + SLUICE_KEY
 )
 _ONE_TOKEN = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
 # Bits per character: English words and identifiers stay below 3.8 at such lengths, random base64 is above 4.2.
@@ -39,10 +44,56 @@ def has_secret_shape(text: str) -> bool:
     return _SECRET_SHAPES.search(text) is not None
 
 
+def hidden(text: str) -> str:
+    """The text without what has such a shape."""
+    return _SECRET_SHAPES.sub(HIDDEN, text)
+
+
+def hidden_line(line: str) -> str:
+    """A line of a document, also without the value of a name like `db_password`."""
+    found = _NAMED.fullmatch(line)
+    if found is None or not _is_named_so(*named_value(line)):
+        return hidden(line)
+    return f"{hidden(line[: found.start(2)])} {HIDDEN}"
+
+
+def hidden_in(value: Any, *, by_name: bool = False) -> Any:
+    """Plain data with the same hidden in every text and key; `by_name` where its keys are names of settings, too."""
+    if isinstance(value, str):
+        return hidden(value)
+    if isinstance(value, Mapping):
+        return _hidden_entries(value, by_name=by_name)
+    if isinstance(value, list | tuple):
+        return [hidden_in(inner, by_name=by_name) for inner in value]
+    return value
+
+
+def _hidden_entries(value: Mapping[Any, Any], *, by_name: bool) -> dict[Any, Any]:
+    entries: dict[Any, Any] = {}
+    for key, inner in value.items():
+        shown = hidden(key) if isinstance(key, str) else key
+        while shown in entries:  # two hidden keys are two entries
+            shown += "'"
+        is_named = by_name and isinstance(key, str) and isinstance(inner, str) and _is_named_so(key, inner)
+        entries[shown] = HIDDEN if is_named else hidden_in(inner, by_name=by_name)
+    return entries
+
+
+_NAMED = re.compile(r"[\s#-]*(?:export )?[\"']?([A-Za-z0-9_.-]{1,200})[\"']?\s{0,9}[:=](.*)")
+
+
+def named_value(line: str) -> tuple[str, str]:
+    """A name and its value, as YAML, JSON and variables have them; empty for anything else."""
+    found = _NAMED.fullmatch(line)
+    return (found[1], found[2].strip().rstrip(",").strip("'\"")) if found else ("", "")
+
+
 def is_secret(name: str, value: str) -> bool:
     """Is the value of a variable of this name one that nobody should read?"""
-    if has_secret_shape(value):
-        return True
+    return has_secret_shape(value) or _is_named_so(name, value)
+
+
+def _is_named_so(name: str, value: str) -> bool:
     words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
     if not words or words[-1] in _ABOUT or _HARMLESS.fullmatch(value):
         return False

@@ -20,7 +20,7 @@ from pipelines.command_line.options import (
     settings_of,
 )
 from pipelines.command_line.saying import say
-from policies.commit_message import printable
+from policies.shown_text import shown_line
 
 if TYPE_CHECKING:
     from policies.capacity import Capacity
@@ -98,7 +98,7 @@ def explain(
     console = Console(highlight=False, soft_wrap=True)
     marks = chart.PLAIN if console.options.ascii_only else chart.Marks()
     for line in telling.lines(told, width=console.width, marks=marks):
-        line.plain = printable(line.plain)
+        line.plain = shown_line(line.plain)
         console.print(line)
 
 

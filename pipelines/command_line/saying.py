@@ -8,13 +8,13 @@ from typing import ParamSpec
 
 import typer
 
-from policies.commit_message import printable
 from policies.errors import SluiceError
+from policies.shown_text import shown_line
 
 
 def say(lines: Iterable[str], *, err: bool = False) -> None:
-    """Lines for a person. Much in them was said by others: no character moves the cursor or begins another line."""
-    typer.echo("\n".join(printable(line) for line in lines), err=err)
+    """Lines for a person. Much in them was said by others: it is shown (`policies/shown_text.py`), never obeyed."""
+    typer.echo("\n".join(shown_line(line) for line in lines), err=err)
 
 
 _P = ParamSpec("_P")

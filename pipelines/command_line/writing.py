@@ -79,9 +79,13 @@ def lint(
 
     from pipelines.commands.lint import exit_code, notes_data, render_notes
     from pipelines.commands.lint import lint as check
+    from policies.secret_values import hidden_in
 
     notes = check(folder)
-    typer.echo(json.dumps(notes_data(notes), indent=2) if output is Output.JSON else render_notes(notes), nl=False)
+    if output is Output.JSON:
+        typer.echo(json.dumps(hidden_in(notes_data(notes)), indent=2), nl=False)
+    else:
+        say(render_notes(notes).rstrip("\n").split("\n"))
     raise typer.Exit(exit_code(notes))
 
 

@@ -181,9 +181,9 @@ def _unread(old: Side, new: Side) -> Iterator[str]:
 
 
 def _once(findings: tuple[Finding, ...], notes: tuple[Note, ...]) -> tuple[Finding, ...]:
-    """Lint and the rules both look for secrets: one of the two is enough for a line."""
-    said = {(note.file, note.line) for note in notes if "secret" in note.message}
-    return tuple(f for f in findings if f.rule != "secrets" or (f.note.file, f.note.line) not in said)
+    """Lint and the rules both look for secrets: one of the two is enough for a line, where it weighs as much."""
+    said = {(n.file, n.line, n.severity) for n in notes if "secret" in n.message}
+    return tuple(f for f in findings if f.rule != "secrets" or (f.note.file, f.note.line, f.note.severity) not in said)
 
 
 # --- what serves ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from policies.notes import Note, Severity
 from policies.pull_requests import CommitStatus, StatusState
 from policies.rejudging import Rejudged, lasted, turning_point
 from policies.release import Outcome
+from policies.secret_values import hidden, hidden_line
 from policies.strict_yaml import dump
 
 MARKER = "sluicegate:review"
@@ -254,7 +255,7 @@ def difference(environment: EnvironmentChange) -> Iterator[str]:
     """The unified difference of `serve.yaml`, application by application.
 
     Its name stands where others have line numbers, which no reader has a file for. One that takes another's place is
-    compared with that.
+    compared with that. What looks like a secret is hidden once it has been compared: that it changes is seen.
     """
     path = f"environments/{environment.name}/serve.yaml"
     yield f"--- {path}"
@@ -270,7 +271,7 @@ def difference(environment: EnvironmentChange) -> Iterator[str]:
         if was != now:
             title = new if old == new or old not in before else f"{old} -> {new}" if new else old
             for line in list(difflib.unified_diff(was, now, n=_CONTEXT_LINES, lineterm=""))[2:]:
-                yield f"@@ {title} @@" if line.startswith("@@ ") else line
+                yield f"@@ {hidden(title)} @@" if line.startswith("@@ ") else line[0] + hidden_line(line[1:])
 
 
 def _by_name(config: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -17,9 +17,10 @@ from pipelines.commands.replay import lines as replay_lines
 from pipelines.commands.review import Review
 from pipelines.commands.review_comment import difference, verdict
 from pipelines.commands.views import as_json
-from policies.commit_message import one_line
 from policies.impact_words import lines as impact_lines
 from policies.notes import Note, Severity
+from policies.secret_values import hidden_in
+from policies.shown_text import shown
 from policies.stored_documents import plain
 
 _MOST_OF_A_MESSAGE = 1_000
@@ -81,7 +82,7 @@ def _notes(review: Review) -> list[tuple[Note, str, str]]:
 
 
 def _message(text: str) -> str:
-    flat = one_line(text, _MOST_OF_A_MESSAGE).replace("##[", "## [")
+    flat = shown(text, _MOST_OF_A_MESSAGE).replace("##[", "## [")
     return flat.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -100,8 +101,8 @@ def _data(review: Review) -> dict[str, Any]:
         "environments": [
             {
                 "name": one.name,
-                "at_once": plain(one.at_once),
-                "in_the_end": plain(one.in_the_end),
+                "at_once": hidden_in(plain(one.at_once), by_name=True),
+                "in_the_end": hidden_in(plain(one.in_the_end), by_name=True),
                 "rolled_out": list(one.rolled_out),
                 "remarks": list(one.remarks),
                 "difference": list(difference(one)),

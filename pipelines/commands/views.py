@@ -37,6 +37,7 @@ from policies.layout import Place, locate, serve_path
 from policies.observations import Tip
 from policies.release import Phase, Release
 from policies.rollout_record import HistoryRecord
+from policies.secret_values import hidden_in
 from policies.stored_documents import parse_history
 from serving_runtime.serve_config import parse as parse_serve
 from serving_runtime.serve_config import phase_in_force
@@ -282,7 +283,8 @@ def _consent_in_words(action: AskConsent | WithdrawConsent | TellReviewers | Use
 
 def as_json(kind: str, items: Sequence[Any], **more: Any) -> str:
     """`{"schema": 1, "<kind>": [...]}`: dataclasses as objects, times in ISO 8601."""
-    return json.dumps({"schema": SCHEMA, kind: [_plain(item) for item in items], **more}, indent=2, default=_text)
+    said = hidden_in({"schema": SCHEMA, kind: [_plain(item) for item in items], **more})
+    return json.dumps(said, indent=2, default=_text)
 
 
 def plan_json(plan: Plan) -> str:
@@ -296,7 +298,7 @@ def plan_json(plan: Plan) -> str:
 
 def impact_data(each: DeploymentImpact) -> Mapping[str, Any]:
     """One deployment that differs, for programs."""
-    return {**dataclasses.asdict(each), "effects": list(each.effects)}
+    return {**hidden_in(dataclasses.asdict(each), by_name=True), "effects": list(each.effects)}
 
 
 def _plain(item: Any) -> Any:

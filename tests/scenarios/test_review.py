@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.commands.review import MOST_ROLLOUTS, People, Review, review
-from pipelines.commands.review_comment import MOST_BYTES, comment
+from pipelines.commands.review_comment import MOST_BYTES, comment, difference
 from pipelines.commands.review_posting import forge_target, posted
 from pipelines.commands.review_words import as_data, github, text, unobeyed
 from policies.capacity import Capacity, Node
@@ -26,6 +26,7 @@ from policies.impact import Effect, Impact
 from policies.notes import Severity
 from policies.pull_requests import Approval, CommitStatus, PullRequest, PullRequestState, StatusState
 from policies.release import Outcome
+from policies.secret_values import HIDDEN
 from registry_bridge.local_repo import LocalRepo
 from tests.fakes.config_clone import ConfigClone
 from tests.simulation.world import BAD, MODEL_DOCUMENT, POLICY, World
@@ -277,6 +278,73 @@ def test_names_of_strangers_are_shown_and_obeyed_by_nobody(proposed: Proposed) -
     assert token not in made + as_data(found) + "\n".join(text(found))
     assert json.loads(as_data(found))["reviews"][0]["failures"] == found.failures
     assert "##[" not in as_data(found)
+
+
+def test_a_suspicion_of_lint_hides_no_key_on_the_same_line(proposed: Proposed) -> None:
+    odd = MODEL.replace("cpus: 1", "cpus: 1\n  env: {A: q7Zt0VbX2mKp9RwL4sYd6NfHc8Gj}  # ghp_" + "a1B2" * 10)
+    found = proposed.review({"models/fraud.yaml": odd})
+    assert [f.rule for f in found.findings if f.note.severity is Severity.ERROR] == ["secrets"]
+
+
+GITHUB, AWS, PASSWORD = "ghp_" + "a1B2" * 9, "AKIA" + "IOSFODNN7EXAMPLE", "hunter2hunter2"
+SECRET_SETTINGS = f"""\
+  environment: uv
+  packages: ["x @ https://user:{PASSWORD}@git.example.com/x.whl"]
+  env: {{NOTE: "{GITHUB}", HARMLESS: {AWS}, DB_PASSWORD: {PASSWORD}}}
+  features:
+    entry_point: "a:b"
+    key: user
+    defaults: {{f: 1.0}}
+    options: {{url: "redis://:{PASSWORD}@h/0", t: glpat-{PASSWORD}x9}}
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models/fraud.yaml": MODEL + SECRET_SETTINGS},
+        {"models/fraud.yaml": MODEL.replace("[errors]", f"[{GITHUB}]")},
+        *(
+            {"models/fraud.yaml": MODEL + line}
+            for line in (
+                f"route: /{AWS}\n",
+                f"request_timeout: {AWS}\n",
+                f"capture: {{to: 's3://{AWS}'}}\n",
+                f"{GITHUB}: 1\n",
+                f"  environment: {GITHUB}\n",
+                f"  image: 'https://user:{PASSWORD}@{'x' * 60}'\n",
+            )
+        ),
+        {"models/fraud.yaml": MODEL.replace("rollout: quick", f"rollout: {AWS}")},
+        {"models/new.yaml": f"apiVersion: sluicegate/v1\nkind: {GITHUB}\n"},
+        {"models/new.yaml": f"apiVersion: sluicegate/v1\nkind: https://longer-than-most:{PASSWORD}@example.com\n"},
+        {f"models/{GITHUB}.yaml": "kind: Model\n"},
+    ],
+)
+def test_no_form_of_a_review_repeats_what_looks_like_a_secret(
+    proposed: Proposed, change: Mapping[str, str | bytes | None]
+) -> None:
+    commit = proposed.change(change)
+    done = {form: run(proposed, "--head", commit, "--format", form) for form in ("text", "markdown", "github", "json")}
+    for form, said in done.items():
+        assert said.exit_code == 2, form
+        assert not [secret for secret in (GITHUB, AWS, PASSWORD) if secret in said.output], form
+        assert "models/" in said.output, form
+
+
+def test_that_a_secret_changes_is_seen_without_either_of_them(proposed: Proposed) -> None:
+    (environment,) = proposed.review(CHANGE).environments
+    old, new = ({"applications": [{"name": "a", "env": {"NOTE": key}}]} for key in (GITHUB, GITHUB[:-1] + "x"))
+    shown = list(difference(dataclasses.replace(environment, before=old, after=new)))
+    assert [line for line in shown[2:] if line[0] in "+-"] == [f"-      NOTE: {HIDDEN}", f"+      NOTE: {HIDDEN}"]
+
+
+def test_two_names_that_would_look_the_same_are_told_apart(proposed: Proposed) -> None:
+    found = proposed.review({"models/evil.yaml": "kind: Nope\n", "models/\u202eevil.yaml": "kind: Nope\n"})
+    for made in (comment(found), "\n".join(github(found))):
+        assert "models/evil.yaml" in made
+        assert "models/\\u202eevil.yaml" in made
+        assert "\u202e" not in made
 
 
 def test_links_submodules_bombs_and_huge_files_are_findings_and_never_followed(proposed: Proposed) -> None:

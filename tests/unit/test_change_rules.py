@@ -333,9 +333,24 @@ def test_what_only_looks_random_fails_where_the_rules_say_so() -> None:
     assert one(judge_change(change, RepoRules(random_text="fail"))).note.severity is Severity.ERROR
 
 
-def test_a_dump_of_secrets_is_not_a_thousand_findings() -> None:
+def test_a_dump_of_secrets_is_not_a_thousand_findings_and_says_how_many_it_left_out() -> None:
     change = dataclasses.replace(proposal({}), new_lines={"a.txt": tuple((n, TOKEN) for n in range(1, 1000))})
-    assert len(judge_change(change, RepoRules())) == 5
+    found = judge_change(change, RepoRules())
+    assert [f.note.line for f in found] == list(range(1, 22))
+    assert "979 more lines of this file" in found[-1].note.message
+
+
+def test_lines_that_look_random_hide_no_key() -> None:
+    key = "AKIA" + "IOSFODNN7EXAMPLE"
+    lines = [*(f"x{n} {RANDOM}{n}" for n in range(8)), TOKEN, key]
+    change = dataclasses.replace(proposal({}), new_lines={"many.txt": tuple(enumerate(lines, 1))})
+    found = judge_change(change, RepoRules())
+    assert [(f.note.severity.value, f.note.line) for f in found] == [
+        ("error", 9),
+        ("error", 10),
+        *(("warning", n) for n in range(1, 7)),
+    ]
+    assert "3 more lines" in found[-1].note.message
 
 
 @pytest.mark.parametrize(

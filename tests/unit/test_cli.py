@@ -97,6 +97,24 @@ def test_pull_reports_what_it_could_and_could_not_do(here: Path) -> None:
     assert (nobody.exit_code, "sluice.yaml has no edge store-99; it has store-17" in nobody.output) == (1, True)
 
 
+def test_nothing_that_looks_like_a_secret_is_repeated(here: Path) -> None:
+    repo, token = config_repo(here, rolling(Phase.CANARY, weight=10)), "ghp_" + "a1B2" * 9
+    said = here / "status.json"
+    waits = (Wait(model="fraud", environment="production", reason=f"the metric {token} is not logged"),)
+    status_file.write(said, Tick(at=NOW, plan=None, waits=waits, problems=(f"no {token}",)))
+    for output in ("text", "json"):
+        shown = sluice("status", "--status-file", said, "--repo", repo, "-o", output)
+        assert (shown.exit_code, "not shown" in shown.output, token in shown.output) == (0, True, False)
+    work = here / "work"
+    (work / "models/fraud.yaml").write_text(f"apiVersion: sluicegate/v1\nkind: Model\nname: fraud\n{token}: 1\n")
+    git(work, "commit", "-q", "-a", "-m", "a key")
+    git(work, "push", "-q", str(repo), "main")
+    for command in (["lint", work], ["lint", work, "-o", "json"], ["plan", "--repo", repo], ["status", "--repo", repo]):
+        shown = sluice(*command)
+        assert ("not shown" in shown.output, token in shown.output) == (True, False), command
+    assert token not in said.read_text(encoding="utf-8")
+
+
 def test_nothing_that_others_said_moves_the_cursor_or_begins_another_line(here: Path) -> None:
     """What was committed by hand is printed too."""
     repo = config_repo(here, rolling(Phase.CANARY, weight=10))

@@ -412,6 +412,13 @@ def test_the_body_shows_metrics_signature_and_admission_and_obeys_nobody():
     assert said == body(consent(steady()), steady(), dataclasses.replace(STARTED, start=start), seen, REQUIRED)
 
 
+def test_no_name_that_looks_like_a_secret_is_repeated():
+    key, token = "AKIA" + "IOSFODNN7EXAMPLE", "ghp_" + "a1B2" * 9
+    own = dataclasses.replace(facts(**{key: 1.0}), signature=Signature(inputs=(Column(token, Type("double")),)))
+    said = body(consent(steady()), steady(), STARTED, observed(facts={1: facts(), 2: own}), REQUIRED)
+    assert (key in said, token in said, said.count("not shown") >= 2) == (False, False, True)
+
+
 def test_a_body_has_an_end_however_much_differs():
     many = {f"m{n}": 1.0 for n in range(500)}
     columns = tuple(Column(f"c{n}", Type("double")) for n in range(5000))
