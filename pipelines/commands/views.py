@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
 from policies.actions import (
     Action,
@@ -29,7 +28,7 @@ from policies.actions import (
     WriteRecord,
     WriteRelease,
 )
-from policies.config_repo_documents import parse_repo, with_defaults
+from policies.config_repo_documents import ConfigRepo
 from policies.durations import format_duration
 from policies.impact import DeploymentImpact, Impact, impact
 from policies.impact_words import deployment_lines
@@ -71,9 +70,8 @@ class ReleaseView:
     queued: int | None
 
 
-def releases(tip: Tip, waits: Iterable[Wait] = ()) -> tuple[ReleaseView, ...]:
-    """Every release of the tip. Raises BadInput where the repo cannot be read."""
-    repo = parse_repo(with_defaults(tip.files, built_in_documents()))
+def releases(repo: ConfigRepo, waits: Iterable[Wait] = ()) -> tuple[ReleaseView, ...]:
+    """Every release, with what its last look waited for."""
     reasons = {(w.environment, w.model): w for w in waits}
     return tuple(
         _view(release, reasons.get((release.environment, release.model)))

@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 
+from pipelines.commands.in_force import in_force
 from pipelines.commands.views import plan_lines, releases, status_lines
 from pipelines.consents import ask
+from pipelines.vouched import Trust
 from policies.actions import AskConsent
 from policies.consent_words import WITHDRAWN
 from policies.pull_requests import PullRequest, PullRequestState
@@ -117,7 +119,9 @@ def test_while_people_are_asked_plan_and_status_say_so():
     assert any("pull request from sluice/production/fraud/v2-" in line for line in lines)
     world.pass_time(30)
     assert not world.reconciler.plan().moves
-    shown = "\n".join(status_lines(releases(world.repo.read(), world.reconciler.plan().waits), world.now))
+    shown = "\n".join(
+        status_lines(releases(in_force(world.repo, Trust()).documents, world.reconciler.plan().waits), world.now)
+    )
     assert "v2 is wanted; pull request 2 (" in shown
     assert "it ends when it is approved and merged, or closed: v2 is refused then" in shown
 
