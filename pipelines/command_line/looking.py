@@ -46,7 +46,7 @@ def status(
     said = status_file.read(last_words) if last_words else None
     settings = settings_of(repo, branch, stack)
     found = in_force(config_repo(settings), trust(settings))
-    shown = views.releases(found.documents, said.waits if said else ())
+    shown = views.releases(found.documents, said.waits if said else (), found.branches)
     problems = (*said.problems, *status_file.silence(said, datetime.now(UTC))) if said else ()
     problems = tuple(dict.fromkeys((*found.problems, *problems)))  # the last look says the same of documents
     if output is Output.JSON:

@@ -9,6 +9,7 @@ from pipelines.documents_in_force import DocumentsInForce
 from pipelines.ports import Repo
 from pipelines.vouched import Trust, Vouched
 from policies.config_repo_documents import ConfigRepo, read_repo
+from policies.consent import BRANCHES
 from policies.errors import Stalled
 from policies.layout import SLUICE
 from policies.observations import Tip
@@ -21,6 +22,8 @@ class InForce:
     tip: Tip
     documents: ConfigRepo
     problems: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    """Sluicegate's own, by which people are asked."""
 
 
 def in_force(repo: Repo, trust: Trust) -> InForce:
@@ -30,6 +33,7 @@ def in_force(repo: Repo, trust: Trust) -> InForce:
     where Git is away, Stalled where that cannot be read either.
     """
     tip = repo.read()
+    branches = tuple(repo.branches(BRANCHES))
     try:
         vouched = Vouched(repo, trust).of(tip)
         documents, notes, _ = DocumentsInForce(repo, built_in_documents()).of(vouched.tip, signed=vouched.asked)
@@ -38,6 +42,6 @@ def in_force(repo: Repo, trust: Trust) -> InForce:
         found = read_repo(own).repo
         if found is None:
             raise
-        return InForce(tip=tip, documents=found, problems=tuple(str(error).split("\n")))
-    said = (*vouched.notes, *notes)
-    return InForce(tip=vouched.tip, documents=documents, problems=tuple(str(note) for note in said))
+        return InForce(tip=tip, documents=found, problems=tuple(str(error).split("\n")), branches=branches)
+    said = tuple(str(note) for note in (*vouched.notes, *notes))
+    return InForce(tip=vouched.tip, documents=documents, problems=said, branches=branches)

@@ -29,6 +29,7 @@ from policies.actions import (
     WriteRelease,
 )
 from policies.config_repo_documents import ConfigRepo
+from policies.consent import branches_of
 from policies.durations import format_duration
 from policies.impact import DeploymentImpact, Impact, impact
 from policies.impact_words import deployment_lines
@@ -44,6 +45,16 @@ SCHEMA = 1
 
 
 # --- status -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefusedView:
+    """A version at the trigger that is not tried."""
+
+    version: int
+    reason: str
+    pull_request: int | None
+    """The one that a person closed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,15 +79,31 @@ class ReleaseView:
     """The event that ends the wait, where no time does."""
     quarantined: tuple[int, ...]
     queued: int | None
+    refused: tuple[RefusedView, ...]
 
 
-def releases(repo: ConfigRepo, waits: Iterable[Wait] = ()) -> tuple[ReleaseView, ...]:
-    """Every release, with what its last look waited for."""
+def releases(repo: ConfigRepo, waits: Iterable[Wait] = (), branches: Iterable[str] = ()) -> tuple[ReleaseView, ...]:
+    """Every release, with what its last look waited for; and models without one of which something is wanted.
+
+    That is known from a wait, or from one of our `branches`, by which people are asked.
+    """
     reasons = {(w.environment, w.model): w for w in waits}
-    return tuple(
-        _view(release, reasons.get((release.environment, release.model)))
-        for _, release in sorted(repo.releases.items())
-    )
+    views = [_view(r, reasons.get((r.environment, r.model))) for _, r in sorted(repo.releases.items())]
+    for environment in repo.sluice.environments:
+        for key, model in repo.serves(environment).items():
+            if (environment, key) not in repo.releases:
+                wait = reasons.get((environment, model.name)) or _asked_by(model.name, environment, branches)
+                views += [_view(Release(model=model.name, environment=environment), wait)] if wait else []
+    return tuple(sorted(views, key=lambda view: (view.environment, view.model)))
+
+
+def _asked_by(model: str, environment: str, branches: Iterable[str]) -> Wait | None:
+    """What Git alone knows of a first version that people are asked about."""
+    branch = next((b for b in branches if b.startswith(branches_of(environment, model))), None)
+    if branch is None:
+        return None
+    reason = f"people are asked by a pull request from {branch}"
+    return Wait(model=model, environment=environment, reason=reason, ends="it is merged or closed")
 
 
 def _view(release: Release, wait: Wait | None) -> ReleaseView:
@@ -96,6 +123,11 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         ends=wait.ends if wait else "",
         quarantined=tuple(sorted({q.version for q in release.quarantine})),
         queued=release.queued,
+        refused=tuple(
+            RefusedView(version=r.version, reason=r.reason, pull_request=r.pull_request)
+            for r in release.refused
+            if r.version in release.seen  # one that left the trigger is nobody's question any more
+        ),
     )
 
 
@@ -145,6 +177,7 @@ def _status_block(view: ReleaseView, now: datetime) -> list[str]:
         lines.append(f"  {view.waits}{_end_in_words(view.until, view.ends)}")
     if view.queued is not None:
         lines.append(f"  v{view.queued} is queued")
+    lines += [f"  refused: {one.reason}" for one in view.refused if one.reason not in view.waits]
     if view.quarantined:
         lines.append("  quarantined: " + ", ".join(f"v{n}" for n in view.quarantined))
     return lines
