@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from pipelines.commands.in_force import in_force
+from pipelines.commands.running import Narrator
 from pipelines.commands.views import ReleaseView, plan_lines, releases, status_lines
 from pipelines.consents import ask
 from pipelines.vouched import Trust
@@ -167,6 +168,26 @@ def test_a_version_that_people_closed_stays_in_the_status_until_it_leaves_the_tr
     world.settle()
     assert "refused" not in status(world)
     assert [view.refused for view in shown(world)] == [()]
+
+
+def test_the_log_says_each_thing_that_people_do_with_a_pull_request_once():
+    world = reviewed()
+    lines: list[str] = []
+    narrator = Narrator(lines.append, None)
+
+    def looks() -> list[str]:
+        """What is news in three looks."""
+        before = len(lines)
+        for _ in range(3):
+            narrator(world.step())
+        return lines[before:]
+
+    pull = wanted(world)
+    assert sum(f"has no approval of its head {pull.head[:8]}" in line for line in looks()) == 1
+    world.forge.person_merges(pull.number)
+    merged = looks()
+    assert sum("was merged at" in line and "has no approval" in line for line in merged) == 1
+    assert looks() == []
 
 
 # --- not agreed to ------------------------------------------------------------------------------------------------
