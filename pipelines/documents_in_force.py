@@ -88,6 +88,8 @@ class DocumentsInForce:
         if not words:
             return
         good = self._last_readable(tip)
+        if good is None and all(_is_of_a_new_model(path, tip.files) for path in words):
+            good = {}  # nothing that serves is in question
         if good is None:
             raise Stalled("; ".join(words.values()))
         if any(good.get(path) == files[path] for path in words if path in files):
@@ -155,6 +157,11 @@ def _environment_names(files: Mapping[str, str]) -> Collection[str]:
     if reading.repo is None:
         raise Stalled("\n".join(str(n) for n in errors(reading.notes)))
     return tuple(reading.repo.sluice.environments)
+
+
+def _is_of_a_new_model(path: str, files: Collection[str]) -> bool:
+    """Is this the document of a model that has no release? Then nothing that serves hangs on it."""
+    return path.startswith("models/") and path in files and not _is_released(path, files)
 
 
 def _is_released(path: str, files: Collection[str]) -> bool:

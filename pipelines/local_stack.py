@@ -2,7 +2,7 @@
 
 Rules:
 - Each part is the real one, on a free loopback port, with its own folder below the stack's; the same folder again is
-  the same registry and the same config repo.
+  the same registry and the same config repo, at the ports of before where they are free.
 - The reconciler is a process of its own (`sluice run`), as it would be anywhere else.
 - Whatever was started is stopped, in reverse, also when a later part cannot be started.
 """
@@ -24,15 +24,15 @@ from typing import Self
 from pipelines import stack_file
 from pipelines.commands.init import Answers, repo_files
 from pipelines.git_server import HEALTH, create_repo
+from pipelines.kept_ports import KeptPorts
 from pipelines.mlflow_server import MlflowServer
-from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
+from pipelines.processes import LOOPBACK, ManagedProcess, answers
 from pipelines.prometheus_server import PrometheusServer
 from pipelines.ray_session import RaySession
-from pipelines.settings import settings
-from pipelines.wiring import config_repo
-from policies.errors import Conflict, Stalled
-from policies.layout import SLUICE
-from policies.observations import Tip
+from pipelines.settings import Settings, settings
+from pipelines.stack_documents import Addresses, Signing, fill
+from pipelines.wiring import config_repo, trust
+from policies.errors import Stalled
 from registry_bridge.config_repo import ConfigRepo
 
 _LOG = logging.getLogger(__name__)
@@ -68,9 +68,10 @@ class LocalStack:
         self.folder = folder.absolute()
         self._models, self._documents, self._say = models, dict(documents or {}), say
         self._reconcile, self._own_ray, self._grpc = reconcile, ray is None, grpc
-        self.ray = ray or RaySession(self.folder / "ray", grpc=grpc)
-        self.mlflow = MlflowServer(self.folder / "mlflow")
-        self._git_port = free_port()
+        self._ports = KeptPorts(self.folder / "ports.json")
+        self.ray = ray or RaySession(self.folder / "ray", grpc=grpc, ports=self._ports.of_before)
+        self.mlflow = MlflowServer(self.folder / "mlflow", self._ports.of("mlflow"))
+        self._git_port = self._ports.of("git")
         self.prometheus: PrometheusServer | None = None
         self.reconciler: ManagedProcess | None = None
         self._parts = ExitStack()
@@ -100,8 +101,11 @@ class LocalStack:
     @property
     def repo(self) -> ConfigRepo:
         """A door to the config repo with a clone of its own, beside the reconciler's."""
-        own = {**self.environment, "SLUICE_CACHE": str(self.folder / "readers")}
-        return config_repo(settings({**os.environ, **own}))
+        return config_repo(self._settings)
+
+    @property
+    def _settings(self) -> Settings:
+        return settings({**os.environ, **self.environment, "SLUICE_CACHE": str(self.folder / "readers")})
 
     # --- starting and stopping --------------------------------------------------------------------------------------
 
@@ -132,6 +136,7 @@ class LocalStack:
             for start in starts:
                 start.result()
         self._start_prometheus()
+        self._keep_ports()
         self._write_repo()
         if self._reconcile:
             self.start_reconciler()
@@ -144,6 +149,12 @@ class LocalStack:
         }
         stack_file.write(self.folder, self.environment, addresses)
         self._parts.callback(stack_file.remove, self.folder)
+
+    def _keep_ports(self) -> None:
+        ports = {"mlflow": self.mlflow.port, "git": self._git_port}
+        if self.prometheus is not None:
+            ports["prometheus"] = self.prometheus.port
+        self._ports.keep({**ports, **(self.ray.ports if self._own_ray else {})})
 
     def _start_git(self) -> None:
         root = self.folder / "git"
@@ -172,7 +183,10 @@ class LocalStack:
 
     def _start_prometheus(self) -> None:
         self.prometheus = PrometheusServer(
-            self.folder / "prometheus", scrape_interval=SCRAPE, discovery=[self.ray.discovery]
+            self.folder / "prometheus",
+            scrape_interval=SCRAPE,
+            discovery=[self.ray.discovery],
+            port=self._ports.of("prometheus"),
         )
         self._parts.callback(self.prometheus.stop)
         self.prometheus.start()
@@ -209,28 +223,18 @@ class LocalStack:
             example = {path: text for path, text in files.items() if path.startswith("models/")}
             files = {path: text for path, text in files.items() if path not in example}
             self._documents = self._documents or example
-        _fill(self.repo, files, self._documents)
+        addresses = Addresses(
+            environment=ENVIRONMENT,
+            registry=self.tracking_uri,
+            ray=self.ray.dashboard,
+            prometheus=self.prometheus.url,
+            grpc=self._grpc,
+        )
+        given = self._settings
+        signing = Signing(trust=trust(given), key=given.signing_key is not None)
+        for line in fill(self.repo, files, self._documents, addresses, signing):
+            self._say(line)
         self._say(f"Git server        {self.repo_url}")  # not before: what is cloned earlier is empty
-
-
-def _fill(door: ConfigRepo, files: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """The first commit of a new repo, with these documents; in one that exists, what this start brings."""
-    try:
-        tip = door.read()
-    except Stalled as absent:
-        _begin(door, {**files, **documents}, absent)
-        return
-    brought = _brought(tip, files)
-    if brought:
-        door.commit(tip.commit, brought, "The local stack's addresses, and models it was started with\n")
-
-
-def _begin(door: ConfigRepo, files: Mapping[str, str], absent: Stalled) -> None:
-    """The first commit. Where the branch exists after all, it could not be read: then that is the news."""
-    try:
-        door.start(files, "sluice init: a config repo for the local stack\n")
-    except Conflict:
-        raise absent from None
 
 
 @contextmanager
@@ -242,10 +246,3 @@ def _only_one(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise Stalled(f"a local stack runs in {folder} already: stop it, or name another folder") from None
         yield
-
-
-def _brought(tip: Tip, files: Mapping[str, str]) -> dict[str, str | None]:
-    """The addresses, which changed with the ports, and documents of models that the repo does not have yet."""
-    models = {path: text for path, text in files.items() if path.startswith("models/") and path not in tip.files}
-    addresses = {SLUICE: files[SLUICE]} if tip.files.get(SLUICE) != files[SLUICE] else {}
-    return {**models, **addresses}

@@ -60,17 +60,25 @@ class PrometheusServer:
         targets: Sequence[str] = (),
         job: str = "ray",
         accept_writes: bool = False,
+        port: int = 0,
     ) -> None:
         """`discovery` are file_sd files (Ray's prom_metrics_service_discovery.json), `targets` are host:port.
 
         `accept_writes` opens the remote-write endpoint, for samples that were not scraped. Nothing is started yet.
+        `port` is tried first.
         """
         self._folder = folder.absolute()
         self._interval = scrape_interval
         self._discovery, self._targets, self._job = tuple(discovery), tuple(targets), job
         self._accept_writes = accept_writes
         self._process: ManagedProcess | None = None
+        self._first_try = port
         self._port = 0
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 before its first start."""
+        return self._port
 
     @property
     def url(self) -> str:
@@ -135,7 +143,7 @@ class PrometheusServer:
     def _run_on_a_free_port(self, binary: str, configuration: Path) -> None:
         refused: set[int] = set()
         while True:
-            self._port = free_port(refused)
+            self._port = self._first_try if self._first_try and not refused else free_port(refused)
             try:
                 self._run(self._command(binary, configuration))
             except Stalled as stalled:

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.processes import LOOPBACK, ManagedProcess, free_port
+from pipelines.processes import LOOPBACK, ManagedProcess, free_port, port_is_free
 from policies.errors import Stalled
 from serving_runtime import doorstep
 from serving_runtime.node_settings import ADVISED_BYTES, MESSAGE_LIMIT
@@ -82,13 +82,21 @@ _PORTS = (
     "fallback_http",
     "fallback_grpc",
 )
+_KNOWN_OUTSIDE = ("dashboard", "http", "grpc")
+"""Ports that people and documents know."""
 
 
 class RaySession:
     """One Ray head. Start and stop it once; also a context manager."""
 
     def __init__(
-        self, folder: Path, *, cpus: int = VIRTUAL_CPUS, grpc: bool = False, http_host: str = LOOPBACK
+        self,
+        folder: Path,
+        *,
+        cpus: int = VIRTUAL_CPUS,
+        grpc: bool = False,
+        http_host: str = LOOPBACK,
+        ports: Mapping[str, int] | None = None,
     ) -> None:
         """`folder` gets the logs and the token; Ray's own files lie in a short temporary folder (socket paths).
 
@@ -96,6 +104,8 @@ class RaySession:
 
         `grpc` makes Serve listen for gRPC too, which cannot be turned on later. `http_host` is where Serve listens: who
         names another than loopback has others call, who must be told apart (`serving_runtime/access.py`).
+
+        `ports` (`dashboard`, `http`, `grpc`) are tried first, where they are free.
         """
         self._folder, self._cpus, self._serves_grpc = folder, cpus, grpc
         self._http_host = http_host
@@ -104,6 +114,7 @@ class RaySession:
         """Where Ray and Serve log: this run, else the last one."""
         self._temporary: Path | None = None
         self._ports: dict[str, int] = {}
+        self._first_try = {name: port for name, port in (ports or {}).items() if name in _KNOWN_OUTSIDE}
         self._head: ManagedProcess | None = None
 
     def start(self) -> Self:
@@ -152,6 +163,11 @@ class RaySession:
         return f"http://{LOOPBACK}:{self._ports['http']}"
 
     @property
+    def ports(self) -> Mapping[str, int]:
+        """Those that people and documents know, by name, once it was started."""
+        return {name: self._ports[name] for name in _KNOWN_OUTSIDE}
+
+    @property
     def serves_grpc(self) -> bool:
         """Was it asked to answer gRPC?"""
         return self._serves_grpc
@@ -196,10 +212,8 @@ class RaySession:
         # The path of a socket of HAProxy's has 97 characters at most, and 70 of them are Ray's node id and a name.
         self._temporary = Path(tempfile.mkdtemp(prefix="sluice-", dir="/tmp"))
         _lead_to_logs(self.logs, self._temporary / "ray" / "session_latest" / "logs")
-        taken: set[int] = set()
-        for name in _PORTS:
-            self._ports[name] = free_port(taken)
-            taken.add(self._ports[name])
+        self._ports = _chosen(self._first_try)
+        self._first_try = {}  # a second try is because of ports: it has none in common with the first
         environment = self._child_environment()
         head = ManagedProcess("Ray", self._command(), self._folder / "ray.log", env=environment, grace_s=STOP_GRACE_S)
         self._head = head.start()
@@ -302,6 +316,17 @@ def _lead_to_logs(here: Path, there: Path) -> None:
     elif here.exists():
         shutil.rmtree(here)
     here.symlink_to(there)
+
+
+def _chosen(first: Mapping[str, int]) -> dict[str, int]:
+    """A free port for each, none twice; one of `first` where it is free."""
+    ports = {name: port for name, port in first.items() if port_is_free(port)}
+    taken = set(ports.values())
+    for name in _PORTS:
+        if name not in ports:
+            ports[name] = free_port(taken)
+            taken.add(ports[name])
+    return ports
 
 
 def _keep_logs(here: Path) -> None:

@@ -39,13 +39,17 @@ def status(
 
     from pipelines import status_file
     from pipelines.commands import views
-    from pipelines.wiring import config_repo
+    from pipelines.commands.in_force import in_force
+    from pipelines.wiring import config_repo, trust
 
     last_words = status_path or (stack / "status.json" if in_stack(repo) else None)
     said = status_file.read(last_words) if last_words else None
-    tip = config_repo(settings_of(repo, branch, stack)).read()
-    shown = views.releases(tip, said.waits, said.at) if said else views.releases(tip)
+    settings = settings_of(repo, branch, stack)
+    found = in_force(config_repo(settings), trust(settings))
+    waits, looked_at = (said.waits, said.at) if said else ((), None)
+    shown = views.releases(found.documents, waits, found.branches, looked_at)
     problems = (*said.problems, *status_file.silence(said, datetime.now(UTC))) if said else ()
+    problems = tuple(dict.fromkeys((*found.problems, *problems)))  # the last look says the same of documents
     if output is Output.JSON:
         typer.echo(views.as_json("releases", shown, problems=list(problems)))
     else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,24 @@ from pipelines.pulling import Pulled, Puller, write_report
 from pipelines.reconciler import Reconciler, Tick
 from pipelines.wiring import SystemClock
 from policies.actions import RemoveRelease, WriteRelease
+
+# A number, a duration, a time or a date that stands by itself: what grows or moves from look to look. Not `v3`, a port,
+# a part of an address or of a name: those say what is spoken of. Nor a commit.
+_FIGURE = re.compile(r"(?<![\w/:.@=#-])(?!(?=[0-9]*[a-f])[0-9a-f]{8,}\b)[+-]?[0-9][\w.,:+-]*")
+
+
+class News:
+    """Tells what stands now and did not at the last look. It is said whole; only a figure that moved is no news."""
+
+    def __init__(self) -> None:
+        self._said: frozenset[tuple[str, str]] = frozenset()
+
+    def of(self, standing: Iterable[tuple[str, str]]) -> list[str]:
+        """The lines that are new, in order; each is whose it is, and words in which figures may move."""
+        now = {line: (line[0], _FIGURE.sub("#", line[1])) for line in standing}
+        new = sorted(f"{whose}{words}" for (whose, words), key in now.items() if key not in self._said)
+        self._said = frozenset(now.values())
+        return new
 
 
 class Narrator:
@@ -29,16 +48,15 @@ class Narrator:
         self._say = say
         self._status_path = status_path
         self._webhooks = webhooks
-        self._said: frozenset[str] = frozenset()
+        self._news = News()
 
     def __call__(self, tick: Tick) -> None:
         """Narrate one tick."""
         for line in _moves(tick):
             self._say(f"{tick.at:%H:%M:%S} {line}")
-        standing = frozenset([*(f"problem: {p}" for p in tick.problems), *tick.remarks, *_waits(tick)])
-        for line in sorted(standing - self._said):
+        standing = [*(("problem: ", p) for p in tick.problems), *(("", r) for r in tick.remarks), *_waits(tick)]
+        for line in self._news.of(standing):
             self._say(f"{tick.at:%H:%M:%S} {line}")
-        self._said = standing
         if self._status_path is not None:
             status_file.write(self._status_path, tick, self._webhooks())
 
@@ -50,17 +68,9 @@ def _moves(tick: Tick) -> list[str]:
     return [f"{m.release.model} ({m.release.environment}): {m.subject} [{tick.commit[:8]}]" for m in moves]
 
 
-def _waits(tick: Tick) -> list[str]:
-    """Why each release waits, as far as it is news."""
-    return [f"{w.model} ({w.environment}) waits: {_head(w.reason)}" for w in tick.waits]
-
-
-def _head(reason: str) -> str:
-    """The reason up to its first figure, so that a count that grows is not news."""
-    for i, char in enumerate(reason):
-        if char.isdigit() and i and reason[i - 1] == " ":
-            return reason[:i].rstrip() + " ..."
-    return reason
+def _waits(tick: Tick) -> list[tuple[str, str]]:
+    """Why each release waits."""
+    return [(f"{w.model} ({w.environment}) waits: ", w.reason) for w in tick.waits]
 
 
 class EdgeNarrator:
@@ -69,16 +79,14 @@ class EdgeNarrator:
     def __init__(self, say: Callable[[str], None], report_path: Path | None) -> None:
         self._say = say
         self._report_path = report_path
-        self._said: frozenset[str] = frozenset()
+        self._news = News()
 
     def __call__(self, pulled: Pulled) -> None:
         """Narrate one attempt."""
         commit = pulled.commit[:8] if pulled.commit else "nothing"
-        now = f"{commit} is in place" if pulled.in_place else f"{commit}: {pulled.step}"
-        standing = frozenset([now, *(f"problem: {p}" for p in pulled.problems)])
-        for line in sorted(standing - self._said):
+        now = (f"{commit} is in place", "") if pulled.in_place else (f"{commit}: ", str(pulled.step))
+        for line in self._news.of([now, *(("problem: ", p) for p in pulled.problems)]):
             self._say(f"{pulled.at:%H:%M:%S} {pulled.edge}: {line}")
-        self._said = standing
         if self._report_path is not None:
             write_report(self._report_path, pulled)
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.defaults import built_in_documents
 from pipelines.reconciler import Plan
 from policies.actions import (
     Action,
@@ -29,7 +28,8 @@ from policies.actions import (
     WriteRecord,
     WriteRelease,
 )
-from policies.config_repo_documents import parse_repo, with_defaults
+from policies.config_repo_documents import ConfigRepo
+from policies.consent import branches_of
 from policies.durations import format_duration
 from policies.impact import DeploymentImpact, Impact, impact
 from policies.impact_words import deployment_lines
@@ -46,6 +46,16 @@ SCHEMA = 1
 
 
 # --- status -------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefusedView:
+    """A version at the trigger that is not tried."""
+
+    version: int
+    reason: str
+    pull_request: int | None
+    """The one that a person closed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,19 +82,37 @@ class ReleaseView:
     """The event that ends the wait, where no time does."""
     quarantined: tuple[int, ...]
     queued: int | None
+    refused: tuple[RefusedView, ...]
 
 
-def releases(tip: Tip, waits: Iterable[Wait] = (), looked_at: datetime | None = None) -> tuple[ReleaseView, ...]:
-    """Every release of the tip. Raises BadInput where the repo cannot be read.
+def releases(
+    repo: ConfigRepo, waits: Iterable[Wait] = (), branches: Iterable[str] = (), looked_at: datetime | None = None
+) -> tuple[ReleaseView, ...]:
+    """Every release, with what its last look waited for; and models without one of which something is wanted.
 
-    `waits` are of the look at `looked_at`: one that is older than its release's phase says nothing about it any more.
+    That is known from a wait, or from one of our `branches`, by which people are asked. `waits` are of the look at
+    `looked_at`: one that is older than its release's phase says nothing about it any more.
     """
-    repo = parse_repo(with_defaults(tip.files, built_in_documents()))
     reasons = {(w.environment, w.model): w for w in waits}
-    return tuple(
-        _view(release, None if _is_newer(release, looked_at) else reasons.get((release.environment, release.model)))
-        for _, release in sorted(repo.releases.items())
-    )
+    views = [
+        _view(r, None if _is_newer(r, looked_at) else reasons.get((r.environment, r.model)))
+        for _, r in sorted(repo.releases.items())
+    ]
+    for environment in repo.sluice.environments:
+        for key, model in repo.serves(environment).items():
+            if (environment, key) not in repo.releases:
+                wait = reasons.get((environment, model.name)) or _asked_by(model.name, environment, branches)
+                views += [_view(Release(model=model.name, environment=environment), wait)] if wait else []
+    return tuple(sorted(views, key=lambda view: (view.environment, view.model)))
+
+
+def _asked_by(model: str, environment: str, branches: Iterable[str]) -> Wait | None:
+    """What Git alone knows of a first version that people are asked about."""
+    branch = next((b for b in branches if b.startswith(branches_of(environment, model))), None)
+    if branch is None:
+        return None
+    reason = f"people are asked by a pull request from {branch}"
+    return Wait(model=model, environment=environment, reason=reason, ends="it is merged or closed")
 
 
 def _is_newer(release: Release, looked_at: datetime | None) -> bool:
@@ -109,6 +137,11 @@ def _view(release: Release, wait: Wait | None) -> ReleaseView:
         ends=wait.ends if wait else "",
         quarantined=tuple(sorted({q.version for q in release.quarantine})),
         queued=release.queued,
+        refused=tuple(
+            RefusedView(version=r.version, reason=r.reason, pull_request=r.pull_request)
+            for r in release.refused
+            if r.version in release.seen  # one that left the trigger is nobody's question any more
+        ),
     )
 
 
@@ -160,6 +193,7 @@ def _status_block(view: ReleaseView, now: datetime) -> list[str]:
         lines.append(f"  {view.waits}{_end_in_words(view.until, view.ends)}")
     if view.queued is not None:
         lines.append(f"  v{view.queued} is queued")
+    lines += [f"  refused: {one.reason}" for one in view.refused if one.reason not in view.waits]
     if view.quarantined:
         lines.append("  quarantined: " + ", ".join(f"v{n}" for n in view.quarantined))
     return lines

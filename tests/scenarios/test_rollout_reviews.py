@@ -6,8 +6,11 @@ from collections import Counter
 
 import pytest
 
-from pipelines.commands.views import plan_lines, releases, status_lines
+from pipelines.commands.in_force import in_force
+from pipelines.commands.running import Narrator
+from pipelines.commands.views import ReleaseView, plan_lines, releases, status_lines
 from pipelines.consents import ask
+from pipelines.vouched import Trust
 from policies.actions import AskConsent
 from policies.consent_words import WITHDRAWN
 from policies.pull_requests import PullRequest, PullRequestState
@@ -38,6 +41,16 @@ def agree(world: World, number: int, by: str = "grace") -> None:
 def waits(world: World) -> str:
     """Why nothing moves, in the words of the next look."""
     return "; ".join(wait.reason for wait in world.reconciler.plan().waits)
+
+
+def shown(world: World, *, last_words: bool = True) -> tuple[ReleaseView, ...]:
+    """What `sluice status` knows, from Git and where wanted from the last look's words."""
+    found = in_force(world.repo, Trust())
+    return releases(found.documents, world.reconciler.plan().waits if last_words else (), found.branches)
+
+
+def status(world: World, *, last_words: bool = True) -> str:
+    return "\n".join(status_lines(shown(world, last_words=last_words), world.now))
 
 
 def told(world: World) -> str:
@@ -117,9 +130,64 @@ def test_while_people_are_asked_plan_and_status_say_so():
     assert any("pull request from sluice/production/fraud/v2-" in line for line in lines)
     world.pass_time(30)
     assert not world.reconciler.plan().moves
-    shown = "\n".join(status_lines(releases(world.repo.read(), world.reconciler.plan().waits), world.now))
-    assert "v2 is wanted; pull request 2 (" in shown
-    assert "it ends when it is approved and merged, or closed: v2 is refused then" in shown
+    said = status(world)
+    assert "v2 is wanted; pull request 2 (" in said
+    assert "it ends when it is approved and merged, or closed: v2 is refused then" in said
+
+
+def test_a_first_version_that_people_are_asked_about_is_in_the_status_before_it_has_a_release():
+    world = World(environments=(REVIEWED,))
+    assert status(world, last_words=False).startswith("no release yet")
+    assert "no version has entered stage Production yet" in status(world)
+    world.promote(world.register())
+    pull = asked(world, 1)
+    head, why = status(world).splitlines()
+    assert head == "fraud (production): STEADY, nothing serves"
+    assert f"v1 is wanted; pull request 1 ({pull.url})" in why
+    by_git_alone = status(world, last_words=False)
+    assert f"people are asked by a pull request from {pull.branch}; it ends when it is merged or closed" in by_git_alone
+    (view,) = shown(world)
+    assert (view.model, view.environment, view.stable, view.candidate) == ("fraud", "production", None, None)
+    agree(world, 1)
+    world.run_until(lambda: serving(world, 1))
+    assert status(world).startswith("fraud (production): STEADY, v1 serves")
+
+
+def test_a_version_that_people_closed_stays_in_the_status_until_it_leaves_the_trigger():
+    world = reviewed()
+    pull = wanted(world)
+    world.forge.person_closes(pull.number)
+    world.run_until(lambda: bool(world.release and world.release.refused))
+    world.settle()
+    for last_words in (True, False):
+        line = f"  refused: v2 was not agreed to: pull request 2 ({pull.url}) was closed"
+        assert line in status(world, last_words=last_words).splitlines()
+        (view,) = shown(world, last_words=last_words)
+        assert [(one.version, one.pull_request) for one in view.refused] == [(2, 2)]
+    world.promote(1)
+    world.settle()
+    assert "refused" not in status(world)
+    assert [view.refused for view in shown(world)] == [()]
+
+
+def test_the_log_says_each_thing_that_people_do_with_a_pull_request_once():
+    world = reviewed()
+    lines: list[str] = []
+    narrator = Narrator(lines.append, None)
+
+    def looks() -> list[str]:
+        """What is news in three looks."""
+        before = len(lines)
+        for _ in range(3):
+            narrator(world.step())
+        return lines[before:]
+
+    pull = wanted(world)
+    assert sum(f"has no approval of its head {pull.head[:8]}" in line for line in looks()) == 1
+    world.forge.person_merges(pull.number)
+    merged = looks()
+    assert sum("was merged at" in line and "has no approval" in line for line in merged) == 1
+    assert looks() == []
 
 
 # --- not agreed to ------------------------------------------------------------------------------------------------

@@ -318,6 +318,26 @@ def test_status_says_why_it_waits_from_the_reconcilers_last_words(here: Path) ->
     assert "warming up" not in sluice("status", "--repo", repo).stdout
 
 
+def test_status_shows_releases_beside_a_broken_document_of_another_model(here: Path) -> None:
+    repo, work = config_repo(here, steady(1)), here / "work"
+    broken = (
+        (work / "models/fraud.yaml").read_text().replace("fraud", "m2").replace("rollout: default", "rollout: nosuch")
+    )
+    (work / "models/m2.yaml").write_text(broken)
+    git(work, "add", ".")
+    git(work, "commit", "-q", "-m", "a slip")
+    git(work, "push", "-q", str(repo), "main")
+    shown = sluice("status", "--repo", repo)
+    assert shown.exit_code == 0
+    served, wrong = shown.stdout.splitlines()
+    assert served.startswith("fraud (production): STEADY, v1 serves")
+    assert wrong.startswith("models/m2.yaml:")
+    assert "'nosuch' is not known here" in wrong
+    data: dict[str, Any] = json.loads(sluice("status", "--repo", repo, "-o", "json").stdout)
+    assert [one["model"] for one in data["releases"]] == ["fraud"]
+    assert data["problems"] == [wrong]
+
+
 def test_history_is_in_order_and_by_model(here: Path) -> None:
     records = (record(2, Outcome.ROLLED_BACK), record(1, Outcome.PROMOTED), record(3, Outcome.PROMOTED, "spam"))
     repo = config_repo(here, history=records)

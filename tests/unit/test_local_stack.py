@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 
 import pytest
 import typer.main
@@ -10,11 +11,11 @@ import typer.main
 from pipelines.cli import app
 from pipelines.commands.init import Answers, repo_files
 from pipelines.commands.lint import linted
-from pipelines.local_stack import LOOK, SCRAPE, LocalStack, _brought, _only_one
+from pipelines.local_stack import LOOK, SCRAPE, LocalStack, _only_one
+from pipelines.processes import LOOPBACK, free_port
 from pipelines.ray_session import _keep_logs, _lead_to_logs
 from policies.config_repo_documents import read_repo
 from policies.errors import Stalled
-from policies.observations import Tip
 
 
 def test_a_second_stack_on_one_folder_is_refused_and_the_folder_is_free_afterwards(tmp_path):
@@ -22,12 +23,6 @@ def test_a_second_stack_on_one_folder_is_refused_and_the_folder_is_free_afterwar
         raise AssertionError("two stacks on one folder")
     with _only_one(tmp_path):
         assert (tmp_path / "lock").exists()
-
-
-def test_a_later_start_brings_addresses_and_new_models_and_touches_no_other():
-    tip = Tip(commit="0" * 40, files={"sluice.yaml": "old", "models/a.yaml": "mine"}, author="", subject="")
-    files = {"sluice.yaml": "new", "models/a.yaml": "theirs", "models/b.yaml": "b", "policies/p.yaml": "p"}
-    assert _brought(tip, files) == {"sluice.yaml": "new", "models/b.yaml": "b"}
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -41,11 +36,15 @@ def test_grpc_is_served_where_it_is_asked_for_by_serve_and_by_the_document(tmp_p
     assert repo.sluice.environments["production"].grpc.enabled is given
 
 
-def test_a_later_start_turns_grpc_on_and_off():
-    plain, served = (dict(repo_files(Answers(models=("a",), grpc=grpc))) for grpc in (False, True))
-    tip = Tip(commit="0" * 40, files=plain, author="", subject="")
-    assert _brought(tip, served) == {"sluice.yaml": served["sluice.yaml"]}
-    assert plain["sluice.yaml"] != served["sluice.yaml"]
+def test_the_same_folder_again_is_at_the_ports_of_before(tmp_path):
+    first = LocalStack(tmp_path)
+    first._ports.keep({"mlflow": first.mlflow.port, "git": first._git_port, "dashboard": free_port()})
+    again = LocalStack(tmp_path)
+    assert (again.tracking_uri, again.repo_url) == (first.tracking_uri, first.repo_url)
+    with socket.create_server((LOOPBACK, first.mlflow.port)):
+        elsewhere = LocalStack(tmp_path)
+    assert elsewhere.tracking_uri != first.tracking_uri
+    assert elsewhere.repo_url == first.repo_url
 
 
 def test_what_it_writes_draws_no_finding():

@@ -9,10 +9,11 @@ import pytest
 
 from pipelines.commands.init import Answers, repo_files
 from pipelines.commands.views import releases, status_lines
+from pipelines.defaults import built_in_documents
 from policies.actions import Wait
+from policies.config_repo_documents import parse_repo, with_defaults
 from policies.documents import Bake
 from policies.layout import release_path
-from policies.observations import Tip
 from policies.release import Cause, CauseKind, Phase, Purpose, Release
 from policies.rollout import decide
 from policies.stored_documents import release_text
@@ -35,8 +36,8 @@ ROLLOUT = " since 6m, rollout r1"
 
 def status(release: Release, *waits: Wait, looked_at: datetime | None = None) -> list[str]:
     files = {**repo_files(Answers(models=("fraud",))), release_path("production", "fraud"): release_text(release)}
-    tip = Tip(commit="0" * 40, files=files, author="", subject="")
-    return status_lines(releases(tip, waits, looked_at), NOW)
+    repo = parse_repo(with_defaults(files, built_in_documents()))
+    return status_lines(releases(repo, waits, looked_at=looked_at), NOW)
 
 
 def paused_from(phase: Phase, weight: int, kind: CauseKind = CauseKind.INCONCLUSIVE) -> Release:
