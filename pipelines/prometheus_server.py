@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port
+from pipelines.processes import LOOPBACK, ManagedProcess, answers, free_port, port_is_free
 from policies.documents import PrometheusTarget
 from policies.errors import Stalled
 
@@ -143,7 +143,9 @@ class PrometheusServer:
     def _run_on_a_free_port(self, binary: str, configuration: Path) -> None:
         refused: set[int] = set()
         while True:
-            self._port = self._first_try if self._first_try and not refused else free_port(refused)
+            # Whoever listens on a port that is taken may well answer as ready.
+            first = self._first_try if self._first_try and not refused and port_is_free(self._first_try) else 0
+            self._port = first or free_port(refused)
             try:
                 self._run(self._command(binary, configuration))
             except Stalled as stalled:

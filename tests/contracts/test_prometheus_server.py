@@ -105,6 +105,15 @@ def test_a_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
         PrometheusServer(tmp_path / "prometheus", scrape_interval=SECOND).start()
 
 
+def test_the_port_of_before_is_tried_first_and_another_where_it_is_taken(tmp_path: Path) -> None:
+    with PrometheusServer(tmp_path / "one", scrape_interval=SECOND) as first:
+        beside = PrometheusServer(tmp_path / "two", scrape_interval=SECOND, port=first.port)
+        with beside:
+            assert beside.port not in (0, first.port)
+    with PrometheusServer(tmp_path / "one", scrape_interval=SECOND, port=first.port) as again:
+        assert again.url == first.url
+
+
 def test_a_prometheus_that_cannot_start_says_why(tmp_path: Path) -> None:
     server = PrometheusServer(tmp_path, scrape_interval=SECOND, discovery=[tmp_path / "no-such-kind.txt"])
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.stack_documents import Addresses, Signing, fill
 from pipelines.vouched import Trust, Vouched
 from policies.commit_message import message
 from policies.errors import Stalled
 from policies.layout import ALLOWED_SIGNERS
+from policies.strict_yaml import parse
 from registry_bridge.config_repo import ConfigRepo
 from registry_bridge.git_signatures import Keys
 from tests.contracts.repo_harness import RealStage, Server, run_git
@@ -144,6 +146,34 @@ def test_a_key_that_cannot_sign_is_said_and_nothing_is_committed(stage: RealStag
         with pytest.raises(Stalled, match="SLUICE_SIGNING_KEY"):
             door.commit(tip.commit, {MODEL: "two\n"}, message("Ours"))
         assert door.read() == tip
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_a_local_stack_brings_its_addresses_where_they_count_and_else_says_what_to_commit(
+    stage: RealStage, keys: Path, tmp_path: Path, signs: bool
+) -> None:
+    now = Addresses(
+        environment="production",
+        registry="http://127.0.0.1:11",
+        ray="http://127.0.0.1:12",
+        prometheus="http://127.0.0.1:13",
+        grpc=False,
+    )
+    text = SLUICE.replace("{trigger: {alias: c}}", "\n    trigger: {alias: c}  # ours")
+    before = commits(stage, by(keys, "ada"), {"sluice.yaml": text + "registry: {tracking_uri: 'http://127.0.0.1:1'}\n"})
+    key = Keys(signing_key=str(keys / "sluicegate")) if signs else Keys()
+    door = ConfigRepo(stage.url, "main", tmp_path / "ours", keys=key)
+    door.mark_vouched(door.read().commit)
+    said = fill(door, {}, {}, now, Signing(trust=Trust(), key=signs))
+    found = Vouched(door, Trust()).of(door.read())
+    assert found.notes == ()
+    if signs:
+        assert said == []
+        assert parse(found.tip.files["sluice.yaml"], "sluice.yaml").value(("registry", "tracking_uri")) == now.registry
+        assert "trigger: {alias: c}  # ours" in found.tip.files["sluice.yaml"]
+    else:
+        assert door.read().commit == before
+        assert "  sluice.yaml: registry.tracking_uri: http://127.0.0.1:11" in said
 
 
 # --- what each commit changed -------------------------------------------------------------------------------------
