@@ -26,7 +26,7 @@ from policies.layout import RULES, SLUICE, Place, ensemble_path, locate, model_p
 from policies.loosening import loosened
 from policies.notes import Note, Severity
 from policies.repo_rules import RepoRules
-from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens, named_value
+from policies.secret_values import assigns_secret, has_secret_shape, is_random, is_secret, long_tokens, named_value
 from policies.strict_yaml import Path
 
 _DOCUMENTS = (SLUICE, "models/", "ensembles/", "policies/")
@@ -347,7 +347,7 @@ def _look_of(line: str, *, named: bool) -> _Look | None:
     name, value = named_value(line) if named else ("", "")
     if has_secret_shape(line):
         return _Look.SHAPE
-    if name and is_secret(name, value):
+    if (name and is_secret(name, value)) or assigns_secret(line):
         return _Look.NAME
     return _Look.RANDOM if any(is_random(token) for token in long_tokens(line)) else None
 

@@ -54,6 +54,7 @@ def test_only_what_looks_like_a_secret_is_hidden(text: str, seen: str | None) ->
     [
         ("  DB_PASSWORD: hunter2", f"  DB_PASSWORD: {HIDDEN}"),
         (f'- "NOTE": "{TOKEN}"', f'- "NOTE": "{HIDDEN}"'),
+        ("  command: PGPASSWORD=hunter2hunter2 psql", f"  command: PGPASSWORD={HIDDEN} psql"),
         ("name: token-classifier--v3-0a1b2c3d", "name: token-classifier--v3-0a1b2c3d"),
     ],
 )
