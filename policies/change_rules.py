@@ -82,6 +82,18 @@ def judge_change(proposal: Proposal, rules: RepoRules) -> tuple[Finding, ...]:
     )
 
 
+def unchecked(proposal: Proposal, rules: RepoRules) -> tuple[str, ...]:
+    """The rules in force that nobody could check, by their fields: they ask what documents say that cannot be read."""
+    asked = {
+        "max_replicas": rules.max_replicas is not None,
+        "max_gpus": rules.max_gpus is not None,
+        "min_canary": rules.min_canary is not None,
+        "require_owners": rules.require_owners,
+    }
+    names = [name for name, is_asked in asked.items() if is_asked and proposal.after is None]
+    return (*names, *(["slo_approvers"] if proposal.before is None or proposal.after is None else []))
+
+
 # --- ceilings -------------------------------------------------------------------------------------------------
 
 
