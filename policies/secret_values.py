@@ -31,7 +31,8 @@ _SHAPES = (
     r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}",
     r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|oas|agent)-[\w-]{16,}",  # GitLab
     r"\bxox[abeprs]-[\w-]{10,}|\bxapp-[\w-]{16,}|hooks\.slack\.com/services/[\w/]{20,}",
-    r"\bsk-[\w-]{16,}|\bhf_[A-Za-z0-9]{16,}",  # OpenAI, Anthropic; Hugging Face
+    # OpenAI, Anthropic and others; a model may well be called sk-learn-churn-model-2.
+    r"\bsk-(?:[0-9a-f]{32}|(?=[\w-]{0,100}\d)(?=[\w-]{0,100}[A-Z])[\w-]{16,})|\bhf_[A-Za-z0-9]{16,}",
     r"\bdapi[0-9a-f]{32}\b",  # Databricks
     r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|\bwhsec_[A-Za-z0-9]{16,}",  # Stripe
     r"\bnpm_[A-Za-z0-9]{30,}|\bpypi-AgE[\w-]{16,}|\bdckr_pat_[\w-]{20,}",

@@ -326,6 +326,8 @@ def test_new_lines_are_searched_for_secrets_and_none_is_repeated(path: str, line
     "key",
     [
         "dapi" + "0123456789abcdef" * 2,
+        "sk-" + "0123456789abcdef" * 2,
+        "sk-ant-api03-" + "a1_B2-c3" * 4,
         "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
         "npm_" + "a1B2c3D4e5F6" * 3,
         "pypi-" + "AgEIcHlwaS5vcmcCJDU3ZGM0",
@@ -376,6 +378,7 @@ def test_lines_that_look_random_hide_no_key() -> None:
         "-eyJ" * 260_000,
         "://a:" * 200_000,
         "a=b" * 300_000,
+        "sk-" * 300_000,
         "(pwd=a1b2c3d4(" * 80_000,
         "pwd1=" * 200_000 + "(",
         "eyJaaaaaaaa.x." * 80_000,

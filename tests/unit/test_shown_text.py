@@ -42,6 +42,7 @@ def test_a_text_is_hidden_first_and_then_cut() -> None:
         ("at redis://:hunter2@cache:6379/0", f"at redis{HIDDEN}cache:6379/0"),
         ("-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY----- left", f"{HIDDEN} left"),
         ("-----BEGIN PRIVATE KEY-----\nMIIEpAIB\n", HIDDEN),
+        ("sk-learn-churn-model-2: hf_sentiment has no access key for npm_builds", None),
         ("http://127.0.0.1:8265 is away, v3 of fraud-detection waits", None),
     ],
 )
