@@ -26,7 +26,7 @@ from policies.layout import RULES, SLUICE, Place, ensemble_path, locate, model_p
 from policies.loosening import loosened
 from policies.notes import Note, Severity
 from policies.repo_rules import RepoRules
-from policies.secret_values import has_secret_shape, is_random, is_secret, long_tokens, named_value
+from policies.secret_values import assigns_secret, has_secret_shape, is_random, is_secret, long_tokens, named_value
 from policies.strict_yaml import Path
 
 _DOCUMENTS = (SLUICE, "models/", "ensembles/", "policies/")
@@ -87,6 +87,18 @@ def judge_change(proposal: Proposal, rules: RepoRules) -> tuple[Finding, ...]:
             found, key=lambda f: (f.note.severity, f.note.file, f.note.line or 0, f.note.field, f.rule, f.note.message)
         )
     )
+
+
+def unchecked(proposal: Proposal, rules: RepoRules) -> tuple[str, ...]:
+    """The rules in force that nobody could check, by their fields: they ask what documents say that cannot be read."""
+    asked = {
+        "max_replicas": rules.max_replicas is not None,
+        "max_gpus": rules.max_gpus is not None,
+        "min_canary": rules.min_canary is not None,
+        "require_owners": rules.require_owners,
+    }
+    names = [name for name, is_asked in asked.items() if is_asked and proposal.after is None]
+    return (*names, *(["slo_approvers"] if proposal.before is None or proposal.after is None else []))
 
 
 # --- ceilings -------------------------------------------------------------------------------------------------
@@ -355,7 +367,7 @@ def _look_of(line: str, *, named: bool) -> _Look | None:
     name, value = named_value(line) if named else ("", "")
     if has_secret_shape(line):
         return _Look.SHAPE
-    if name and is_secret(name, value):
+    if (name and is_secret(name, value)) or assigns_secret(line):
         return _Look.NAME
     return _Look.RANDOM if any(is_random(token) for token in long_tokens(line)) else None
 

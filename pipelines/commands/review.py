@@ -21,7 +21,7 @@ from datetime import datetime
 from pipelines.commands.commit_documents import DOCUMENTS, HISTORY, Side, is_bearable, new_lines, side
 from pipelines.commands.impact import Ask, capacity_of, remarks
 from pipelines.serve_configs import Config, meant, rolled_out, standing
-from policies.change_rules import Finding, Proposal, judge_change
+from policies.change_rules import Finding, Proposal, judge_change, unchecked
 from policies.config_repo_documents import ConfigRepo
 from policies.document_reading import read_document
 from policies.errors import BadInput, Stalled
@@ -129,7 +129,7 @@ def review(repo: LocalRepo, base: str, head: str, people: People, now: datetime,
         findings=_once(judge_change(proposal, rules), new.notes),
         environments=tuple(_environments(*pairs, ask)) if pairs else (),
         rejudged=rejudged,
-        unsaid=(*_unread(old, new), *about_rules, *unsearched, *about_replays),
+        unsaid=(*_unread(old, new), *_unchecked(proposal, rules), *about_rules, *unsearched, *about_replays),
     )
 
 
@@ -175,6 +175,11 @@ def _unread(old: Side, new: Side) -> Iterator[str]:
         yield "the documents could not be read before this change: what it changes in serving cannot be said"
     if new.repo is None:
         yield "the documents cannot be read after this change: what it changes in serving cannot be said"
+
+
+def _unchecked(proposal: Proposal, rules: RepoRules) -> Iterator[str]:
+    if names := unchecked(proposal, rules):
+        yield f"rules that were not checked, for not every document can be read: {', '.join(names)}"
 
 
 # --- what the change adds -------------------------------------------------------------------------------------

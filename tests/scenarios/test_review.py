@@ -246,6 +246,16 @@ def test_a_broken_head_is_linted_and_the_rest_is_not_made_up(proposed: Proposed)
     assert "cannot be read after this change" in comment(found)
 
 
+def test_rules_that_a_broken_document_keeps_from_being_checked_are_named(proposed: Proposed) -> None:
+    many = MODEL + "autoscaling: {max_replicas: 30}\n"
+    found = proposed.review({"models/fraud.yaml": many, "models/new.yaml": MODEL + "cpu: 1\n"})
+    assert [f.rule for f in found.findings] == []
+    said = "rules that were not checked, for not every document can be read: max_replicas, min_canary, slo_approvers"
+    assert said in found.unsaid
+    assert f"not looked at: {said}" in "\n".join(text(found))
+    assert said in comment(found).replace("\\", "")
+
+
 def _built_in(name: str) -> str:
     from pipelines.defaults import built_in_documents
 

@@ -15,6 +15,7 @@ from policies.config_repo_documents import ConfigRepo, parse_repo, read_repo, wi
 from policies.documents import Bake, RolloutPolicy
 from policies.notes import Severity
 from policies.repo_rules import FrozenWindow, Owners, RepoRules
+from policies.secret_values import hidden
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)  # a Monday
 SLUICE = """\
@@ -317,6 +318,13 @@ RANDOM = "q7Zt0VbX2mKp9RwL4sYd6NfHc8Gj"
         ("notes/plan.md", f"the key {RANDOM} opens it", "warning"),
         ("x.yaml", f"digest: sha256:{'0123456789abcdef' * 4}", None),
         ("x.yaml", "token_file: /run/secrets/token", None),
+        ("notes.txt", "password = 8DwGw5HqXDgLVXZx", "error"),
+        ("run.txt", "PGPASSWORD=hunter2hunter2 psql -h db", "error"),
+        ("train.py", 'dbPassword = "hunter2hunter2"', "error"),
+        ("train.py", 'password = os.environ["DB_PASSWORD2"]', None),
+        ("train.py", "token = tokenizer2.bos_token", None),
+        ("train.py", "password = read_secret2(path)", None),
+        ("notes/plan.md", "the token: see https://wiki.example.com/page2", None),
     ],
 )
 def test_new_lines_are_searched_for_secrets_and_none_is_repeated(path: str, line: str, severity: str | None) -> None:
@@ -326,6 +334,31 @@ def test_new_lines_are_searched_for_secrets_and_none_is_repeated(path: str, line
     found = judge_change(change, RepoRules())
     assert [f.note.severity.value for f in found] == ([severity] if severity else [])
     assert all(TOKEN not in str(f) and RANDOM not in str(f) and "hunter2" not in str(f) for f in found)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "dapi" + "0123456789abcdef" * 2,
+        "sk-" + "0123456789abcdef" * 2,
+        "sk-ant-api03-" + "a1_B2-c3" * 4,
+        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
+        "npm_" + "a1B2c3D4e5F6" * 3,
+        "pypi-" + "AgEIcHlwaS5vcmcCJDU3ZGM0",
+        "ya29." + "a0AfH6SMBx7-Kd9_w",
+        "GOCSPX-" + "a1B2c3D4e5F6a1B2c3D4",
+        "SG." + "a1B2c3D4e5F6a1B2" + "." + "c3D4e5F6a1B2c3D4e5F6",
+        "hvs." + "CAESIJ7x9Kq2mWv5tR8yPz",
+        "dckr_pat_" + "a1B2c3D4e5F6a1B2c3D4",
+        "xapp-" + "1-A0123456789-0123456789",
+        "AccountKey=" + "a1B2" * 12 + "==",
+    ],
+)
+def test_keys_of_providers_fail_wherever_they_stand(key: str) -> None:
+    change = dataclasses.replace(proposal({}), new_lines={"notes.md": ((1, f"we use {key} for now"),)})
+    found = one(judge_change(change, RepoRules()))
+    assert (found.note.severity, key in str(found)) == (Severity.ERROR, False)
+    assert key not in hidden(f"no model {key} here")
 
 
 def test_what_only_looks_random_fails_where_the_rules_say_so() -> None:
@@ -354,7 +387,17 @@ def test_lines_that_look_random_hide_no_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["-eyJ" * 260_000, "://a:" * 200_000, "eyJaaaaaaaa.x." * 80_000, "x: " + " " * 500_000]
+    "line",
+    [
+        "-eyJ" * 260_000,
+        "://a:" * 200_000,
+        "a=b" * 300_000,
+        "sk-" * 300_000,
+        "(pwd=a1b2c3d4(" * 80_000,
+        "pwd1=" * 200_000 + "(",
+        "eyJaaaaaaaa.x." * 80_000,
+        "x: " + " " * 500_000,
+    ],
 )
 @pytest.mark.timeout(10)
 def test_a_line_of_a_megabyte_is_searched_once(line: str) -> None:

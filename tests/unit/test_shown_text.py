@@ -42,6 +42,7 @@ def test_a_text_is_hidden_first_and_then_cut() -> None:
         ("at redis://:hunter2@cache:6379/0", f"at redis{HIDDEN}cache:6379/0"),
         ("-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY----- left", f"{HIDDEN} left"),
         ("-----BEGIN PRIVATE KEY-----\nMIIEpAIB\n", HIDDEN),
+        ("sk-learn-churn-model-2: hf_sentiment has no access key for npm_builds", None),
         ("http://127.0.0.1:8265 is away, v3 of fraud-detection waits", None),
     ],
 )
@@ -54,6 +55,7 @@ def test_only_what_looks_like_a_secret_is_hidden(text: str, seen: str | None) ->
     [
         ("  DB_PASSWORD: hunter2", f"  DB_PASSWORD: {HIDDEN}"),
         (f'- "NOTE": "{TOKEN}"', f'- "NOTE": "{HIDDEN}"'),
+        ("  command: PGPASSWORD=hunter2hunter2 psql", f"  command: PGPASSWORD={HIDDEN} psql"),
         ("name: token-classifier--v3-0a1b2c3d", "name: token-classifier--v3-0a1b2c3d"),
     ],
 )
