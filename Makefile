@@ -9,7 +9,8 @@ STAMP := $(VENV)/.sluicegate
 # What the local stack and the tests run of the distribution's: program:package.
 PROGRAMS := prometheus:prometheus promtool:prometheus redis-server:redis-server nginx:nginx
 
-WITHOUT_REAL_PARTS := -n auto --dist worksteal -m "not real and not e2e and not faults"
+# A process for each core; the tests of a file stay together, and so does what they start.
+ON_ALL_CORES := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup programs radosgw check test test-unit test-simulation test-faults test-feast test-s3 demo bench-serving bench-carry bench-merge bench-repo bench-decisions lock clean
@@ -40,13 +41,12 @@ check: setup ## style, types, import contracts (under a minute)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Without real parts each test has a process's worth of work: a process for each core. Real parts are shared: one.
-test: setup ## everything that guards main (about 13 minutes on 2 cores)
-	$(BIN)/pytest $(WITHOUT_REAL_PARTS)
-	$(BIN)/pytest -m "(real or e2e) and not faults"
+test: setup ## everything that guards main (about 14 minutes on 2 cores); what shares the one Ray comes last
+	$(BIN)/pytest $(ON_ALL_CORES) -m "not e2e and not ray and not faults"
+	$(BIN)/pytest -m "(e2e or ray) and not faults"
 
-test-unit: setup ## without real parts (about 3 minutes)
-	$(BIN)/pytest $(WITHOUT_REAL_PARTS)
+test-unit: setup ## without real parts (about 4 minutes)
+	$(BIN)/pytest $(ON_ALL_CORES) -m "not real and not e2e and not faults"
 
 test-simulation: setup ## ten thousand histories against the promises (about 40 minutes on 2 idle cores)
 	SLUICE_LONG_SIMULATION=1 $(BIN)/pytest tests/simulation/test_promises.py --timeout=14400

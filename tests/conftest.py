@@ -16,6 +16,14 @@ settings.register_profile("sluicegate", deadline=None)
 settings.load_profile("sluicegate")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who shares the one Ray runs in the process that has it."""
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+
+
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySession]:
     """The one Ray with Serve of all real tests; it serves gRPC too.
