@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -16,3 +17,9 @@ def wait_until(predicate: Callable[[], object], timeout_s: float, what: str) -> 
     while not predicate():
         assert time.monotonic() < deadline, f"not after {timeout_s:g} s: {what}"
         threading.Event().wait(POLL_S)
+
+
+async def turns(number: int = 1) -> None:
+    """So many turns of the event loop: everybody does what they can do now. No time passes."""
+    for _ in range(number):
+        await asyncio.sleep(0)

@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
+
+import pytest
 
 from pipelines.git_server import HEALTH, TOKEN_VARIABLE, create_repo
 from pipelines.ports import Repo
@@ -237,3 +239,12 @@ def _put(path: Path, content: Content | None) -> None:
 def texts(tip: Tip) -> dict[str, str]:
     """The tip's files as a plain dict, to compare."""
     return dict(tip.files)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Git server of the module's own."""
+    running = Server(tmp_path_factory.mktemp("git"))
+    running.start()
+    yield running
+    running.stop()

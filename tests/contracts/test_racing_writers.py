@@ -30,14 +30,6 @@ TRIES = 400
 """Of one commit. Somebody wins every round, so that 20 writers of a few commits each are far from it."""
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("git"))
-    running.start()
-    yield running
-    running.stop()
-
-
 @pytest.fixture
 def stage(server: Server, tmp_path: Path) -> RealStage:
     made = RealStage(server, tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ START = {"sluice.yaml": "environments: {}\n", "models/fraud.yaml": "name: fraud\
 RELEASE = "environments/prod/releases/fraud.yaml"
 UNKNOWN = "0123456789abcdef" * 2 + "01234567"
 WRITERS = 6
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("git"))
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.real)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 COMMITS = 5 * DEPTH
 MODEL = "models/fraud.yaml"
 OLD = "models/old.yaml"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("git"))
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture

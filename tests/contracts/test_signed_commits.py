@@ -29,14 +29,6 @@ GPG_USER = "Grace <grace@example.com>"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("git"))
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the SSH keys of Ada, who may sign, Eve, who may not, and Sluicegate."""
     folder = tmp_path_factory.mktemp("keys")

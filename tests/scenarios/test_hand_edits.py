@@ -84,9 +84,12 @@ def test_an_edit_that_gives_is_refused_with_who_and_what_and_a_revert_mends_it(w
 def test_a_refused_edit_keeps_no_failing_candidate_in_traffic():
     world = in_canary()
     candidate = world.release.candidate
-    edit(world, with_more)
+    commit = edit(world, with_more)
     world.truths[candidate.digest] = BAD
+    assert world.places[0].gives()
     world.run_until(lambda: not world.places[0].gives(), minutes=5)
+    assert world.repo.branch_tip == commit  # by Ray alone: the tip is still refused
+    assert world.unanswered == 0
 
 
 @pytest.mark.parametrize("knows_revisions", [False, True])

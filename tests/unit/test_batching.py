@@ -16,7 +16,7 @@ import pytest
 from policies.serving import Batching
 from serving_runtime.batching import MISFITS_TO_GIVE_UP, Full, Limits, Line
 from serving_runtime.fast_scoring import Rows
-from tests.conditions import wait_until
+from tests.conditions import turns, wait_until
 
 WAIT_S = 20.0  # never reached when all is well
 BAD = -1.0
@@ -88,7 +88,7 @@ class Story:
         ahead = self.ask(first)
         await until(lambda: len(self.model.calls) > before)
         asked = self.ask(*jobs)
-        await asyncio.sleep(0)
+        await turns()
         self.model.gate.set()
         await asyncio.gather(*ahead)
         return list(await asyncio.gather(*asked))
@@ -288,7 +288,7 @@ def test_who_gives_up_waiting_leaves_the_line() -> None:
         ahead = story.ask(FIRST)
         await until(lambda: story.model.calls)
         (gone, stays) = story.ask(Asked((1.0,)), Asked((2.0,)))
-        await asyncio.sleep(0)
+        await turns()
         gone.cancel()
         await asyncio.wait({gone})
         story.model.gate.set()
@@ -308,7 +308,7 @@ def test_a_full_line_takes_no_more(limit: str, value: int) -> None:
         ahead = story.ask(Asked((0.0,), size=10))
         await until(lambda: story.model.calls)
         waiting = story.ask(Asked((1.0,), size=10), Asked((2.0,), size=10))
-        await asyncio.sleep(0)
+        await turns()
         with pytest.raises(Full):
             await story.line.do(Asked((3.0,), size=10))
         story.model.gate.set()

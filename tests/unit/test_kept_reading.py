@@ -25,6 +25,7 @@ from serving_runtime.kept_reading import (
     UrlPlace,
     VariablePlace,
 )
+from tests.conditions import turns
 from tests.fakes.key_server import KeyServer, answering
 
 
@@ -270,7 +271,7 @@ def test_a_place_that_hangs_is_asked_once_holds_up_nobody_and_is_trouble() -> No
         reading = KeptReading(place, parse, clock)
         first = reading.look()
         assert reading.look(hurry=True) is first
-        await asyncio.sleep(0)
+        await turns()
         assert reading.trouble == ""
         clock.now += SLOW_S + 1
         assert "still being read" in reading.trouble

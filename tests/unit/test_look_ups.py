@@ -12,6 +12,7 @@ import pytest
 from policies.serving import Features
 from serving_runtime.breaker import FAILURES_TO_OPEN, FIRST_PAUSE_S
 from serving_runtime.look_ups import KEYS_PER_QUESTION, Checked, Found, LookUp, LookUps
+from tests.conditions import turns
 from tests.fakes.features import KnownFeatures, LookUpCounts
 
 SOON_MS = 20.0  # a time limit that a test waits for
@@ -48,11 +49,6 @@ class World:
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(story())  # type: ignore[arg-type]
-
-
-async def turns(number: int = 10) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 def test_values_of_a_wrong_type_are_said_once_in_a_while_and_never_shown(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,9 +146,9 @@ def test_who_needs_a_key_that_is_being_asked_for_waits_for_that_answer() -> None
         world = World({"ada": SPEND, "bob": SPEND})
         world.source.gate.clear()
         first = asyncio.create_task(world.look_up("ada"))
-        await turns()
+        await turns(10)
         others = [asyncio.create_task(world.look_up("ada", "bob")) for _ in range(5)]
-        await turns()
+        await turns(10)
         assert world.source.asked == [("ada",), ("bob",)]
         world.source.gate.set()
         for found in await asyncio.gather(first, *others):
@@ -167,9 +163,9 @@ def test_a_client_that_goes_away_takes_the_question_from_nobody() -> None:
         world = World(cache_ttl_s=60.0)
         world.source.gate.clear()
         gone, stays = (asyncio.create_task(world.look_up("ada")) for _ in range(2))
-        await turns()
+        await turns(10)
         gone.cancel()
-        await turns()
+        await turns(10)
         world.source.gate.set()
         assert (await stays)["ada"].outcome is LookUp.HIT
         assert await world.outcomes("ada") == [LookUp.CACHED]
@@ -196,7 +192,7 @@ def test_nobody_waits_longer_than_the_time_limit_even_for_a_source_that_cannot_b
         started = loop.time()
         assert await world.outcomes("ada") == [LookUp.TIMEOUT]
         assert loop.time() - started < SOON_MS / 1000 * 20  # a busy machine, and still no hanging
-        await turns()
+        await turns(10)
         assert stubborn.asked == [("cancelled", "ada")]
         stubborn.gate.set()
 
@@ -266,7 +262,7 @@ def test_many_keys_are_asked_for_in_parts_at_once() -> None:
         world = World(dict.fromkeys(keys, SPEND))
         world.source.gate.clear()
         asked = asyncio.create_task(world.look_up(*keys))
-        await turns()
+        await turns(10)
         assert [len(some) for some in world.source.asked] == [KEYS_PER_QUESTION, KEYS_PER_QUESTION, 1]
         world.source.gate.set()
         assert {one.outcome for one in (await asked).values()} == {LookUp.HIT}

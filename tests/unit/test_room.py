@@ -8,18 +8,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from serving_runtime.room import LINE_LIMIT_BYTES, Room
+from tests.conditions import turns
 
-WAIT_S = 20.0  # never reached when all is well
+WAIT_S = 20.0  # never reached when all is wellfrom tests.conditions import turns
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), WAIT_S))  # type: ignore[arg-type]
-
-
-async def turns() -> None:
-    """Let everybody do what they can do now."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_places_then_a_line_then_no_room() -> None:
@@ -27,7 +22,7 @@ def test_places_then_a_line_then_no_room() -> None:
         room = Room()
         assert await room.enter(1, 1, WAIT_S)
         waits = asyncio.create_task(room.enter(1, 1, WAIT_S))
-        await turns()
+        await turns(5)
         assert not await room.enter(1, 1, WAIT_S)
         room.leave()
         assert await waits
@@ -49,10 +44,10 @@ def test_the_first_in_line_is_the_first_to_enter() -> None:
         waiting = []
         for name in "abc":
             waiting.append(asyncio.create_task(enter(name)))
-            await turns()
+            await turns(5)
         for _ in "abc":
             room.leave()
-            await turns()
+            await turns(5)
         await asyncio.gather(*waiting)
         assert order == ["a", "b", "c"]
 
@@ -65,7 +60,7 @@ def test_who_waits_too_long_is_turned_away_and_leaves_the_line() -> None:
         assert await room.enter(1, 1, WAIT_S)
         assert not await room.enter(1, 1, 0.01)
         waits = asyncio.create_task(room.enter(1, 1, WAIT_S))
-        await turns()
+        await turns(5)
         room.leave()
         assert await waits
 
@@ -78,7 +73,7 @@ def test_a_client_that_goes_away_takes_no_place_along(its_turn_came: bool) -> No
         room = Room()
         assert await room.enter(1, 1, WAIT_S)
         waits = asyncio.create_task(room.enter(1, 1, WAIT_S))
-        await turns()
+        await turns(5)
         if its_turn_came:
             room.leave()
         waits.cancel()
@@ -97,7 +92,7 @@ def test_bodies_in_line_are_kept_to_so_many_bytes() -> None:
         room, half = Room(), LINE_LIMIT_BYTES // 2
         assert await room.enter(1, 9, WAIT_S, LINE_LIMIT_BYTES), "whoever is not in line is not counted"
         waits = [asyncio.create_task(room.enter(1, 9, WAIT_S, half)) for _ in range(2)]
-        await turns()
+        await turns(5)
         assert not await room.enter(1, 9, WAIT_S, 1)
         room.leave()
         assert await waits[0]

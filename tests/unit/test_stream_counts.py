@@ -15,7 +15,7 @@ from serving_runtime.outcomes import Ending, Joint, Outcome, Served, UserOutcome
 from serving_runtime.protocol import Answer, Call, as_copy, model_fault, stop_after_s
 from serving_runtime.stream_counts import Streamed
 from serving_runtime.streamed_answers import follow
-from tests.conditions import wait_until
+from tests.conditions import turns, wait_until
 from tests.unit.test_host import CANDIDATE, GUARD, LONG_S, SOON_S, STABLE, TRIP, World, broken, good, settle
 
 WAIT_S = 20.0  # never reached when all is well
@@ -345,7 +345,7 @@ def test_a_stream_without_an_end_is_broken_at_the_limit() -> None:
     async def story() -> None:
         async def endless() -> AsyncGenerator[bytes | Answer, None]:
             while True:
-                await asyncio.sleep(0)
+                await turns()
                 yield HEAD
 
         heard = Heard()

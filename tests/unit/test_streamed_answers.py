@@ -19,7 +19,7 @@ from serving_runtime.forcing import FORCE_HEADER
 from serving_runtime.model_server import ModelServer
 from serving_runtime.outcomes import Outcome, Served, UserOutcome
 from serving_runtime.user_config import parse_user_config
-from tests.conditions import wait_until
+from tests.conditions import turns, wait_until
 from tests.fakes.replica import NAMED, VERSION, Replica, replica
 from tests.fakes.signed_model import signed_model
 
@@ -211,7 +211,7 @@ def test_a_client_that_goes_away_ends_the_models_generator(read: int) -> None:
             sent.append(message)
             if sum(m["type"] == "http.response.body" for m in sent) >= read:
                 gone.set()
-                await asyncio.sleep(0)
+                await turns()
 
         headers = [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")]
         scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers, "query_string": b""}
