@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
+
+from seconds import await_, summary
 
 from pipelines.demo.load import Load
 from pipelines.demo.stack import DemoStack
@@ -36,8 +35,6 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "carry_speed.json"
 MODEL = "noop"
 RATE = 40
-DEADLINE_S = 120.0
-POLL_S = 0.05
 
 DOCUMENTS = {
     "models/noop.yaml": """\
@@ -147,23 +144,6 @@ def to_live(record: HistoryRecord) -> list[float]:
         for phase in record.phases
         if phase.phase in moved and phase.live_since
     ]
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    return {
-        "n": len(values),
-        "median": round(statistics.median(values), 2),
-        "min": round(min(values), 2),
-        "max": round(max(values), 2),
-    }
-
-
-def await_(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"not within {DEADLINE_S:.0f} s: {what}")
-        threading.Event().wait(POLL_S)
 
 
 def log_versions(uri: str, folder: Path, count: int) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -30,16 +29,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-sys.path.insert(0, str(HERE))
 
-from carry_speed import DOCUMENTS, MODEL, RATE, await_, log_versions, promote, running  # noqa: E402
+from carry_speed import DOCUMENTS, MODEL, RATE, log_versions, promote, running  # noqa: E402
+from seconds import await_, summary  # noqa: E402
 
 from pipelines.demo.load import Load  # noqa: E402
 from pipelines.demo.stack import DemoStack  # noqa: E402
-from pipelines.local_stack import ENVIRONMENT, REPO, LocalStack  # noqa: E402
+from pipelines.local_stack import LocalStack  # noqa: E402
 from policies.release import Phase  # noqa: E402
 from policies.rollout_record import HistoryRecord  # noqa: E402
-from policies.strict_yaml import dump, parse  # noqa: E402
+from tests.e2e.world import ask_people  # noqa: E402
 from tests.fakes.forge.gitea_api import GiteaApi  # noqa: E402
 from tests.fakes.forge.hub import Person  # noqa: E402
 from tests.fakes.forge.server import ForgeServer  # noqa: E402
@@ -114,24 +113,6 @@ def first_live(record: HistoryRecord) -> datetime:
     if not seen:
         raise SystemExit(f"{record.rollout} had no live share: {record.outcome}")
     return seen[0]
-
-
-def ask_people(local: LocalStack, url: str) -> None:
-    tip = local.repo.read()
-    said = parse(tip.files["sluice.yaml"], "sluice.yaml").data
-    said["environments"][ENVIRONMENT]["review"] = "required"
-    said["forge"] = {"kind": "gitea", "url": url, "repository": f"team/{REPO}"}
-    local.repo.commit(tip.commit, {"sluice.yaml": dump(said)}, "People agree before a rollout\n")
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1]
-    return {
-        "n": len(values),
-        "median": round(statistics.median(values), 2),
-        "p95": round(p95, 2),
-        "max": round(max(values), 2),
-    }
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from seconds import summary
 
 from pipelines.defaults import built_in_documents
 from pipelines.documents_in_force import DocumentsInForce
@@ -213,12 +214,6 @@ def look(reconciler: Reconciler) -> None:
     tick: Tick = reconciler.tick()
     if tick.problems:
         raise SystemExit("; ".join(tick.problems))
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
-    figures = {"min": min(values), "median": statistics.median(values), "p95": p95, "max": max(values)}
-    return {"n": len(values), **{name: round(figure, 3) for name, figure in figures.items()}}
 
 
 if __name__ == "__main__":

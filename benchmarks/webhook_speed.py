@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # the tests' own loop is used
+
+from seconds import await_, summary  # noqa: E402
 
 from pipelines.commands.webhooks import install  # noqa: E402
 from pipelines.mlflow_server import MlflowServer  # noqa: E402
@@ -32,8 +31,6 @@ from tests.contracts.repo_harness import RealStage, Server  # noqa: E402
 from tests.contracts.webhook_loop import SECRETS, Loop, a_port, documents, running  # noqa: E402
 
 RESULTS = HERE / "results" / "webhook_speed.json"
-DEADLINE_S = 60.0
-POLL_S = 0.002
 
 
 def main() -> None:
@@ -88,24 +85,6 @@ def promoted(registry: RealRegistry, loop: Loop, versions: dict[str, int]) -> di
         "webhook_to_commit_s": summary(committed),
         "promotion_to_commit_s": summary(total),
     }
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
-    return {
-        "n": len(values),
-        "median": round(statistics.median(values), 3),
-        "p95": round(p95, 3),
-        "max": round(max(values), 3),
-    }
-
-
-def await_(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"not within {DEADLINE_S:.0f} s: {what}")
-        threading.Event().wait(POLL_S)
 
 
 if __name__ == "__main__":

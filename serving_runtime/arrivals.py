@@ -29,6 +29,7 @@ SLOW_LIMIT_BYTES: Final = 128 * 1024 * 1024
 """Of all slow bodies together: sixteen of the largest."""
 CLIENT_GONE: Final = 499  # nobody reads it; it is what Serve calls an aborted request in its own metrics
 _ENCODING, _LENGTH = b"content-encoding", b"content-length"
+_DIGITS: Final = 12  # of a length: more would be longer than any body
 _LONGEST_SHOWN: Final = 40
 
 
@@ -71,7 +72,8 @@ class Arrivals:
         for name, value in request.scope["headers"]:  # once, and not by Starlette's, which read them all for each name
             if name == _ENCODING and value.lower() not in (b"", b"identity"):
                 return _packed(value.decode("latin-1"))
-            if name == _LENGTH and value.isdigit() and int(value) > limit_bytes:
+            # Python makes no number of some thousands of digits.
+            if name == _LENGTH and value.isdigit() and (len(value) > _DIGITS or int(value) > limit_bytes):
                 return too_large(limit_bytes)
         self._most = most
         loop = asyncio.get_running_loop()

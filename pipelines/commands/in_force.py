@@ -16,7 +16,7 @@ from policies.observations import Tip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InForce:
+class Taken:
     """What counts of a tip, and what of it does not, in words."""
 
     tip: Tip
@@ -26,7 +26,7 @@ class InForce:
     """Sluicegate's own, by which people are asked."""
 
 
-def in_force(repo: Repo, trust: Trust) -> InForce:
+def in_force(repo: Repo, trust: Trust) -> Taken:
     """The tip as a reconciler that starts now takes it.
 
     Where that would look no further, what Sluicegate wrote itself is shown all the same, and the reason. Raises Retry
@@ -42,6 +42,6 @@ def in_force(repo: Repo, trust: Trust) -> InForce:
         found = read_repo(own).repo
         if found is None:
             raise
-        return InForce(tip=tip, documents=found, problems=tuple(str(error).split("\n")), branches=branches)
+        return Taken(tip=tip, documents=found, problems=tuple(str(error).split("\n")), branches=branches)
     said = tuple(str(note) for note in (*vouched.notes, *notes))
-    return InForce(tip=vouched.tip, documents=documents, problems=said, branches=branches)
+    return Taken(tip=vouched.tip, documents=documents, problems=said, branches=branches)

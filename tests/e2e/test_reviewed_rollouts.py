@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipelines.demo.load import Counters
-from pipelines.local_stack import ENVIRONMENT, REPO, LocalStack
+from pipelines.local_stack import ENVIRONMENT, LocalStack
 from policies.layout import consent_path
 from policies.release import Outcome, Phase
 from policies.rollout_record import HistoryRecord
-from policies.strict_yaml import dump, parse
 from tests.e2e.brisk_documents import LENIENT, model_text, policy_text, slo_text
-from tests.e2e.world import Begun, World, clear
+from tests.e2e.world import Begun, World, ask_people, clear
 from tests.fakes.forge.gitea_api import GiteaApi
 from tests.fakes.forge.hub import Hub, Person, Pull
 from tests.fakes.forge.server import ForgeServer
@@ -94,15 +93,6 @@ class Forge:
         return self.hub.git("for-each-ref", "--format=%(refname)", "refs/heads/sluice")
 
 
-def with_reviews(stack: LocalStack, url: str) -> None:
-    """A person asks for reviews at this forge."""
-    tip = stack.repo.read()
-    said = parse(tip.files["sluice.yaml"], "sluice.yaml").data
-    said["environments"][ENVIRONMENT]["review"] = "required"
-    said["forge"] = {"kind": "gitea", "url": url, "repository": f"team/{REPO}"}
-    stack.repo.commit(tip.commit, {"sluice.yaml": dump(said)}, "People agree before a rollout\n")
-
-
 @pytest.fixture(scope="module")
 def story(ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("reviewed")
@@ -113,7 +103,7 @@ def story(ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory) -> 
         environment.setenv("SLUICE_FORGE_TOKEN", TOKEN)
         world = World(folder, stack)
         world.begin([Begun(model=MODEL, configs=[GOOD] * 4, stable=1)])
-        with_reviews(stack, server.url)
+        ask_people(stack, server.url)
         stack.start_reconciler()
         world.await_steady(MODEL, 1)
         yield told(world, Forge(server.hub, world))

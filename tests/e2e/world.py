@@ -37,6 +37,7 @@ from policies.observations import ApplicationStatus
 from policies.release import Phase, Release
 from policies.rollout_record import HistoryRecord
 from policies.stored_documents import release_text
+from policies.strict_yaml import dump, parse
 from registry_bridge.mlflow_registry import MlflowRegistry
 from serving_runtime.serve_config import Surroundings, ToServe, render
 from serving_runtime.serve_config import text as serve_text
@@ -434,6 +435,15 @@ def exported(ray: RaySession, metric: str, slug: str) -> Counter[tuple[str, str]
                     labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
                     counts[labels.get("version", ""), labels.get("outcome", "")] += int(float(line.rsplit(" ", 1)[1]))
     return counts
+
+
+def ask_people(stack: LocalStack, url: str) -> None:
+    """A person writes that people agree before a rollout, at the test forge behind `url`."""
+    tip = stack.repo.read()
+    said = parse(tip.files["sluice.yaml"], "sluice.yaml").data
+    said["environments"][ENVIRONMENT]["review"] = "required"
+    said["forge"] = {"kind": "gitea", "url": url, "repository": f"team/{REPO}"}
+    stack.repo.commit(tip.commit, {"sluice.yaml": dump(said)}, "People agree before a rollout\n")
 
 
 def clear(ray: RaySession) -> None:

@@ -65,7 +65,13 @@ def test_a_body_is_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("messages", "headers"),
-    [([part(b"0" * 11)], {}), ([part(b"0" * 6, True), part(b"0" * 6, True)], {}), ([], {"content-length": "11"})],
+    [
+        ([part(b"0" * 11)], {}),
+        ([part(b"0" * 6, True), part(b"0" * 6, True)], {}),
+        ([], {"content-length": "11"}),
+        ([], {"content-length": "9" * 5000}),
+    ],
+    ids=["one part", "two parts", "as declared", "as declared in thousands of digits"],
 )
 def test_one_above_the_limit_is_413(messages: Any, headers: Any) -> None:
     answer = read(messages, headers)
